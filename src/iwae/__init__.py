@@ -1,0 +1,84 @@
+"""Importance weighted autoencoders (Burda, Grosse & Salakhutdinov 2015), on JAX.
+
+Names are imported when first used, so that `import iwae` is quick and starts no JAX backend.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from iwae.errors import IWAEError, RunBusyError
+from iwae.version import __version__
+
+if TYPE_CHECKING:
+    from iwae.architecture import Architecture
+    from iwae.data import Dataset, load_dataset
+    from iwae.estimators import Reparameterized, make_estimator
+    from iwae.evaluation import active_units, likelihoods, paper_active_units
+    from iwae.model import HierarchicalVAE
+    from iwae.optim import paper_adam
+    from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+    from iwae.runs.load import load
+    from iwae.runs.train import train_run
+    from iwae.schedule import Stage, make_schedule
+    from iwae.training import TrainState, create_model, fit, train
+
+_HOMES = {
+    "Architecture": "iwae.architecture",
+    "Dataset": "iwae.data",
+    "HierarchicalVAE": "iwae.model",
+    "MeasureOptions": "iwae.runs.config",
+    "Reparameterized": "iwae.estimators",
+    "RunConfig": "iwae.runs.config",
+    "Stage": "iwae.schedule",
+    "TrainOptions": "iwae.runs.config",
+    "TrainState": "iwae.training",
+    "active_units": "iwae.evaluation",
+    "create_model": "iwae.training",
+    "fit": "iwae.training",
+    "likelihoods": "iwae.evaluation",
+    "load": "iwae.runs.load",
+    "load_dataset": "iwae.data",
+    "make_estimator": "iwae.estimators",
+    "make_schedule": "iwae.schedule",
+    "paper_active_units": "iwae.evaluation",
+    "paper_adam": "iwae.optim",
+    "train": "iwae.training",
+    "train_run": "iwae.runs.train",
+}
+
+__all__ = [
+    "Architecture",
+    "Dataset",
+    "HierarchicalVAE",
+    "IWAEError",
+    "MeasureOptions",
+    "Reparameterized",
+    "RunBusyError",
+    "RunConfig",
+    "Stage",
+    "TrainOptions",
+    "TrainState",
+    "__version__",
+    "active_units",
+    "create_model",
+    "fit",
+    "likelihoods",
+    "load",
+    "load_dataset",
+    "make_estimator",
+    "make_schedule",
+    "paper_active_units",
+    "paper_adam",
+    "train",
+    "train_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'iwae' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

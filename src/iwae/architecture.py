@@ -1,0 +1,68 @@
+"""The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from iwae.errors import IWAEError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Numbers of units, from the visible layer x = h_0 upwards.
+
+    `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic tanh layers
+    between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
+    p(h_i | h_{i+1}) in reverse.
+    """
+
+    visible: int
+    latent: tuple[int, ...]
+    hidden: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError when there is no layer, a size is not a positive integer, or the lengths differ."""
+        if not self.latent:
+            raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")
+        if len(self.hidden) != len(self.latent):
+            raise IWAEError(
+                f"{len(self.latent)} stochastic layers need as many entries in `hidden`, got {len(self.hidden)}"
+            )
+        for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise IWAEError(f"every number of units must be a positive integer, got {size!r}")
+
+    @property
+    def num_layers(self) -> int:
+        """Number of stochastic layers."""
+        return len(self.latent)
+
+    @classmethod
+    def paper(cls, layers: int, visible: int = 784) -> "Architecture":
+        """The paper's network with one or two stochastic layers (Burda et al. 2015, appendix).
+
+        Raises IWAEError for any other number.
+        """
+        if layers == 1:
+            return cls(visible, latent=(50,), hidden=((200, 200),))
+        if layers == 2:
+            return cls(visible, latent=(100, 50), hidden=((200, 200), (100, 100)))
+        raise IWAEError(
+            f"the paper has networks of 1 and 2 stochastic layers, not {layers}: give the sizes of others,"
+            " such as --latent 100 50 25 --hidden 200 100 50"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, which `from_json` reads."""
+        return {
+            "visible": self.visible,
+            "latent": list(self.latent),
+            "hidden": [list(widths) for widths in self.hidden],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Architecture":
+        """Inverse of `to_json`. Raises IWAEError for anything it did not write."""
+        try:
+            return cls(value["visible"], tuple(value["latent"]), tuple(tuple(widths) for widths in value["hidden"]))
+        except (KeyError, TypeError) as error:
+            raise IWAEError(f"not an architecture: {value!r} ({error!r})") from None

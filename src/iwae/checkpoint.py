@@ -1,0 +1,162 @@
+"""TrainState <-> one safetensors file: no pickle, readable names, a digest over everything.
+
+Tensors: `model.encoder.0.hidden.0.weight` `[in, out]` and so on for the weights, `optimizer.mu. ...` and
+`optimizer.nu. ...` for Adam's moments, `optimizer.count`, `step` and `epoch_bound`. The file's metadata hold one
+JSON text, `iwae`: the format's number, the architecture, the seed, the stage and the digest.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors
+import safetensors.numpy
+
+from iwae.architecture import Architecture
+from iwae.errors import IWAEError
+from iwae.files import write_atomically
+from iwae.model import HierarchicalVAE
+from iwae.training import TrainState
+
+FORMAT = 1
+
+
+class CheckpointError(IWAEError):
+    """A checkpoint that is missing, damaged, of another shape or of a newer format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's content: NumPy arrays by name, and what is recorded beside them.
+
+    `stages_done` counts complete stages of the schedule; `seconds` is the training time so far.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    architecture: Architecture
+    seed: int
+    stages_done: int
+    seconds: float
+
+    @property
+    def step(self) -> int:
+        """Number of training steps done."""
+        return int(self.arrays["step"])
+
+    def model(self) -> HierarchicalVAE:
+        """The model. Raises CheckpointError when names or shapes do not fit the architecture."""
+        skeleton = eqx.filter_eval_shape(HierarchicalVAE.create, self.architecture, jax.random.key(0))
+        return self._fill(skeleton, "model")
+
+    def train_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit."""
+        model = self.model()
+        state = TrainState.create(model, optimizer, self.seed)
+        return TrainState(
+            model=model,
+            optimizer=self._fill(state.optimizer, "optimizer"),
+            step=self._fill(state.step, "step"),
+            epoch_bound=self._fill(state.epoch_bound, "epoch_bound"),
+            key=state.key,
+        )
+
+    def weights_digest(self) -> str:
+        """sha256 over the model's tensors: names, shapes and bytes."""
+        return _digest({n: a for n, a in self.arrays.items() if n.startswith("model.")}, {})
+
+    def _fill(self, skeleton: Any, prefix: str) -> Any:
+        leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton)
+        filled = []
+        for path, leaf in leaves:
+            name = _tensor_name(prefix, path)
+            array = self.arrays.get(name)
+            if array is None:
+                raise CheckpointError(f"{self.path}: the checkpoint has no tensor {name!r}")
+            if array.shape != leaf.shape or array.dtype != leaf.dtype:
+                raise CheckpointError(
+                    f"{self.path}: tensor {name!r} is {array.dtype}{list(array.shape)}, but the model needs"
+                    f" {leaf.dtype}{list(leaf.shape)}"
+                )
+            filled.append(jnp.asarray(array))
+        return jax.tree.unflatten(structure, filled)
+
+
+def _tensor_name(prefix: str, path: tuple[Any, ...]) -> str:
+    return ".".join([prefix, *(jax.tree_util.keystr((entry,), simple=True) for entry in path)])
+
+
+def _digest(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: Path, state: TrainState, *, architecture: Architecture, seed: int, stages_done: int, seconds: float
+) -> None:
+    """Writes a checkpoint atomically and durably. Raises OSError when it can't be written."""
+    parts = {
+        "model": state.model,
+        "optimizer": state.optimizer,
+        "step": state.step,
+        "epoch_bound": state.epoch_bound,
+    }
+    arrays = {
+        _tensor_name(prefix, leaf_path): np.asarray(leaf)
+        for prefix, part in parts.items()
+        for leaf_path, leaf in jax.tree_util.tree_flatten_with_path(part)[0]
+    }
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "architecture": architecture.to_json(),
+        "seed": seed,
+        "stages_done": stages_done,
+        "seconds": seconds,
+    }
+    record["digest"] = _digest(arrays, record)
+    write_atomically(path, safetensors.numpy.save(arrays, {"iwae": json.dumps(record)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads and checks a checkpoint. Raises CheckpointError, naming the file, for anything but an intact one."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            record = json.loads(metadata["iwae"])
+            if record["format"] > FORMAT:
+                raise CheckpointError(
+                    f"{path}: checkpoint format {record['format']} is newer than this version reads ({FORMAT}):"
+                    " upgrade iwae"
+                )
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        claimed = record.pop("digest")
+        if _digest(arrays, record) != claimed:
+            raise CheckpointError(f"{path}: the checkpoint is damaged (its digest does not match its content)")
+        return Checkpoint(
+            path,
+            arrays,
+            Architecture.from_json(record["architecture"]),
+            record["seed"],
+            record["stages_done"],
+            record["seconds"],
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        detail = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: not an intact checkpoint, it may be truncated or another file ({detail})"
+        ) from None

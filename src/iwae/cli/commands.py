@@ -1,0 +1,249 @@
+"""The commands, each a frozen dataclass whose fields are its options. JAX is imported only when one runs."""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from iwae.cli import tables
+from iwae.cli.console import PlainReporter, TerminalReporter, make_reporter
+from iwae.data import dataset_status, obtain
+from iwae.errors import IWAEError
+from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.directory import RunDirectory
+
+RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
+
+
+def default_results_dir() -> Path:
+    """Where runs go unless told otherwise: the environment variable IWAE_RESULTS_DIR, or `results`."""
+    return Path(os.environ.get(RESULTS_VARIABLE) or "results")
+
+
+@dataclass(frozen=True)
+class Data:
+    """List the datasets, or obtain and verify some.
+
+    Without names: what is there, verified or not, and what to do when it is not. With names: download what is
+    missing and verify it.
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Datasets to obtain: mnist, binfixmnist, omniglot."""
+    datasets_dir: Path | None = None
+    """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Obtains the named datasets, then lists them (all of them, when none was named)."""
+        console = Console()
+        for name in self.names:
+            with make_reporter(Console(stderr=True)) as reporter:
+                paths = obtain(name, directory=self.datasets_dir, progress=reporter.obtaining)
+            for path in paths:
+                console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+        if not self.names:
+            _list_datasets(console, self.datasets_dir)
+        return 0
+
+
+def _list_datasets(console: Console, directory: Path | None) -> None:
+    statuses = dataset_status(directory=directory)
+    console.print(tables.datasets_table(statuses))
+    lines = ["", "Looked for, in this order, in:"]
+    lines += [f"  {path}" for path in statuses[0].directories]
+    for status in statuses:
+        lines += [f"{status.name}: {file.path}" for file in status.files if file.path is not None]
+        if status.advice:
+            lines.append(f"{status.name}: {status.advice}")
+    lines.append("Your own data: --dataset FILE.npz with arrays train, test and optionally valid, or FILE.npy.")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a run, or continue it where it stopped, and measure it at the end."""
+
+    configuration: RunConfig = field(default_factory=RunConfig)
+    training: TrainOptions = field(default_factory=TrainOptions)
+    measuring: MeasureOptions = field(default_factory=MeasureOptions)
+    run_dir: Path | None = None
+    """The run's directory (default: a name made from the configuration, inside --results-dir)."""
+    results_dir: Path = field(default_factory=default_results_dir)
+    """Where runs are kept (also: IWAE_RESULTS_DIR)."""
+    datasets_dir: Path | None = None
+    """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
+
+    def run(self, arguments: list[str], *, default_datasets_dir: Path | None = None, program: str = "iwae") -> int:
+        """Trains and prints the result. `default_datasets_dir` and `program` are the root scripts'."""
+        path = self.run_dir or self.results_dir / self.configuration.name()
+        with _reporting() as reporter:
+            from iwae.runs.train import train_run
+
+            reporter.message(f"Run: {path}")
+            results = train_run(
+                path,
+                self.configuration,
+                options=self.training,
+                measure=self.measuring,
+                datasets_dir=self.datasets_dir,
+                default_datasets_dir=default_datasets_dir,
+                reporter=reporter,
+                continue_command=_continue_command(program, arguments),
+            )
+        _print_results(Console(), path, results)
+        return 0
+
+
+def _continue_command(program: str, arguments: list[str]) -> str:
+    """The same command without the options that would start over."""
+    kept = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--checkpoint", "-c"):
+            skip = True
+        elif argument != "--fresh" and not argument.startswith("--checkpoint="):
+            kept.append(argument)
+    return f"{program} {shlex.join(kept)}"
+
+
+@contextlib.contextmanager
+def _reporting() -> Iterator[TerminalReporter | PlainReporter]:
+    with make_reporter(Console(stderr=True)) as reporter:
+        yield reporter
+
+
+def _print_results(console: Console, path: Path, results: dict[str, Any]) -> None:
+    test, files = results["test"], results["files"]
+    lines = [
+        f"Test NLL, L_{test['num_samples']}: {tables.nll_label(test)} nats, on {tables.data_label(results['data'])}",
+        f"Active units: {tables.units_label(results['active_units'])}"
+        f" of {tables.units_label(results['architecture']['latent'])}"
+        f" (as the paper's code counted: {tables.units_label(results['active_units_paper_code'])})",
+        f"Trained: {results['stages_done']} of {results['stages_total']} stages of the"
+        f" {results['config']['schedule']} schedule, {results['epochs']} epochs,"
+        f" {results['seconds']['training']:.0f} s",
+        f"Results: {path / 'results.json'}",
+        f"Samples: {path / files['samples']}",
+        f"Weights: {path / results['checkpoint']}",
+        f"Likelihood of every test example: {path / files['per_example']}",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run's likelihood on a split."""
+
+    path: Positional[Path]
+    """The run's directory."""
+    split: Literal["test", "train", "valid"] = "test"
+    """Which examples to measure."""
+    samples: int = 5000
+    """Importance samples per example, up to 100,000."""
+    examples: int | None = None
+    """Measure only the first ones (default: all)."""
+    seed: int = 0
+    """Seed of the importance samples."""
+    checkpoint: int | None = None
+    """Measure the state after this many stages (default: the newest)."""
+    datasets_dir: Path | None = None
+    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Measures, prints and writes the measurement."""
+        run = RunDirectory(self.path)
+        run.read_record()
+        with _reporting() as reporter:
+            from iwae.runs.measure import evaluate_checkpoint, run_dataset
+
+            checkpoint = _checkpoint(run, self.checkpoint)
+            dataset = run_dataset(run, self.datasets_dir, reporter)
+            run.create()
+            result = evaluate_checkpoint(
+                run,
+                checkpoint,
+                dataset,
+                self.split,
+                samples=self.samples,
+                seed=self.seed,
+                examples=self.examples,
+                reporter=reporter,
+            )
+        record = result.record
+        lines = [
+            f"{self.split} NLL, L_{self.samples}: {tables.nll_label(record)} nats,"
+            f" on {record['num_examples']:,} examples of {tables.data_label(run.read_record()['data'])}",
+            f"Mean effective sample size: {record['mean_effective_sample_size']:.1f} of {self.samples}",
+            f"Checkpoint: {checkpoint.path}",
+            f"Written: {result.json_path}",
+            f"Per example: {result.npz_path}",
+        ]
+        for line in lines:
+            Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        return 0
+
+
+def _checkpoint(run: RunDirectory, number: int | None):
+    return run.newest_checkpoint() if number is None else run.load_checkpoint(number)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw 100 samples from a run's model: a 10 x 10 grid as PNG, and the values as .npy."""
+
+    path: Positional[Path]
+    """The run's directory."""
+    seed: int = 0
+    """Seed of the draw."""
+    checkpoint: int | None = None
+    """Sample from the state after this many stages (default: the newest)."""
+    out: Path | None = None
+    """Directory to write to (default: the run's)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Draws and writes the samples."""
+        run = RunDirectory(self.path)
+        record = run.read_record()
+        from iwae.runs.measure import write_samples
+
+        checkpoint = _checkpoint(run, self.checkpoint)
+        shape = record["data"].get("image_shape")
+        directory = self.out or run.path
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in write_samples(directory, checkpoint.model(), tuple(shape) if shape else None, self.seed):
+            print(path)
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print runs as a table."""
+
+    paths: Positional[tuple[Path, ...]] = ()
+    """The runs' directories (default: all in --results-dir)."""
+    results_dir: Path = field(default_factory=default_results_dir)
+    """Where runs are kept (also: IWAE_RESULTS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Prints the table."""
+        runs = [RunDirectory(path) for path in self.paths]
+        if not runs:
+            found = sorted(self.results_dir.glob("*/run.json")) if self.results_dir.is_dir() else []
+            runs = [RunDirectory(path.parent) for path in found]
+        if not runs:
+            raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
+        Console().print(tables.runs_table(runs))
+        return 0
+
+
+COMMANDS = {"data": Data, "train": Train, "evaluate": Evaluate, "sample": Sample, "show": Show}

@@ -1,0 +1,122 @@
+"""What the commands print: live progress on a terminal, plain lines elsewhere, and tables."""
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.filesize import decimal
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from iwae.runs.reporter import Reporter
+from iwae.schedule import Schedule, stage_end
+
+if TYPE_CHECKING:
+    from iwae.training import Progress as TrainingProgress
+
+PLAIN_INTERVAL = 15.0
+
+
+def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":
+    """A live display on a terminal, plain lines for a file or a pipe."""
+    return TerminalReporter(console) if console.is_terminal else PlainReporter(console)
+
+
+def training_line(progress: "TrainingProgress", schedule: Schedule) -> str:
+    """Stage, epoch, learning rate, bound and speed on one line of fewer than 80 columns."""
+    speed = f"{progress.steps_per_second:.0f} steps/s" if progress.steps_per_second > 0 else "compiling"
+    return (
+        f"stage {progress.stage + 1}/{len(schedule)}  epoch {progress.epoch + 1}/{stage_end(schedule, len(schedule))}"
+        f"  rate {progress.learning_rate:.2e}  bound {progress.bound:.2f}  {speed}"
+    )
+
+
+class TerminalReporter(Reporter):
+    """A bar for the work at hand and, while training, a line of figures below it."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+        )
+        self._figures = Text()
+        self._live = Live(Group(self._bars, self._figures), console=console, refresh_per_second=4)
+        self._task: tuple[str, TaskID] | None = None
+        self._schedule: Schedule = ()
+        self._total_steps = 0
+
+    def __enter__(self) -> "TerminalReporter":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def message(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def obtaining(self, what: str, done: int, total: int | None) -> None:
+        self._show(f"obtaining {what}", done, total, decimal(done))
+
+    def training_starts(self, schedule: Schedule, steps_per_epoch: int, step: int) -> None:
+        self._schedule = schedule
+        self._total_steps = stage_end(schedule, len(schedule)) * steps_per_epoch
+        if step < self._total_steps:
+            self._show("training", step, self._total_steps, "compiling")
+
+    def training(self, progress: "TrainingProgress") -> None:
+        self._show("training", progress.step, self._total_steps, "")
+        self._figures.plain = training_line(progress, self._schedule)
+
+    def measuring(self, what: str, done: int, total: int) -> None:
+        self._show(f"measuring {what}", done, total, f"{done}/{total}")
+
+    def _show(self, what: str, done: int, total: int | None, detail: str) -> None:
+        if self._task is None or self._task[0] != what:
+            self._task = (what, self._bars.add_task(what, total=total, completed=done, detail=detail))
+        self._bars.update(self._task[1], total=total, completed=done, detail=detail)
+
+
+class PlainReporter(Reporter):
+    """Log lines: at most one in fifteen seconds, and one at every end of a stage and of a piece of work."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._schedule: Schedule = ()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "PlainReporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def obtaining(self, what: str, done: int, total: int | None) -> None:
+        self._line(f"obtaining {what}: {decimal(done)}", finished=done == total)
+
+    def training_starts(self, schedule: Schedule, steps_per_epoch: int, step: int) -> None:
+        self._schedule = schedule
+        epochs = stage_end(schedule, len(schedule))
+        if step < epochs * steps_per_epoch:
+            self.message(f"Training {epochs} epochs of {steps_per_epoch} steps, from step {step}.")
+
+    def training(self, progress: "TrainingProgress") -> None:
+        self._line(training_line(progress, self._schedule), finished=progress.stage_done)
+
+    def measuring(self, what: str, done: int, total: int) -> None:
+        self._line(f"measuring {what}: {done}/{total} examples", finished=done == total)
+
+    def _line(self, text: str, *, finished: bool) -> None:
+        now = time.monotonic()
+        if finished or now - self._last >= PLAIN_INTERVAL:
+            self._last = now
+            self.message(text)

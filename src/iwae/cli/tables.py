@@ -1,0 +1,75 @@
+"""Tables of runs and datasets."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from iwae.errors import IWAEError
+from iwae.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from iwae.data import DatasetStatus
+
+
+def data_label(data: dict[str, Any]) -> str:
+    """A dataset's name, marked where it is not the published one."""
+    name = Path(data["name"]).name
+    return f"{name} ({data['mark']})" if data["mark"] == "unverified" else name
+
+
+def nll_label(test: dict[str, Any]) -> str:
+    """`86.76 ± 0.24`, with the number of examples where they are not all of the test set."""
+    if test["nll"] is None:
+        return "not finite"
+    error = f" ± {test['stderr']:.2f}" if test["stderr"] is not None else ""
+    part = test["num_examples"] != test["split_examples"]
+    return f"{test['nll']:.2f}{error}" + (f" (first {test['num_examples']:,})" if part else "")
+
+
+def units_label(counts: list[int]) -> str:
+    """`26+7`: active units, h_1 first."""
+    return "+".join(str(count) for count in counts)
+
+
+def runs_table(runs: list[RunDirectory]) -> Table:
+    """One row a run: what was trained, how far, and what was measured."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for name in ("data", "objective", "stages"):
+        table.add_column(name)
+    table.add_column("test NLL (nats)")
+    table.add_column("active")
+    for run in runs:
+        record, config, results = run.read_record(), run.config(), run.results()
+        objective = f"{config.model} k={config.k}"
+        if results is None:
+            cells = [_progress(run), "not measured", ""]
+        else:
+            try:
+                test = results["test"]
+                cells = [
+                    f"{results['stages_done']}/{results['stages_total']}",
+                    f"{nll_label(test)}  k={test['num_samples']}",
+                    units_label(results["active_units"]),
+                ]
+            except (KeyError, TypeError):
+                raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
+        table.add_row(run.path.name, data_label(record["data"]), objective, *cells)
+    return table
+
+
+def _progress(run: RunDirectory) -> str:
+    stages = run.stage_checkpoints()
+    return f"{stages[-1] if stages else 0}/{len(run.config().full_schedule())}"
+
+
+def datasets_table(statuses: list["DatasetStatus"]) -> Table:
+    """One row a dataset: whether it is there and verified, and what it holds."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("dataset", "state", "train / valid / test", "what"):
+        table.add_column(name)
+    for status in statuses:
+        sizes = " / ".join(f"{size:,}" for size in status.sizes)
+        table.add_row(f"{status.name} ({status.paper_name})", status.state, sizes, status.description)
+    return table

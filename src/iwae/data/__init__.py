@@ -1,0 +1,35 @@
+"""Datasets: found, obtained, verified, and split as the paper split them.
+
+- `load_dataset` gives a `Dataset` by its name (`mnist`, `binfixmnist`, `omniglot`, or the paper's spellings
+  `MNIST`, `BinFixMNIST`, `OMNI`) or by the path of the user's own `.npz` or `.npy` file.
+- `obtain` downloads and verifies without loading; `dataset_status` says what is there, verified or not.
+- `search_directories` is where both look; `canonical_name` is how names are understood.
+
+Every failure that a user can mend is an `iwae.errors.IWAEError`.
+"""
+
+from iwae.data.dataset import DataFile, Dataset, Split
+from iwae.data.datasets import (
+    DatasetStatus,
+    FileStatus,
+    canonical_name,
+    dataset_status,
+    load_dataset,
+    obtain,
+)
+from iwae.data.files import search_directories
+from iwae.data.sources import ProgressCallback
+
+__all__ = [
+    "DataFile",
+    "Dataset",
+    "DatasetStatus",
+    "FileStatus",
+    "ProgressCallback",
+    "Split",
+    "canonical_name",
+    "dataset_status",
+    "load_dataset",
+    "obtain",
+    "search_directories",
+]

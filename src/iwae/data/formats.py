@@ -1,0 +1,184 @@
+"""Readers of the file formats. Sizes that a file merely claims are checked before memory is taken."""
+
+import io
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from iwae.data.files import BadFileError, one_line
+
+MAX_ARRAY_BYTES = 16 << 30
+"""No more than this much (16 GiB) is ever read from one of the user's own files, uncompressed."""
+
+_IDX_IMAGES = 0x00000803
+_NPY_HEADER_BYTES = 1 << 14
+# Deflate cannot do better than this; an archive that claims more lies about its sizes.
+_MAX_DEFLATE_RATIO = 1032
+_MAT_MAX_INFLATED = 512 << 20
+
+
+def idx_bytes(images: np.ndarray) -> bytes:
+    """The content of an idx3 file that holds the uint8 `[n, height, width]` images."""
+    return struct.pack(">4I", _IDX_IMAGES, *images.shape) + images.tobytes()
+
+
+def parse_idx(content: bytes) -> np.ndarray:
+    """The uint8 `[n, height, width]` images of an idx3 file, a read-only view of `content`.
+
+    Raises `BadFileError` where the header is another one or does not fit the number of bytes.
+    """
+    if len(content) < 16:
+        raise BadFileError(f"an idx file of {len(content)} bytes has no whole header")
+    magic, *shape = struct.unpack(">4I", content[:16])
+    if magic != _IDX_IMAGES:
+        raise BadFileError(f"starts with {magic:#010x}, not with {_IDX_IMAGES:#010x} as idx images do")
+    if math.prod(shape) != len(content) - 16:
+        raise BadFileError(f"its header claims {tuple(shape)} bytes of images, {len(content) - 16} are there")
+    return np.frombuffer(content, np.uint8, offset=16).reshape(shape)
+
+
+def parse_amat(content: bytes, dim: int) -> np.ndarray:
+    """The uint8 `[rows, dim]` zeros and ones of an .amat text: digits with one blank or newline after each.
+
+    Raises `BadFileError` where the text is anything else.
+    """
+    if len(content) == 0 or len(content) % (2 * dim) != 0:
+        raise BadFileError(f"{len(content)} bytes are not whole rows of {dim} digits")
+    text = np.frombuffer(content, np.uint8).reshape(-1, 2 * dim)
+    # '0' and '1' are the codes 48 and 49; whatever is below wraps around to far more than 1.
+    values = text[:, ::2] - np.uint8(ord("0"))
+    separators = np.full(dim, ord(" "), np.uint8)
+    separators[-1] = ord("\n")
+    if values.max() > 1 or not np.array_equal(text[:, 1::2], np.broadcast_to(separators, values.shape)):
+        raise BadFileError(f"not rows of {dim} zeros and ones, separated by single blanks")
+    return values
+
+
+def check_mat(content: bytes, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise `BadFileError` unless content is a MATLAB 5 file with matrices of these names and shapes."""
+    import scipy.io
+
+    if not content.startswith(b"MATLAB 5.0 MAT-file"):
+        raise BadFileError("not a MATLAB 5.0 file")
+    _check_mat_inflation(content)
+    try:
+        listed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
+    except Exception as error:  # a damaged file makes scipy raise nearly anything
+        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
+    for name, shape in shapes.items():
+        if name not in listed:
+            raise BadFileError(f"has no variable '{name}'")
+        found, kind = listed[name]
+        if tuple(found) != shape or kind not in ("double", "single", "uint8", "logical"):
+            raise BadFileError(f"its variable '{name}' is a {kind} of shape {tuple(found)}, expected {shape}")
+
+
+def parse_mat(content: bytes, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The matrices of these names and shapes in a MATLAB 5 file, and nothing else of it.
+
+    Raises `BadFileError` as `check_mat` does, and where the data is damaged.
+    """
+    import scipy.io
+
+    check_mat(content, shapes)
+    try:
+        variables = scipy.io.loadmat(io.BytesIO(content), variable_names=list(shapes))
+    except Exception as error:  # as above
+        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
+    return {name: variables[name] for name in shapes}
+
+
+def _check_mat_inflation(content: bytes) -> None:
+    """Raise `BadFileError` where the compressed elements of a MATLAB 5 file unpack to more than 512 MiB."""
+    order = "<" if content[126:128] == b"IM" else ">"
+    inflated, position = 0, 128
+    while position + 8 <= len(content):
+        kind, size = struct.unpack(order + "2I", content[position : position + 8])
+        position += 8
+        if kind == 15:  # miCOMPRESSED
+            inflated += _inflated_size(content[position : position + size], _MAT_MAX_INFLATED - inflated)
+        position += size
+
+
+def _inflated_size(packed: bytes, max_bytes: int) -> int:
+    """How many bytes zlib data unpacks to; `BadFileError` where damaged or more than `max_bytes`."""
+    unpacker, stream, size = zlib.decompressobj(), io.BytesIO(packed), 0
+    try:
+        while not unpacker.eof and (piece := unpacker.unconsumed_tail or stream.read(1 << 16)):
+            size += len(unpacker.decompress(piece, 1 << 20))
+            if size > max_bytes:
+                raise BadFileError(f"unpacks to more than {_MAT_MAX_INFLATED >> 20} MiB")
+    except zlib.error as error:
+        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
+    return size
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a NumPy .npy file of at most 16 GiB; raises `BadFileError`. Never unpickles."""
+    with path.open("rb") as stream:
+        return _read_array(stream, path.stat().st_size, "the array")
+
+
+def read_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Those arrays of a NumPy .npz archive whose keys are given, where it has them. Never unpickles.
+
+    Raises `BadFileError` where the file is no such archive, is damaged, or its arrays of these keys take more
+    than 16 GiB together.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            present = set(archive.namelist())
+            members = {key: archive.getinfo(f"{key}.npy") for key in keys if f"{key}.npy" in present}
+            if sum(member.file_size for member in members.values()) > MAX_ARRAY_BYTES:
+                raise BadFileError(f"unpacks to more than {MAX_ARRAY_BYTES >> 30} GiB")
+            for key, member in members.items():
+                _check_member(key, member)
+            arrays = {}
+            for key, member in members.items():
+                with archive.open(member) as stream:
+                    arrays[key] = _read_array(stream, member.file_size, f"'{key}'")
+            return arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+        raise BadFileError(f"not a readable .npz archive ({one_line(error)})") from error
+
+
+def _check_member(key: str, member: zipfile.ZipInfo) -> None:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadFileError(f"'{key}' is compressed in a way that numpy.savez does not use")
+    if member.file_size > _MAX_DEFLATE_RATIO * (member.compress_size + 1):
+        raise BadFileError(
+            f"'{key}' claims to unpack from {member.compress_size} to {member.file_size} bytes, which is impossible"
+        )
+
+
+def _read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
+    """The array in a seekable stream of `size` bytes, its header checked against `size` first."""
+    beginning = io.BytesIO(stream.read(_NPY_HEADER_BYTES))
+    try:
+        version = np.lib.format.read_magic(beginning)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(beginning)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(beginning)
+        else:
+            raise BadFileError(f"{what} has version {version} of the .npy format, expected (1, 0) or (2, 0)")
+    except BadFileError:
+        raise
+    except Exception as error:  # the header is a Python expression: a damaged one raises nearly anything
+        raise BadFileError(f"{what} is not in the .npy format ({one_line(error)[:100]})") from error
+    if dtype.kind not in "buif":
+        raise BadFileError(f"{what} is of type {one_line(dtype)[:60]}, expected numbers")
+    claimed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or claimed != size - beginning.tell():
+        raise BadFileError(
+            f"{what} claims shape {shape} of {dtype} in its header, but {size - beginning.tell()} bytes follow"
+        )
+    if size > MAX_ARRAY_BYTES:
+        raise BadFileError(f"{what} takes more than {MAX_ARRAY_BYTES >> 30} GiB")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)

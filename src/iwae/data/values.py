@@ -1,0 +1,71 @@
+"""From arrays of numbers to what a dataset stores: uint8 where that is lossless, float32 otherwise."""
+
+import numpy as np
+
+from iwae.data.files import BadFileError
+
+TOLERANCE = 2.5e-7
+"""How far a value may lie from 0, 1 or a multiple of 1/255 by rounding (about two units of float32 at 1)."""
+
+_BLOCK_ROWS = 1024
+
+
+def pack(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], float, bool]:
+    """The splits as they are stored, their common scale, and whether every value is 0 or 1.
+
+    Each split is a non-empty `[examples, dim]` array of floating point numbers in [0, 1], of booleans or
+    integers 0 and 1, or of uint8; uint8 splits with any value above 1 are grey values from 0 to 255. Zeros
+    and ones are stored as uint8 with scale 1, multiples of 1/255 as uint8 with scale 1/255, everything else
+    as float32 with scale 1.
+
+    Raises `BadFileError` where a value is out of range, is not finite or not a real number, or where grey
+    uint8 is mixed with other types.
+    """
+    for name, array in splits.items():
+        _check_range(name, array)
+    if any(array.dtype == np.uint8 and array.max() > 1 for array in splits.values()):
+        others = [name for name, array in splits.items() if array.dtype != np.uint8]
+        if others:
+            raise BadFileError(
+                f"'{others[0]}' is of type {splits[others[0]].dtype} beside uint8 grey values; use one type for all"
+            )
+        return {name: np.ascontiguousarray(array) for name, array in splits.items()}, 1 / 255, False
+    for levels in (1, 255):
+        stored: dict[str, np.ndarray] = {}
+        for name, array in splits.items():
+            quantized = _quantize(array, levels)
+            if quantized is None:
+                break
+            stored[name] = quantized
+        else:
+            return stored, 1 / levels, levels == 1
+    # Rounding may have carried a value just over the edge.
+    clipped = {name: np.clip(array, 0, 1, dtype=np.float32, casting="same_kind") for name, array in splits.items()}
+    return clipped, 1.0, False
+
+
+def _check_range(name: str, array: np.ndarray) -> None:
+    if array.dtype.kind not in "buif":
+        raise BadFileError(f"'{name}' is of type {array.dtype}, expected real numbers")
+    if array.dtype == np.uint8 or array.dtype.kind == "b":
+        return
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise BadFileError(f"'{name}' contains NaN or infinite values; all must lie in [0, 1]")
+    if low < -TOLERANCE or high > 1 + TOLERANCE:
+        raise BadFileError(
+            f"the values of '{name}' ({array.dtype}) reach from {low} to {high}; "
+            "give numbers in [0, 1], or uint8 grey values from 0 to 255"
+        )
+
+
+def _quantize(array: np.ndarray, levels: int) -> np.ndarray | None:
+    """`array * levels` as uint8, or None where that is not a whole number everywhere."""
+    quantized = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), _BLOCK_ROWS):
+        block = array[start : start + _BLOCK_ROWS].astype(np.float64) * levels
+        rounded = np.rint(block)
+        if np.abs(block - rounded).max() > TOLERANCE * levels:
+            return None
+        quantized[start : start + _BLOCK_ROWS] = rounded
+    return quantized

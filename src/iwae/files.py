@@ -1,0 +1,51 @@
+"""Writing files so that a reader finds the old content or the new, never a part."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside `path`, syncs, and renames over it; on failure `path` is as it was and nothing is left over.
+
+    Raises OSError, naming `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically, one key per line."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes a rename in `directory` durable, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Deletes what a killed `write_atomically` left in `directory`; call it only while holding its lock."""
+    for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            path.unlink()

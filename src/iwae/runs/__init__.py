@@ -1,0 +1,1 @@
+"""Runs: a configuration, a directory, and what is done with them (train, resume, measure)."""

@@ -1,0 +1,158 @@
+"""A run's configuration: one frozen, validated object (no JAX is imported here)."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from iwae.architecture import Architecture
+from iwae.data import canonical_name
+from iwae.errors import IWAEError
+from iwae.schedule import Schedule, make_schedule
+
+QUICK_TEST_EXAMPLES = 2000
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Raises IWAEError unless `value` is an integer of at least one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise IWAEError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What determines a run's numbers: the same configuration on the same machine gives the same bits."""
+
+    dataset: str = "mnist"
+    """mnist, binfixmnist, omniglot, or the path of an .npz or .npy file of your own."""
+    model: Literal["vae", "iwae"] = "vae"
+    """Objective: the k-sample average of log w (vae) or the importance weighted bound L_k (iwae)."""
+    k: int = 1
+    """Number of samples per example."""
+    layers: int | None = None
+    """Stochastic layers: 1 or 2 for the paper's networks; the number of --latent units given otherwise."""
+    latent: tuple[int, ...] = ()
+    """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
+    hidden: tuple[int, ...] = ()
+    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent."""
+    schedule: Literal["paper", "quick"] = "paper"
+    """The paper's eight stages (3280 epochs), or a few minutes' worth."""
+    batch_size: int = 20
+    """Examples per minibatch."""
+    beta1: float = 0.99
+    """Adam's beta1: 0.99 in the paper's code, 0.9 in its text."""
+    seed: int = 0
+    """Seed of every draw in training."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for any value that has no meaning."""
+        object.__setattr__(self, "dataset", canonical_name(self.dataset))
+        if self.model not in ("vae", "iwae"):
+            raise IWAEError(f"--model must be vae or iwae, got {self.model!r}")
+        check_count("--k", self.k)
+        if self.layers is None:
+            object.__setattr__(self, "layers", len(self.latent) or 1)
+        check_count("--layers", self.layers)
+        check_count("--batch-size", self.batch_size)
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise IWAEError(f"--seed must be an integer from 0 to 2^32 - 1, got {self.seed!r}")
+        if not 0.0 <= self.beta1 < 1.0:
+            raise IWAEError(f"--beta1 must be at least 0 and below 1, got {self.beta1!r}")
+        make_schedule(self.schedule)
+        self.architecture(visible=1)
+
+    def architecture(self, visible: int) -> Architecture:
+        """The network's sizes for data of `visible` dimensions.
+
+        Raises IWAEError when `layers`, `latent` and `hidden` don't agree.
+        """
+        assert self.layers is not None
+        if not self.latent and not self.hidden:
+            return Architecture.paper(self.layers, visible)
+        if len(self.latent) != self.layers or len(self.hidden) != self.layers:
+            raise IWAEError(
+                f"--layers {self.layers} needs {self.layers} numbers in --latent and in --hidden,"
+                f" got {len(self.latent)} and {len(self.hidden)}"
+            )
+        return Architecture(visible, self.latent, tuple((width, width) for width in self.hidden))
+
+    def full_schedule(self, stages: int | None = None) -> Schedule:
+        """The schedule, cut after `stages` stages."""
+        return make_schedule(self.schedule, stages)
+
+    def name(self) -> str:
+        """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
+        dataset = Path(self.dataset).stem if self.dataset.endswith((".npy", ".npz")) else self.dataset
+        parts = [dataset, self.model, f"k{self.k}", f"{self.layers}layer"]
+        if self.latent:
+            parts.append("-".join(f"{h}x{u}" for h, u in zip(self.hidden, self.latent, strict=True)))
+        if self.schedule != "paper":
+            parts.append(self.schedule)
+        if self.batch_size != 20:
+            parts.append(f"batch{self.batch_size}")
+        if not math.isclose(self.beta1, 0.99):
+            parts.append(f"beta{self.beta1:g}")
+        return "-".join([*parts, f"seed{self.seed}"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` reads."""
+        return {**dataclasses.asdict(self), "latent": list(self.latent), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "RunConfig":
+        """Inverse of `to_json`. Raises IWAEError for anything it did not write."""
+        try:
+            return cls(**{**value, "latent": tuple(value["latent"]), "hidden": tuple(value["hidden"])})
+        except (KeyError, TypeError) as error:
+            raise IWAEError(f"not a run's configuration: {error}") from None
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """`field: mine, there` for every field in which the two differ."""
+        mine, there = self.to_json(), other.to_json()
+        return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, where that does not change the numbers."""
+
+    stages: int | None = None
+    """Stop after this many of the schedule's stages."""
+    checkpoint: int | None = None
+    """Restart from the state saved after this many stages; what came later is put aside."""
+    fresh: bool = False
+    """Start over; what is in the run's directory is put aside."""
+    save_every: float = 300.0
+    """Seconds between checkpoints within a stage."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for values that have no meaning."""
+        if self.stages is not None:
+            check_count("--stages", self.stages)
+        if self.checkpoint is not None and self.checkpoint < 0:
+            raise IWAEError(f"--checkpoint must be 0 or more, got {self.checkpoint}")
+        if not self.save_every > 0:
+            raise IWAEError(f"--save-every must be a positive number of seconds, got {self.save_every}")
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How a finished run measures itself."""
+
+    test_samples: int = 5000
+    """Importance samples per test example."""
+    test_examples: int | None = None
+    """Measure this many test examples, the first ones (default: all; on the quick schedule 2,000)."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for counts below one."""
+        check_count("--test-samples", self.test_samples)
+        if self.test_examples is not None:
+            check_count("--test-examples", self.test_examples)
+
+    def examples_for(self, config: RunConfig) -> int | None:
+        """The limit on test examples for a run of this configuration."""
+        if self.test_examples is None and config.schedule == "quick":
+            return QUICK_TEST_EXAMPLES
+        return self.test_examples

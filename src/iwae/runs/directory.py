@@ -1,0 +1,233 @@
+"""A run's directory: its files, its lock, its checkpoints and its metrics.
+
+run.json                    configuration, architecture, data and its checksums; written once training may begin
+checkpoints/<n>.safetensors after n stages, 0 before the first; latest.safetensors in between
+metrics.jsonl               one line per epoch: stage, epoch, step, learning_rate, bound
+evaluations/*.json, *.npz   what was measured, per checkpoint
+results.json                the finished run's summary
+samples.png, samples.npy    100 samples
+replaced-<i>/               what a restart from an earlier checkpoint put aside
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from iwae.errors import IWAEError, RunBusyError
+from iwae.files import remove_leftovers, write_atomically, write_json
+from iwae.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from iwae.checkpoint import Checkpoint
+
+FORMAT = 1
+LATEST = "latest"
+
+
+class RunDirectory:
+    """Paths and small files of one run. Nothing is created until `create` or a write."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.record_path = self.path / "run.json"
+        self.results_path = self.path / "results.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.evaluations_path = self.path / "evaluations"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here: checkpoint 0 is written before the record, so it has one."""
+        return self.record_path.is_file()
+
+    def create(self) -> None:
+        """Makes the directories. Raises IWAEError where something else is in the way, or OSError."""
+        if self.path.exists() and not self.path.is_dir():
+            raise IWAEError(f"{self.path} is a file: a run needs a directory, choose another with --run-dir")
+        for directory in (self.path, self.checkpoints_path, self.evaluations_path):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the run for this process; the system releases it when the process dies.
+
+        Raises RunBusyError when another process has it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusyError(
+                f"{self.path}: another process is working on this run; wait for it, or choose another --run-dir"
+            ) from None
+        try:
+            for directory in (self.path, self.checkpoints_path, self.evaluations_path):
+                remove_leftovers(directory)
+            yield
+        finally:
+            lock.release()
+
+    def read_record(self) -> dict[str, Any]:
+        """`run.json`. Raises IWAEError when there is no run or the record is damaged or newer."""
+        if not self.exists:
+            what = "there is no run here" if self.path.is_dir() else "there is no such directory"
+            raise IWAEError(f"{self.path}: {what} (a run has a run.json; `iwae train` makes one)")
+        record = read_json(self.record_path)
+        if not isinstance(record.get("format"), int) or record["format"] > FORMAT:
+            raise IWAEError(
+                f"{self.record_path}: format {record.get('format')!r} is not one that this version reads"
+                f" (up to {FORMAT}): upgrade iwae"
+            )
+        if not isinstance(record.get("config"), dict) or not isinstance(record.get("data"), dict):
+            raise IWAEError(f"{self.record_path}: damaged, it has no configuration; restore it, or use --fresh")
+        return record
+
+    def config(self) -> RunConfig:
+        """The configuration that the run was begun with."""
+        try:
+            return RunConfig.from_json(self.read_record()["config"])
+        except IWAEError as error:
+            raise IWAEError(f"{self.path}: {error}") from None
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Writes `run.json`."""
+        write_json(self.record_path, {"format": FORMAT, **record})
+
+    def results(self) -> dict[str, Any] | None:
+        """`results.json`, or None before the run has measured itself."""
+        return read_json(self.results_path) if self.results_path.is_file() else None
+
+    # Checkpoints
+
+    def checkpoint_path(self, name: int | str) -> Path:
+        """The file of the checkpoint after `name` stages, or of `latest`."""
+        return self.checkpoints_path / f"{name}.safetensors"
+
+    def stage_checkpoints(self) -> list[int]:
+        """Numbers of the stage checkpoints that are there, ascending."""
+        stems = [path.stem for path in self.checkpoints_path.glob("*.safetensors")]
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+    def newest_checkpoint(self) -> "Checkpoint":
+        """The checkpoint with the most steps.
+
+        Raises CheckpointError when there is none, or when the one that must be the newest is damaged: the
+        message then names the newest intact one, and nothing older is used silently.
+        """
+        from iwae.checkpoint import CheckpointError, load_checkpoint
+
+        numbers = self.stage_checkpoints()
+        names: list[int | str] = [
+            *([LATEST] if self.checkpoint_path(LATEST).exists() else []),
+            *numbers[::-1][:1],
+        ]
+        if not names:
+            raise CheckpointError(
+                f"{self.checkpoints_path}: all checkpoints of this run are missing; restore one, or start over"
+                " with --fresh"
+            )
+        try:
+            return max((load_checkpoint(self.checkpoint_path(name)) for name in names), key=lambda c: c.step)
+        except CheckpointError as error:
+            intact = self._newest_intact(numbers)
+            advice = (
+                "no other is intact: restore one, or start over with --fresh"
+                if intact is None
+                else f"the newest intact one is {self.checkpoint_path(intact).name}: continue from it with"
+                f" --checkpoint {intact}"
+            )
+            raise CheckpointError(f"{error}; {advice}") from None
+
+    def load_checkpoint(self, number: int) -> "Checkpoint":
+        """The checkpoint after `number` stages. Raises CheckpointError, naming those that are there."""
+        from iwae.checkpoint import CheckpointError, load_checkpoint
+
+        try:
+            return load_checkpoint(self.checkpoint_path(number))
+        except CheckpointError as error:
+            there = [n for n in self.stage_checkpoints() if n != number]
+            newest = self._newest_intact(there)
+            advice = "no other is intact" if newest is None else f"the newest intact one is {newest} (of {there})"
+            raise CheckpointError(f"{error}; {advice}") from None
+
+    def _newest_intact(self, numbers: list[int]) -> int | None:
+        from iwae.checkpoint import CheckpointError, load_checkpoint
+
+        for number in reversed(numbers):
+            with contextlib.suppress(CheckpointError):
+                load_checkpoint(self.checkpoint_path(number))
+                return number
+        return None
+
+    def put_aside_after(self, number: int) -> Path | None:
+        """Moves what lies beyond checkpoint `number` into `replaced-<i>/`; None when there was nothing."""
+        later = [self.checkpoint_path(n) for n in self.stage_checkpoints() if n > number]
+        later += [p for p in (self.checkpoint_path(LATEST), self.results_path) if p.exists()]
+        if not later:
+            return None
+        index = 1
+        while (aside := self.path / f"replaced-{index}").exists():
+            index += 1
+        aside.mkdir()
+        if self.metrics_path.exists():
+            write_atomically(aside / self.metrics_path.name, self.metrics_path.read_bytes())
+        for path in later:
+            os.replace(path, aside / path.name)
+        return aside
+
+    # Metrics
+
+    def cut_metrics(self, step: int) -> None:
+        """Drops the lines after `step`, and a last line that was only half written."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        if not self.metrics_path.exists() or self.metrics_path.read_text(errors="replace") != text:
+            write_atomically(self.metrics_path, text.encode())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` up to the first damaged one."""
+        lines = []
+        if self.metrics_path.is_file():
+            for text in self.metrics_path.read_text(errors="replace").splitlines(keepends=True):
+                try:
+                    line = json.loads(text)
+                    if not text.endswith("\n") or not isinstance(line["step"], int):
+                        break
+                except (ValueError, KeyError, TypeError):
+                    break
+                lines.append(line)
+        return lines
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Appends one line, durably."""
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises IWAEError, naming the file, for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise IWAEError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise IWAEError(f"{path}: not intact JSON ({error}); restore it, or use --fresh") from None
+    if not isinstance(value, dict):
+        raise IWAEError(f"{path}: expected a JSON object, found a {type(value).__name__}")
+    return value
+
+
+def put_run_aside(path: Path) -> Path:
+    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place."""
+    index = 1
+    while (aside := path.with_name(f"{path.name}.replaced-{index}")).exists():
+        index += 1
+    os.rename(path, aside)
+    return aside

@@ -1,0 +1,224 @@
+"""Measuring a run's checkpoint and recording what came out."""
+
+import io
+import math
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from iwae import evaluation
+from iwae.checkpoint import Checkpoint
+from iwae.data import Dataset, Split, load_dataset
+from iwae.errors import IWAEError
+from iwae.files import write_atomically, write_json
+from iwae.model import HierarchicalVAE
+from iwae.randomness import Purpose, purpose_key
+from iwae.report.grid import sample_grid
+from iwae.runs.config import MeasureOptions
+from iwae.runs.directory import RunDirectory
+from iwae.runs.reporter import Reporter
+from iwae.version import __version__
+
+NUM_GRID_SAMPLES = 100
+
+
+def data_record(dataset: Dataset) -> dict[str, Any]:
+    """What a run's record says of its data: name, mark, sizes and checksums."""
+    return {
+        "name": dataset.name,
+        "mark": dataset.mark,
+        "examples": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
+        "dim": dataset.dim,
+        "binary": dataset.binary,
+        "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
+        "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
+    }
+
+
+def check_same_data(run: RunDirectory, dataset: Dataset) -> None:
+    """Raises IWAEError when `dataset` is not the one that the run was trained on."""
+    recorded = {file["name"]: file["checksum"] for file in run.read_record()["data"].get("files", [])}
+    for file in dataset.files:
+        if recorded.get(file.name) != file.checksum:
+            raise IWAEError(
+                f"{run.path}: {file.name} is not the file that this run was trained on ({file.checksum}, recorded"
+                f" {recorded.get(file.name)}): put the old one back, or train in another --run-dir"
+            )
+
+
+def run_dataset(
+    run: RunDirectory, datasets_dir: Path | None, reporter: Reporter, default_dir: Path | None = None
+) -> Dataset:
+    """The data that a run was trained on. Raises IWAEError when it can't be had or has changed."""
+    dataset = load_dataset(
+        run.config().dataset,
+        directory=datasets_dir,
+        default_directory=default_dir,
+        progress=reporter.obtaining,
+    )
+    check_same_data(run, dataset)
+    return dataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A likelihood measurement and where it was written."""
+
+    likelihoods: evaluation.Likelihoods
+    record: dict[str, Any]
+    json_path: Path
+    npz_path: Path
+
+
+def evaluate_checkpoint(
+    run: RunDirectory,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    *,
+    samples: int,
+    seed: int = 0,
+    examples: int | None = None,
+    reporter: Reporter,
+) -> Evaluation:
+    """Measures -L_k of one split and writes `evaluations/<checkpoint>-<split>-<k>.json` and `.npz`.
+
+    The `.npz` holds `log_likelihood` and `effective_sample_size`, float64 `[examples]`.
+    """
+    start = time.perf_counter()
+    values = evaluation.likelihoods(
+        checkpoint.model(),
+        dataset,
+        split,
+        num_samples=samples,
+        seed=seed,
+        max_examples=examples,
+        on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={samples}", done, total),
+    )
+    record = {
+        "nll": finite_or_none(values.nll),
+        "stderr": finite_or_none(values.stderr),
+        "num_samples": samples,
+        "num_examples": len(values.log_likelihood),
+        "split_examples": len(dataset.split(split)),
+        "mean_effective_sample_size": finite_or_none(values.mean_effective_sample_size),
+        "seed": seed,
+    }
+    name = f"{checkpoint.path.stem}-{split}-{samples}"
+    if seed != 0:
+        name += f"-seed{seed}"
+    if len(values.log_likelihood) != len(dataset.split(split)):
+        name += f"-first{len(values.log_likelihood)}"
+    buffer = io.BytesIO()
+    np.savez(buffer, log_likelihood=values.log_likelihood, effective_sample_size=values.effective_sample_size)
+    json_path, npz_path = run.evaluations_path / f"{name}.json", run.evaluations_path / f"{name}.npz"
+    write_atomically(npz_path, buffer.getvalue())
+    write_json(
+        json_path,
+        {
+            "split": split,
+            **record,
+            "checkpoint": checkpoint.path.name,
+            "step": checkpoint.step,
+            "weights_sha256": checkpoint.weights_digest(),
+            "data": data_record(dataset),
+            "versions": versions(),
+            "device": device(),
+            "seconds": round(time.perf_counter() - start, 1),
+        },
+    )
+    return Evaluation(values, record, json_path, npz_path)
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN: a figure that does not exist is null."""
+    return value if math.isfinite(value) else None
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "iwae": __version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def device() -> str:
+    """The kind of device that JAX computes on."""
+    return jax.devices()[0].device_kind
+
+
+def write_samples(
+    directory: Path, model: HierarchicalVAE, image_shape: tuple[int, int] | None, seed: int
+) -> tuple[Path, Path]:
+    """Writes `samples.npy`, 100 visible means `[100, visible]`, and their picture `samples.png`."""
+    values = np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), NUM_GRID_SAMPLES))
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    npy_path, png_path = directory / "samples.npy", directory / "samples.png"
+    write_atomically(npy_path, buffer.getvalue())
+    write_atomically(png_path, sample_grid(values, image_shape))
+    return png_path, npy_path
+
+
+def measure_run(
+    run: RunDirectory,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    options: MeasureOptions,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Measures a finished run (test likelihood, active units, samples) and writes `results.json`."""
+    start = time.perf_counter()
+    config = run.config()
+    test = evaluate_checkpoint(
+        run,
+        checkpoint,
+        dataset,
+        "test",
+        samples=options.test_samples,
+        examples=options.examples_for(config),
+        reporter=reporter,
+    )
+    reporter.message("Counting active units.")
+    model = checkpoint.model()
+    active = evaluation.active_units(model, dataset)
+    png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
+    metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
+    results = {
+        "config": config.to_json(),
+        "seed": config.seed,
+        "architecture": checkpoint.architecture.to_json(),
+        "data": data_record(dataset),
+        "stages_done": checkpoint.stages_done,
+        "stages_total": len(config.full_schedule()),
+        "epochs": metrics[-1]["epoch"] if metrics else None,
+        "step": checkpoint.step,
+        "train_bound": metrics[-1]["bound"] if metrics else None,
+        "test": test.record,
+        "active_units": list(active.counts),
+        "active_units_paper_code": list(evaluation.paper_active_units(model, dataset).counts),
+        "seconds": {
+            "training": round(checkpoint.seconds, 1),
+            "measuring": round(time.perf_counter() - start, 1),
+        },
+        "checkpoint": str(checkpoint.path.relative_to(run.path)),
+        "weights_sha256": checkpoint.weights_digest(),
+        "files": {
+            "samples": png_path.name,
+            "sample_values": npy_path.name,
+            "per_example": str(test.npz_path.relative_to(run.path)),
+            "metrics": run.metrics_path.name,
+        },
+        "versions": versions(),
+        "device": device(),
+    }
+    write_json(run.results_path, results)
+    return results

@@ -1,0 +1,72 @@
+"""Learning-rate stages, as plain numbers (no JAX is imported here)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from iwae.errors import IWAEError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`epochs` passes over the training data at one learning rate."""
+
+    epochs: int
+    learning_rate: float
+
+
+Schedule = tuple[Stage, ...]
+
+# 0.001 * 10^(-i/7), rounded to two digits as the paper's code did (the paper gives the formula).
+PAPER_LEARNING_RATES = (1.0e-3, 0.72e-3, 0.52e-3, 0.37e-3, 0.27e-3, 0.19e-3, 0.14e-3, 0.10e-3)
+
+SCHEDULES: dict[str, Schedule] = {
+    # Burda et al. (2015), section 5: stage i is 3^i epochs, 3280 in all.
+    "paper": tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES)),
+    "quick": (Stage(6, 1e-3), Stage(3, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3)),
+}
+
+
+def make_schedule(name: str, stages: int | None = None) -> Schedule:
+    """A schedule by name, cut after its first `stages` stages.
+
+    Raises IWAEError for an unknown name or a number of stages that the schedule does not have.
+    """
+    if name not in SCHEDULES:
+        raise IWAEError(f"unknown schedule {name!r}: expected one of {', '.join(SCHEDULES)}")
+    schedule = SCHEDULES[name]
+    if stages is None:
+        return schedule
+    if not 1 <= stages <= len(schedule):
+        raise IWAEError(f"--stages must be from 1 to {len(schedule)} for the {name} schedule, got {stages}")
+    return schedule[:stages]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a step lies: `stage` and `epoch` (over the whole schedule) count from 0, `step_in_epoch` too."""
+
+    stage: int
+    epoch: int
+    step_in_epoch: int
+    learning_rate: float
+
+
+def locate(schedule: Schedule, step: int, steps_per_epoch: int) -> Position | None:
+    """The position of the next step after `step` steps; None when the schedule is complete."""
+    epoch, step_in_epoch = divmod(step, steps_per_epoch)
+    end = 0
+    for index, stage in enumerate(schedule):
+        end += stage.epochs
+        if epoch < end:
+            return Position(index, epoch, step_in_epoch, stage.learning_rate)
+    return None
+
+
+def stage_end(schedule: Schedule, stages: int) -> int:
+    """Number of epochs in the first `stages` stages."""
+    return sum(stage.epochs for stage in schedule[:stages])
+
+
+def schedule_to_json(schedule: Schedule) -> list[dict[str, Any]]:
+    """Plain lists and numbers for a run's record."""
+    return [{"epochs": stage.epochs, "learning_rate": stage.learning_rate} for stage in schedule]

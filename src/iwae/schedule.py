@@ -22,7 +22,7 @@ PAPER_LEARNING_RATES = (1.0e-3, 0.72e-3, 0.52e-3, 0.37e-3, 0.27e-3, 0.19e-3, 0.1
 SCHEDULES: dict[str, Schedule] = {
     # Burda et al. (2015), section 5: stage i is 3^i epochs, 3280 in all.
     "paper": tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES)),
-    "quick": (Stage(6, 1e-3), Stage(3, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3)),
+    "quick": (Stage(5, 1e-3), Stage(2, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3)),
 }
 
 

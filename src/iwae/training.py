@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -106,7 +107,7 @@ def train_step(
     data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     x = data.batch(step_in_epoch * batch_size, batch_size, data_key)
     estimate = estimator(state.model, x, model_key)
-    directions, moments = optimizer.update(estimate.gradient, state.optimizer)
+    directions, moments = optimizer.update(cast(optax.Updates, estimate.gradient), state.optimizer)
     model = jax.tree.map(lambda p, d: p + learning_rate * d, state.model, directions)
     # A running mean: a float32 sum over an epoch would lose digits.
     epoch_bound = jnp.where(step_in_epoch == 0, 0.0, state.epoch_bound)

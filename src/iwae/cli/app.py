@@ -5,7 +5,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import tyro
 
@@ -13,6 +14,8 @@ from iwae.cli.commands import COMMANDS
 from iwae.errors import IWAEError
 from iwae.version import __version__
 
+T = TypeVar("T")
+STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 DESCRIPTION = "Importance weighted autoencoders: train, continue, measure."
 
 
@@ -24,8 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"iwae {__version__}")
         return 0
+    return guarded(lambda: _run(arguments))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Runs `command` and turns what it raises into one line on standard error and an exit status."""
     try:
-        return _run(arguments)
+        return command()
     except IWAEError as error:
         return fail(str(error), getattr(error, "exit_status", 1))
     except KeyboardInterrupt:
@@ -48,19 +56,21 @@ def fail(message: str, status: int) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    with _one_line_usage_errors():
+    with _one_line_usage_errors("iwae"):
         command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="iwae",
-            description=DESCRIPTION,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE
         )
     return command.run(arguments)
 
 
+def parse(form: type[T], arguments: list[str], *, prog: str) -> T:
+    """A dataclass filled from a command line. Raises IWAEError with exit status 2 for bad usage."""
+    with _one_line_usage_errors(prog):
+        return tyro.cli(form, prog=prog, args=arguments, config=STYLE)
+
+
 @contextlib.contextmanager
-def _one_line_usage_errors() -> Iterator[None]:
+def _one_line_usage_errors(prog: str) -> Iterator[None]:
     """Turns the parser's boxed messages into one IWAEError line with exit status 2."""
     captured = io.StringIO()
     try:
@@ -69,7 +79,7 @@ def _one_line_usage_errors() -> Iterator[None]:
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        error = IWAEError(_first_sentence(captured.getvalue()))
+        error = IWAEError(f"{_first_sentence(captured.getvalue())} (see {prog} --help)")
         error.exit_status = 2  # pyright: ignore[reportAttributeAccessIssue]
         raise error from None
 
@@ -84,4 +94,4 @@ def _first_sentence(boxed: str) -> str:
                 break
             continue
         lines.append(text)
-    return " ".join(lines).rstrip(".") + " (see iwae --help)"
+    return " ".join(lines).rstrip(". ")

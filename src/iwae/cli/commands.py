@@ -39,12 +39,17 @@ class Data:
     datasets_dir: Path | None = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 
-    def run(self, arguments: list[str]) -> int:
-        """Obtains the named datasets, then lists them (all of them, when none was named)."""
+    def run(self, arguments: list[str], *, default_datasets_dir: str | Path | None = None) -> int:
+        """Obtains the named datasets, or lists all when none is named."""
         console = Console()
         for name in self.names:
             with make_reporter(Console(stderr=True)) as reporter:
-                paths = obtain(name, directory=self.datasets_dir, progress=reporter.obtaining)
+                paths = obtain(
+                    name,
+                    directory=self.datasets_dir,
+                    default_directory=default_datasets_dir,
+                    progress=reporter.obtaining,
+                )
             for path in paths:
                 console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
         if not self.names:

@@ -1,5 +1,6 @@
 """Shapes and types of every public function are checked while the tests run."""
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 CHECKED = [
@@ -15,3 +16,7 @@ CHECKED = [
 ]
 
 install_import_hook(CHECKED, "beartype.beartype").__enter__()
+
+# The first example of a property compiles, and this says nothing about the property.
+settings.register_profile("iwae", deadline=None, derandomize=True)
+settings.load_profile("iwae")

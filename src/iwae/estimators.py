@@ -1,7 +1,8 @@
 """How a bound is differentiated: (model, x, key) -> its value and a gradient estimate."""
 
+import abc
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -23,13 +24,15 @@ class Estimate(NamedTuple):
     gradient: HierarchicalVAE
 
 
-class Estimator(Protocol):
-    """Anything that turns a model, a batch `x` `[batch, visible]` and a key into an `Estimate`."""
+class Estimator(eqx.Module):
+    """Turns a model, a batch and a key into an `Estimate`. Subclass it to add one; `x` is `[batch, visible]`."""
 
-    def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate: ...
+    @abc.abstractmethod
+    def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
+        """The bound's value and a gradient estimate, from draws that depend on `key` alone."""
 
 
-class Reparameterized(eqx.Module):
+class Reparameterized(Estimator):
     """The gradient of a bound through reparameterized samples (Burda et al. 2015, equation 13).
 
     For the IWAE bound automatic differentiation gives sum_i w~_i grad log w_i with normalized weights w~_i; for

@@ -1,0 +1,65 @@
+"""The paper's Adam against its formula in NumPy, and the learning-rate stages."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iwae.errors import IWAEError
+from iwae.optim import paper_adam
+from iwae.schedule import PAPER_LEARNING_RATES, SCHEDULES, locate, make_schedule, stage_end
+
+
+@pytest.mark.parametrize("beta1", [0.99, 0.9])
+def test_adam_is_the_papers_with_its_second_moment_starting_at_one(beta1):
+    rng = np.random.default_rng(0)
+    optimizer = paper_adam(beta1)
+    shape = (3, 2)
+    state = optimizer.init({"w": jnp.zeros(shape)})
+    first, second = np.zeros(shape), np.ones(shape)
+    for t in range(1, 8):
+        gradient = rng.normal(scale=10.0, size=shape)
+        first = beta1 * first + (1 - beta1) * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        expected = (first / (1 - beta1**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-4)
+        directions, state = optimizer.update({"w": jnp.asarray(gradient, jnp.float32)}, state)
+        np.testing.assert_allclose(directions["w"], expected, rtol=2e-4)  # pyright: ignore
+
+
+def test_the_paper_s_schedule():
+    schedule = make_schedule("paper")
+    assert [stage.epochs for stage in schedule] == [1, 3, 9, 27, 81, 243, 729, 2187]
+    assert stage_end(schedule, 8) == 3280
+    exact = [0.001 * 10 ** (-i / 7) for i in range(8)]
+    assert [round(rate, 5) for rate in exact] == [stage.learning_rate for stage in schedule]
+    assert stage_end(make_schedule("paper", 5), 5) == 121
+
+
+def test_rounded_rates_are_within_half_a_digit_of_the_formula():
+    for i, rate in enumerate(PAPER_LEARNING_RATES):
+        assert abs(rate - 0.001 * 10 ** (-i / 7)) <= 0.5e-5
+
+
+@pytest.mark.parametrize("stages", [0, 9, -1])
+def test_stages_that_are_not_there_are_refused(stages):
+    with pytest.raises(IWAEError, match=f"from 1 to 8 for the paper schedule, got {stages}"):
+        make_schedule("paper", stages)
+
+
+def test_unknown_schedule_is_refused():
+    with pytest.raises(IWAEError, match="unknown schedule 'slow': expected one of paper, quick"):
+        make_schedule("slow")
+
+
+@given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 50), st.data())
+def test_locate_counts_every_step_once(name, steps_per_epoch, data):
+    schedule = SCHEDULES[name]
+    total = stage_end(schedule, len(schedule)) * steps_per_epoch
+    step = data.draw(st.integers(0, total - 1))
+    position = locate(schedule, step, steps_per_epoch)
+    assert position is not None
+    assert position.epoch * steps_per_epoch + position.step_in_epoch == step
+    assert stage_end(schedule, position.stage) <= position.epoch < stage_end(schedule, position.stage + 1)
+    assert position.learning_rate == schedule[position.stage].learning_rate
+    assert locate(schedule, total, steps_per_epoch) is None

@@ -31,7 +31,7 @@ def direct(model, dataset, num_samples):
     """L_k and the effective sample size from one array of all log weights, in float64."""
     key = evaluation.purpose_key(0, evaluation.Purpose.LIKELIHOOD)
     indices = jnp.arange(len(dataset.test))
-    noise = evaluation._example_noise(model, key, indices, jnp.arange(num_samples))
+    noise = evaluation.example_noise(evaluation.NoiseLayout.of(model), key, indices, jnp.arange(num_samples))
     log_weights = np.asarray(model.log_weights_at(jnp.asarray(dataset.test, jnp.float32), noise), np.float64)
     total = logsumexp(log_weights, axis=0)
     return total - np.log(num_samples), np.exp(2 * total - logsumexp(2 * log_weights, axis=0))

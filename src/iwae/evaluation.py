@@ -67,6 +67,7 @@ def likelihoods(
     seed: int = 0,
     max_examples: int | None = None,
     block_rows: int = BLOCK_ROWS,
+    kept: tuple[np.ndarray, ...] | None = None,
     on_examples: OnExamples | None = None,
 ) -> Likelihoods:
     """L_k of every example of a split (the first `max_examples` of it), by importance sampling from q.
@@ -76,6 +77,8 @@ def likelihoods(
     fixed seed. An example's draws depend on `seed`, its index and the sample's number alone, so that the result
     does not depend on `block_rows` (beyond rounding) and L_k of a smaller k uses the first draws of a larger.
     Memory grows with neither k nor the number of examples. `on_examples(done, total)` is called after each block.
+    For a model from which units were removed, `kept` (bool `[units]` per layer of the original) gives it the same
+    noise as the original, so that the two can be compared example by example.
 
     Raises IWAEError for an empty split, a dataset of another dimension, or a number of samples outside 1 to
     100,000.
@@ -84,11 +87,12 @@ def likelihoods(
         raise IWAEError(f"the number of samples must be from 1 to {MAX_SAMPLES:,}, got {num_samples!r}")
     samples_at_once = min(num_samples, 50)
     key = purpose_key(seed, Purpose.LIKELIHOOD)
+    noise = NoiseLayout.of(model, kept)
     log_likelihood, effective = [], []
     for x, indices, count, total in _batches(
         model, dataset, split, max(1, block_rows // samples_at_once), max_examples
     ):
-        values = _importance_sample(model, x, indices, key, jnp.int32(num_samples), samples_at_once)
+        values = _importance_sample(model, x, indices, key, jnp.int32(num_samples), samples_at_once, noise)
         log_likelihood.append(np.asarray(values[0], np.float64)[:count])
         effective.append(np.asarray(values[1], np.float64)[:count])
         if on_examples is not None:
@@ -131,18 +135,39 @@ def _binarize_rows(
     return (uniforms < values * scale).astype(jnp.float32)
 
 
-def _example_noise(
-    model: HierarchicalVAE, key: Key[Array, ""], indices: Int[Array, " batch"], samples: Int[Array, " k"]
+@dataclass(frozen=True)
+class NoiseLayout:
+    """Which of an example's `width` standard normals each stochastic layer takes, by their columns."""
+
+    width: int
+    columns: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model: HierarchicalVAE, kept: tuple[np.ndarray, ...] | None = None) -> "NoiseLayout":
+        """Consecutive columns, layer by layer; with `kept`, those of the units that are left."""
+        if kept is None:
+            kept = tuple(np.ones(units, bool) for units in model.latent)
+        starts = np.cumsum([0, *map(len, kept)])
+        columns = tuple(
+            tuple(int(start + unit) for unit in np.flatnonzero(mask))
+            for start, mask in zip(starts[:-1], kept, strict=True)
+        )
+        return cls(int(starts[-1]), columns)
+
+
+def example_noise(
+    layout: NoiseLayout, key: Key[Array, ""], indices: Int[Array, " batch"], samples: Int[Array, " k"]
 ) -> tuple[Float[Array, "k batch _"], ...]:
-    """Noise for `model.log_weights_at` in which each draw belongs to one example and one sample number."""
-    widths = np.cumsum(model.latent)
+    """Noise for `HierarchicalVAE.log_weights_at`, each draw a function of the example's index and the sample's
+    number alone.
+    """
     example_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
 
     def draw(sample: Int[Array, ""], example_key: Key[Array, ""]) -> Float[Array, " units"]:
-        return jax.random.normal(jax.random.fold_in(example_key, sample), (int(widths[-1]),))
+        return jax.random.normal(jax.random.fold_in(example_key, sample), (layout.width,))
 
     noise = jax.vmap(lambda s: jax.vmap(lambda e: draw(s, e))(example_keys))(samples)
-    return tuple(jnp.split(noise, widths[:-1], axis=-1))
+    return tuple(noise[..., jnp.asarray(columns)] for columns in layout.columns)
 
 
 @eqx.filter_jit
@@ -153,13 +178,14 @@ def _importance_sample(
     key: Key[Array, ""],
     num_samples: Int[Array, ""],
     samples_at_once: int,
+    noise: NoiseLayout,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """L_k and the effective sample size, by a running log-sum-exp over blocks of samples."""
 
     def body(start: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         peak, total, squares = carry
         samples = start * samples_at_once + jnp.arange(samples_at_once)
-        log_weights = model.log_weights_at(x, _example_noise(model, key, indices, samples))
+        log_weights = model.log_weights_at(x, example_noise(noise, key, indices, samples))
         log_weights = jnp.where(samples[:, None] < num_samples, log_weights, -jnp.inf)
         new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
         # While every weight so far is zero, any finite shift gives the right sum: zero.
@@ -183,14 +209,20 @@ def _importance_sample(
 
 @dataclass(frozen=True)
 class ActiveUnits:
-    """Variance over data of each unit's posterior mean, one float64 array `[units]` per stochastic layer."""
+    """Mean and variance over data of each unit's posterior mean, float64 arrays `[units]`, one per layer."""
 
+    means: tuple[np.ndarray, ...]
     variances: tuple[np.ndarray, ...]
 
     @property
+    def active(self) -> tuple[np.ndarray, ...]:
+        """bool `[units]` per layer: variance above 0.01 (Burda et al. 2015, section 5.2)."""
+        return tuple(variance > ACTIVE_THRESHOLD for variance in self.variances)
+
+    @property
     def counts(self) -> tuple[int, ...]:
-        """Units per layer with a variance above 0.01 (Burda et al. 2015, section 5.2)."""
-        return tuple(int(np.sum(variance > ACTIVE_THRESHOLD)) for variance in self.variances)
+        """Number of active units per layer."""
+        return tuple(int(np.sum(active)) for active in self.active)
 
 
 def active_units(
@@ -216,11 +248,14 @@ def active_units(
         mean, spread = _posterior_means(model, x, indices, key, num_samples)
         means.append([np.asarray(layer, np.float64)[:count] for layer in mean])
         spreads.append([np.asarray(layer, np.float64)[:count] for layer in spread])
+    all_means = [np.concatenate(layer) for layer in zip(*means, strict=True)]
+    all_spreads = [np.concatenate(layer) for layer in zip(*spreads, strict=True)]
     return ActiveUnits(
+        tuple(np.mean(mean, axis=0) for mean in all_means),
         tuple(
-            np.var(np.concatenate(mean), axis=0) - np.mean(np.concatenate(spread), axis=0) / num_samples
-            for mean, spread in zip(zip(*means, strict=True), zip(*spreads, strict=True), strict=True)
-        )
+            np.var(mean, axis=0) - np.mean(spread, axis=0) / num_samples
+            for mean, spread in zip(all_means, all_spreads, strict=True)
+        ),
     )
 
 
@@ -238,7 +273,7 @@ def _posterior_means(
     num_samples: int,
 ) -> tuple[list[Float[Array, "batch _"]], list[Float[Array, "batch _"]]]:
     """Mean over samples of each layer's posterior mean, and its variance over them (zero for one sample)."""
-    noise = _example_noise(model, key, indices, jnp.arange(num_samples))
+    noise = example_noise(NoiseLayout.of(model), key, indices, jnp.arange(num_samples))
     posteriors, _ = model.sample_posterior(x, noise)
     means, spreads = [posteriors[0].mean], [jnp.zeros_like(posteriors[0].mean)]
     for posterior in posteriors[1:]:

@@ -1,6 +1,7 @@
 """Parses the command line, runs one command, and turns every failure into one line and an exit status."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -16,6 +17,8 @@ from iwae.version import __version__
 
 T = TypeVar("T")
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_MEMORY = "not enough memory; choose a smaller --k, --batch-size or network"
 DESCRIPTION = "Importance weighted autoencoders: train, continue, measure."
 
 
@@ -43,10 +46,18 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        return fail("not enough memory; choose a smaller --k or --batch-size", 1)
+        return fail(NO_MEMORY, 1)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        return fail(f"{name}{error.strerror or error}", 1)
+        advice = "; make room and give the same command again" if error.errno in NO_ROOM else ""
+        return fail(f"{name}{error.strerror or error}{advice}", 1)
+    except RuntimeError as error:
+        # JAX's errors, told apart by their text: JAX itself is not imported here.
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return fail(f"{NO_MEMORY} ({error})", 1)
+        if "Unable to initialize backend" in str(error):
+            return fail(str(error), 1)
+        raise
 
 
 def fail(message: str, status: int) -> int:
@@ -56,7 +67,11 @@ def fail(message: str, status: int) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    with _one_line_usage_errors("iwae"):
+    name = arguments[0] if arguments else ""
+    if name not in COMMANDS and not name.startswith("-"):
+        given = f"there is no command {name!r}" if name else "no command given"
+        raise _usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")
+    with _one_line_usage_errors(f"iwae {name}" if name in COMMANDS else "iwae"):
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE
         )
@@ -79,19 +94,30 @@ def _one_line_usage_errors(prog: str) -> Iterator[None]:
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        error = IWAEError(f"{_first_sentence(captured.getvalue())} (see {prog} --help)")
-        error.exit_status = 2  # pyright: ignore[reportAttributeAccessIssue]
-        raise error from None
+        raise _usage_error(_in_words(_first_sentence(captured.getvalue())), prog) from None
+
+
+def _usage_error(message: str, prog: str) -> IWAEError:
+    error = IWAEError(f"{message} (see {prog} --help)")
+    error.exit_status = 2  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def _in_words(message: str) -> str:
+    """The parser's message without Python's own words for what is no number."""
+    message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected an integer, got \1", message)
+    message = re.sub(r"could not convert string to float: (.*)", r"expected a number, got \1", message)
+    return message.removeprefix("Error parsing ")
 
 
 def _first_sentence(boxed: str) -> str:
-    """The text of a box up to its first rule, without its frame."""
-    lines = []
+    """The text of a box between its first two rules, without its frame: the title is on or above the first."""
+    parts: list[list[str]] = [[]]
     for line in boxed.splitlines():
         text = line.strip("│╭╮╰╯ ")
-        if text.startswith("─") or re.fullmatch(r".*─{3,}", text):
-            if lines:
-                break
-            continue
-        lines.append(text)
-    return " ".join(lines).rstrip(". ")
+        if re.fullmatch(r".*[─-]{3,}", text):
+            parts.append([])
+        elif text:
+            parts[-1].append(text)
+    chosen = next(filter(None, parts[1:]), parts[0])
+    return " ".join(chosen).rstrip(". ")

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from iwae.cli import tables
 from iwae.cli.console import PlainReporter, TerminalReporter, make_reporter
@@ -19,6 +19,9 @@ from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
 
 RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
+
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 
 
 def default_results_dir() -> Path:
@@ -30,13 +33,14 @@ def default_results_dir() -> Path:
 class Data:
     """List the datasets, or obtain and verify some.
 
-    Without names: what is there, verified or not, and what to do when it is not. With names: download what is
-    missing and verify it.
+    Without names: what is there, and what to do where something is missing.
+
+    With names: download what is missing and verify it.
     """
 
     names: Positional[tuple[str, ...]] = ()
     """Datasets to obtain: mnist, binfixmnist, omniglot."""
-    datasets_dir: Path | None = None
+    datasets_dir: OptionalPath = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str], *, default_datasets_dir: str | Path | None = None) -> int:
@@ -78,11 +82,11 @@ class Train:
     configuration: RunConfig = field(default_factory=RunConfig)
     training: TrainOptions = field(default_factory=TrainOptions)
     measuring: MeasureOptions = field(default_factory=MeasureOptions)
-    run_dir: Path | None = None
+    run_dir: OptionalPath = None
     """The run's directory (default: a name made from the configuration, inside --results-dir)."""
     results_dir: Path = field(default_factory=default_results_dir)
     """Where runs are kept (also: IWAE_RESULTS_DIR)."""
-    datasets_dir: Path | None = None
+    datasets_dir: OptionalPath = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str], *, default_datasets_dir: Path | None = None, program: str = "iwae") -> int:
@@ -91,7 +95,6 @@ class Train:
         with _reporting() as reporter:
             from iwae.runs.train import train_run
 
-            reporter.message(f"Run: {path}")
             results = train_run(
                 path,
                 self.configuration,
@@ -155,13 +158,13 @@ class Evaluate:
     """Which examples to measure."""
     samples: int = 5000
     """Importance samples per example, up to 100,000."""
-    examples: int | None = None
+    examples: OptionalInt = None
     """Measure only the first ones (default: all)."""
     seed: int = 0
     """Seed of the importance samples."""
-    checkpoint: int | None = None
+    checkpoint: OptionalInt = None
     """Measure the state after this many stages (default: the newest)."""
-    datasets_dir: Path | None = None
+    datasets_dir: OptionalPath = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -204,15 +207,15 @@ def _checkpoint(run: RunDirectory, number: int | None):
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw 100 samples from a run's model: a 10 x 10 grid as PNG, and the values as .npy."""
+    """Draw 100 samples: a 10 x 10 grid as PNG, and the values as .npy."""
 
     path: Positional[Path]
     """The run's directory."""
     seed: int = 0
     """Seed of the draw."""
-    checkpoint: int | None = None
+    checkpoint: OptionalInt = None
     """Sample from the state after this many stages (default: the newest)."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Directory to write to (default: the run's)."""
 
     def run(self, arguments: list[str]) -> int:

@@ -24,7 +24,7 @@ class Experiment:
     """Number of samples per example; the paper has 1, 5 and 50."""
     layers: Annotated[int, arg(aliases=["-l"])] = 1
     """Stochastic layers, 1 or 2."""
-    checkpoint: Annotated[int | None, arg(aliases=["-c"])] = None
+    checkpoint: Annotated[int | None, arg(aliases=["-c"], metavar="INT")] = None
     """Restart from the state saved after this many stages (i + 1: after the stage of 3^i epochs)."""
 
 

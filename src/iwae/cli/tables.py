@@ -68,7 +68,7 @@ def datasets_table(statuses: list["DatasetStatus"]) -> Table:
     """One row a dataset: whether it is there and verified, and what it holds."""
     table = Table(box=None, pad_edge=False)
     for name in ("dataset", "state", "train / valid / test", "what"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "what")
     for status in statuses:
         sizes = " / ".join(f"{size:,}" for size in status.sizes)
         table.add_row(f"{status.name} ({status.paper_name})", status.state, sizes, status.description)

@@ -20,6 +20,12 @@ def check_count(name: str, value: int | None) -> None:
         raise IWAEError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
+def check_seed(value: int) -> None:
+    """Raises IWAEError unless `value` is a seed that every machine reads the same."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise IWAEError(f"--seed must be an integer from 0 to 2^32 - 1, got {value!r}")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What determines a run's numbers: the same configuration on the same machine gives the same bits."""
@@ -55,8 +61,7 @@ class RunConfig:
             object.__setattr__(self, "layers", len(self.latent) or 1)
         check_count("--layers", self.layers)
         check_count("--batch-size", self.batch_size)
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise IWAEError(f"--seed must be an integer from 0 to 2^32 - 1, got {self.seed!r}")
+        check_seed(self.seed)
         if not 0.0 <= self.beta1 < 1.0:
             raise IWAEError(f"--beta1 must be at least 0 and below 1, got {self.beta1!r}")
         make_schedule(self.schedule)
@@ -132,6 +137,8 @@ class TrainOptions:
             check_count("--stages", self.stages)
         if self.checkpoint is not None and self.checkpoint < 0:
             raise IWAEError(f"--checkpoint must be 0 or more, got {self.checkpoint}")
+        if self.checkpoint is not None and self.fresh:
+            raise IWAEError(f"--fresh starts over and --checkpoint {self.checkpoint} restarts: give one of them")
         if not self.save_every > 0:
             raise IWAEError(f"--save-every must be a positive number of seconds, got {self.save_every}")
 

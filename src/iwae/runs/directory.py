@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from iwae.errors import IWAEError, RunBusyError
-from iwae.files import remove_leftovers, write_atomically, write_json
+from iwae.files import naming, remove_leftovers, write_atomically, write_json
 from iwae.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -45,10 +45,14 @@ class RunDirectory:
         """Whether a run was begun here: checkpoint 0 is written before the record, so it has one."""
         return self.record_path.is_file()
 
-    def create(self) -> None:
-        """Makes the directories. Raises IWAEError where something else is in the way, or OSError."""
+    def check_no_file_in_the_way(self) -> None:
+        """Raises IWAEError where the path is taken by something that is no directory."""
         if self.path.exists() and not self.path.is_dir():
             raise IWAEError(f"{self.path} is a file: a run needs a directory, choose another with --run-dir")
+
+    def create(self) -> None:
+        """Makes the directories. Raises IWAEError where something else is in the way, or OSError."""
+        self.check_no_file_in_the_way()
         for directory in (self.path, self.checkpoints_path, self.evaluations_path):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -99,8 +103,14 @@ class RunDirectory:
         write_json(self.record_path, {"format": FORMAT, **record})
 
     def results(self) -> dict[str, Any] | None:
-        """`results.json`, or None before the run has measured itself."""
-        return read_json(self.results_path) if self.results_path.is_file() else None
+        """`results.json`, or None before the run has measured itself. Raises IWAEError for a damaged one."""
+        if not self.results_path.is_file():
+            return None
+        advice = "delete it, and `iwae train` measures again"
+        results = read_json(self.results_path, advice)
+        if not isinstance(results.get("stages_done"), int) or not isinstance(results.get("test"), dict):
+            raise IWAEError(f"{self.results_path}: not a run's results; {advice}")
+        return results
 
     # Checkpoints
 
@@ -116,8 +126,8 @@ class RunDirectory:
     def newest_checkpoint(self) -> "Checkpoint":
         """The checkpoint with the most steps.
 
-        Raises CheckpointError when there is none, or when the one that must be the newest is damaged: the
-        message then names the newest intact one, and nothing older is used silently.
+        Raises CheckpointError when there is none, or when the one that must be the newest is damaged or missing:
+        the message then names the newest intact one, and nothing older is used silently.
         """
         from iwae.checkpoint import CheckpointError, load_checkpoint
 
@@ -132,7 +142,11 @@ class RunDirectory:
                 " with --fresh"
             )
         try:
-            return max((load_checkpoint(self.checkpoint_path(name)) for name in names), key=lambda c: c.step)
+            newest = max((load_checkpoint(self.checkpoint_path(name)) for name in names), key=lambda c: c.step)
+            recorded = self._stages_recorded()
+            if newest.stages_done < recorded:
+                raise CheckpointError(f"{self.checkpoint_path(recorded)}: there is no such checkpoint, but there was")
+            return newest
         except CheckpointError as error:
             intact = self._newest_intact(numbers)
             advice = (
@@ -154,6 +168,14 @@ class RunDirectory:
             newest = self._newest_intact(there)
             advice = "no other is intact" if newest is None else f"the newest intact one is {newest} (of {there})"
             raise CheckpointError(f"{error}; {advice}") from None
+
+    def _stages_recorded(self) -> int:
+        """Stages after which there must have been a checkpoint, by the metrics and the results.
+
+        A stage's first line of metrics is written once the checkpoint of the stage before is safe.
+        """
+        lines, results = self.read_metrics(), self.results()
+        return max(lines[-1].get("stage", 0) if lines else 0, results["stages_done"] if results else 0)
 
     def _newest_intact(self, numbers: list[int]) -> int | None:
         from iwae.checkpoint import CheckpointError, load_checkpoint
@@ -204,28 +226,33 @@ class RunDirectory:
         return lines
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Appends one line, durably."""
-        with open(self.metrics_path, "a", encoding="utf-8") as file:
+        """Appends one line, durably. Raises OSError, naming the file."""
+        with naming(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises IWAEError, naming the file, for anything else."""
+def read_json(path: Path, advice: str = "restore it, or use --fresh") -> dict[str, Any]:
+    """A JSON object from a file. Raises IWAEError, naming the file and giving `advice`, for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise IWAEError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise IWAEError(f"{path}: not intact JSON ({error}); restore it, or use --fresh") from None
+        raise IWAEError(f"{path}: not intact JSON ({error}); {advice}") from None
     if not isinstance(value, dict):
-        raise IWAEError(f"{path}: expected a JSON object, found a {type(value).__name__}")
+        raise IWAEError(f"{path}: expected a JSON object, found a {type(value).__name__}; {advice}")
     return value
 
 
 def put_run_aside(path: Path) -> Path:
-    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place."""
+    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place.
+
+    Raises IWAEError for a directory that this process works in: it would go along.
+    """
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise IWAEError(f"{path} is or contains the working directory: --fresh can't replace it, call from elsewhere")
     index = 1
     while (aside := path.with_name(f"{path.name}.replaced-{index}")).exists():
         index += 1

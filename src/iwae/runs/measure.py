@@ -18,8 +18,8 @@ from iwae.errors import IWAEError
 from iwae.files import write_atomically, write_json
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.report.grid import sample_grid
-from iwae.runs.config import MeasureOptions
+from iwae.images import sample_grid
+from iwae.runs.config import MeasureOptions, check_count, check_seed
 from iwae.runs.directory import RunDirectory
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__
@@ -90,6 +90,9 @@ def evaluate_checkpoint(
 
     The `.npz` holds `log_likelihood` and `effective_sample_size`, float64 `[examples]`.
     """
+    check_seed(seed)
+    if examples is not None:
+        check_count("--examples", examples)
     start = time.perf_counter()
     values = evaluation.likelihoods(
         checkpoint.model(),
@@ -159,6 +162,7 @@ def write_samples(
     directory: Path, model: HierarchicalVAE, image_shape: tuple[int, int] | None, seed: int
 ) -> tuple[Path, Path]:
     """Writes `samples.npy`, 100 visible means `[100, visible]`, and their picture `samples.png`."""
+    check_seed(seed)
     values = np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), NUM_GRID_SAMPLES))
     buffer = io.BytesIO()
     np.save(buffer, values)

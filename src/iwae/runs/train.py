@@ -10,6 +10,8 @@ from iwae.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.data import Dataset, load_dataset
 from iwae.errors import IWAEError
 from iwae.estimators import make_estimator
+from iwae.evaluation import MAX_SAMPLES
+from iwae.files import is_leftover
 from iwae.optim import paper_adam
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory, put_run_aside
@@ -42,17 +44,23 @@ def train_run(
     options, measure = options or TrainOptions(), measure or MeasureOptions()
     reporter = reporter or Reporter()
     schedule = config.full_schedule(options.stages)
+    if measure.test_samples > MAX_SAMPLES:
+        raise IWAEError(f"--test-samples must be at most {MAX_SAMPLES:,}, got {measure.test_samples}")
     run = RunDirectory(path)
-    if run.exists and not options.fresh:
-        _check_same_config(run, config)
-    elif not options.fresh:
-        _check_free(run, options)
+    run.check_no_file_in_the_way()
+    if not options.fresh:
+        _check_may_train(run, config, options)
     dataset = load_dataset(
         config.dataset,
         directory=datasets_dir,
         default_directory=default_datasets_dir,
         progress=reporter.obtaining,
     )
+    if len(dataset.train) < config.batch_size:
+        raise IWAEError(
+            f"--batch-size {config.batch_size} is more than the {len(dataset.train)} training examples of"
+            f" {dataset.name}: choose a smaller one"
+        )
     architecture = config.architecture(dataset.dim)
     if options.fresh and run.path.exists():
         with run.lock():
@@ -60,6 +68,8 @@ def train_run(
         reporter.message(f"Starting over: what was in {run.path} is now in {aside}.")
     run.create()
     with run.lock(), SignalWatch() as signals:
+        # Once more: another process may have begun a run here before the lock was ours.
+        _check_may_train(run, config, options)
         job = _Job(run, config, architecture, dataset, schedule, options, reporter, signals, continue_command)
         checkpoint = job.train()
         results = run.results()
@@ -69,7 +79,11 @@ def train_run(
         return measure_run(run, checkpoint, dataset, measure, _StoppingReporter(reporter, job))
 
 
-def _check_same_config(run: RunDirectory, config: RunConfig) -> None:
+def _check_may_train(run: RunDirectory, config: RunConfig, options: TrainOptions) -> None:
+    """Raises IWAEError unless the run that is there is this one, or a new one can start here."""
+    if not run.exists:
+        _check_free(run, options)
+        return
     differences = config.differences(run.config())
     if differences:
         raise IWAEError(
@@ -85,7 +99,8 @@ def _check_free(run: RunDirectory, options: TrainOptions) -> None:
     if not run.path.is_dir():
         return
     # A run that died before its record was written has got as far as checkpoint 0, and no training was lost.
-    strangers = [p.name for p in run.path.iterdir() if p.name not in (".lock", "checkpoints", "evaluations")]
+    own = (".lock", "checkpoints", "evaluations")
+    strangers = [p.name for p in run.path.iterdir() if p.name not in own and not is_leftover(p)]
     strangers += [f"checkpoints/{n}.safetensors" for n in run.stage_checkpoints() if n > 0]
     if run.checkpoint_path(LATEST).exists():
         strangers.append(f"checkpoints/{LATEST}.safetensors")
@@ -116,11 +131,6 @@ class _Job:
         if self.run.exists:
             check_same_data(self.run, self.dataset)
             checkpoint = self._find_checkpoint()
-            if checkpoint.architecture != self.architecture:
-                raise CheckpointError(
-                    f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture},"
-                    f" than this run's, {self.architecture}"
-                )
             state, seconds = checkpoint.train_state(optimizer), checkpoint.seconds
             self.run.cut_metrics(int(state.step))
         else:
@@ -138,6 +148,7 @@ class _Job:
             )
         estimator = make_estimator(self.config.model, self.config.k)
         steps_per_epoch = len(self.dataset.train) // self.config.batch_size
+        self.reporter.message(f"Run: {self.run.path}")
         self.reporter.training_starts(self.schedule, steps_per_epoch, int(state.step))
         stages_done = self._stages_done(int(state.step), steps_per_epoch)
         started, last_saved = time.monotonic() - seconds, time.monotonic()
@@ -169,11 +180,15 @@ class _Job:
         self.signals.check(f"interrupted; all is saved in {self.run.path}. To continue: {self.continue_command}")
 
     def _find_checkpoint(self) -> Checkpoint:
+        """The checkpoint to go on from; what came after one that was asked for is put aside."""
         number = self.options.checkpoint
-        if number is None:
-            return self.run.newest_checkpoint()
-        checkpoint = self.run.load_checkpoint(number)
-        aside = self.run.put_aside_after(number)
+        checkpoint = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
+        if checkpoint.architecture != self.architecture:
+            raise CheckpointError(
+                f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture},"
+                f" than this run's, {self.architecture}"
+            )
+        aside = None if number is None else self.run.put_aside_after(number)
         if aside is not None:
             self.reporter.message(f"Restarting from checkpoint {number}; what came after it is now in {aside}.")
         return checkpoint

@@ -1,4 +1,4 @@
-"""A grid of images as a PNG."""
+"""A grid of images as a PNG, which runs and reports share."""
 
 import io
 import math

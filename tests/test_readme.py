@@ -1,0 +1,78 @@
+"""The README's Python runs as it stands, and what it says of names and files is so."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import iwae
+from iwae.errors import IWAEError
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+# NLL by L_100 of the first 500 test images after the example's one epoch, over seeds 0 to 4:
+# 118.28, 117.13, 117.69, 116.73, 118.73, so a mean of 117.71 and a standard deviation of 0.82.
+MEAN_NLL, SPREAD = 117.71, 0.82
+
+
+@pytest.fixture(scope="module")
+def example():
+    """The names that the library example leaves behind, and what it printed."""
+    try:
+        iwae.load_dataset("mnist")
+    except IWAEError as error:
+        pytest.skip(f"MNIST can't be had here: {error}")
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(BLOCKS[0], names)
+    return names, printed.getvalue()
+
+
+def test_the_readme_has_two_blocks_of_python():
+    assert len(BLOCKS) == 2
+
+
+def test_the_library_example_prints_its_measurements_and_samples(example):
+    names, printed = example
+    assert re.search(r"test NLL 1\d\d\.\d\d \+- \d\.\d\d nats", printed)
+    assert re.search(r"active units: \(\d+,\)", printed)
+    assert names["images"].shape == (100, 784)
+
+
+def test_one_epoch_on_mnist_ends_where_it_should(example):
+    names, _ = example
+    result = iwae.likelihoods(names["model"], names["data"], num_samples=100, max_examples=500)
+    # Two-sided: a likelihood that is too good is a mistake in the likelihood.
+    assert abs(result.nll - MEAN_NLL) < 4 * SPREAD
+    assert 1.0 < result.stderr < 2.0
+
+
+def test_weights_open_in_plain_numpy(tmp_path, monkeypatch):
+    from iwae.architecture import Architecture
+    from iwae.checkpoint import save_checkpoint
+    from iwae.optim import paper_adam
+    from iwae.training import TrainState, create_model
+    from toy import toy_dataset
+
+    monkeypatch.chdir(tmp_path)
+    path = Path(re.search(r'load_file\("(.*?)"\)', BLOCKS[1])[1])  # pyright: ignore
+    path.parent.mkdir(parents=True)
+    architecture = Architecture.paper(1)
+    state = TrainState.create(create_model(toy_dataset(dim=784), architecture, 0), paper_adam(), 0)
+    save_checkpoint(path, state, architecture=architecture, seed=0, stages_done=4, seconds=0.0)
+    names = {}
+    exec(BLOCKS[1], names)
+    assert names["weights"]["model.encoder.0.hidden.0.weight"].shape == (784, 200)
+    assert set(re.findall(r"`model\.(\w+)\.i`", README)) == {"encoder", "decoder"}
+
+
+def test_every_public_name_is_there():
+    for name in iwae.__all__:
+        assert getattr(iwae, name) is not None
+    assert set(iwae.__all__) == set(dir(iwae))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        iwae.nothing  # noqa: B018

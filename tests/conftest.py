@@ -1,5 +1,12 @@
 """Shapes and types of every public function are checked while the tests run."""
 
+import os
+from pathlib import Path
+
+# Most of the suite's time is compilation, and many tests compile the same programs. Set before JAX is imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 from hypothesis import settings
 from jaxtyping import install_import_hook
 

@@ -210,13 +210,17 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
     assert effective.min() >= 1
     assert effective.max() <= 9.001
     assert seen[-1][1:] == (count, count)
-    # Another seed, k or number of examples is another measurement and replaces nothing.
-    paths = {result.npz_path}
-    for samples, seed, examples in [(9, 5, None), (8, 4, None), (9, 4, 3)]:
-        more = evaluate_checkpoint(
-            run, checkpoint, dataset, split, samples=samples, seed=seed, examples=examples, reporter=Reporter()
-        )
-        paths.add(more.npz_path)
+
+
+def test_another_seed_k_or_number_of_examples_replaces_nothing(whole: Path) -> None:
+    run = RunDirectory(whole)
+    checkpoint, dataset = run.load_checkpoint(2), run_dataset(run, None, Reporter())
+    paths = {
+        evaluate_checkpoint(
+            run, checkpoint, dataset, "valid", samples=samples, seed=seed, examples=examples, reporter=Reporter()
+        ).npz_path
+        for samples, seed, examples in [(9, 4, None), (9, 5, None), (8, 4, None), (9, 4, 3)]
+    }
     assert len(paths) == 4
 
 

@@ -1,5 +1,7 @@
 """The paper's Adam, as Optax's with another initial state."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,11 +13,13 @@ PAPER_BETA2 = 0.999
 PAPER_EPSILON = 1e-4
 
 
+@functools.cache
 def paper_adam(beta1: float = PAPER_BETA1) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2014) as the paper's code ran it: the second moment starts at one, not at zero, with the
     usual bias corrections all the same, and epsilon = 1e-4 is added to the root of the corrected second moment.
 
-    Gives directions, not yet multiplied by a learning rate, and keeps their sign: add them to go uphill.
+    Gives directions, not yet multiplied by a learning rate, and keeps their sign: add them to go uphill. The same
+    object comes back for the same `beta1`, so that a training step compiled with it is found again.
     """
     adam = optax.scale_by_adam(b1=beta1, b2=PAPER_BETA2, eps=PAPER_EPSILON)
 

@@ -25,6 +25,9 @@ SCHEDULES: dict[str, Schedule] = {
     "quick": (Stage(5, 1e-3), Stage(2, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3)),
 }
 
+# Burda et al. (2015), Table 2: a model trained on from another's last state.
+WARM_START = Stage(2187, 1e-4)
+
 
 def make_schedule(name: str, stages: int | None = None) -> Schedule:
     """A schedule by name, cut after its first `stages` stages.

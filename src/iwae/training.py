@@ -211,7 +211,7 @@ def train(
         if int(bad_step) >= 0:
             raise Divergence(
                 f"training diverged: at step {int(bad_step)} (epoch {position.epoch + 1}) the bound was"
-                f" {float(bound):g} or a weight was not finite; try a lower learning rate or a larger batch",
+                f" {float(bound):g} or a weight was not finite; try a larger --batch-size or --beta1 0.9",
                 state,
             )
         seconds = time.perf_counter() - start

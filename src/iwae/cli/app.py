@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tyro
 
-from iwae.cli.commands import COMMANDS
+from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
 from iwae.version import __version__
 
@@ -62,7 +62,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def fail(message: str, status: int) -> int:
     """Prints one line to standard error and returns `status`."""
-    print(f"iwae: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"iwae: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return status
 
 

@@ -92,7 +92,7 @@ class Train:
     def run(self, arguments: list[str], *, default_datasets_dir: Path | None = None, program: str = "iwae") -> int:
         """Trains and prints the result. `default_datasets_dir` and `program` are the root scripts'."""
         path = self.run_dir or self.results_dir / self.configuration.name()
-        with _reporting() as reporter:
+        with reporting() as reporter:
             from iwae.runs.train import train_run
 
             results = train_run(
@@ -124,7 +124,8 @@ def _continue_command(program: str, arguments: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _reporting() -> Iterator[TerminalReporter | PlainReporter]:
+def reporting() -> Iterator[TerminalReporter | PlainReporter]:
+    """The reporter for standard error, its display ended on leaving."""
     with make_reporter(Console(stderr=True)) as reporter:
         yield reporter
 
@@ -171,7 +172,7 @@ class Evaluate:
         """Measures, prints and writes the measurement."""
         run = RunDirectory(self.path)
         run.read_record()
-        with _reporting() as reporter:
+        with reporting() as reporter:
             from iwae.runs.measure import evaluate_checkpoint, run_dataset
 
             checkpoint = _checkpoint(run, self.checkpoint)
@@ -252,6 +253,3 @@ class Show:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
         Console().print(tables.runs_table(runs))
         return 0
-
-
-COMMANDS = {"data": Data, "train": Train, "evaluate": Evaluate, "sample": Sample, "show": Show}

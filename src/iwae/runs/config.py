@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from iwae.architecture import Architecture
 from iwae.data import canonical_name
 from iwae.errors import IWAEError
-from iwae.schedule import Schedule, make_schedule
+from iwae.schedule import WARM_START, Schedule, Stage, make_schedule
 
 QUICK_TEST_EXAMPLES = 2000
 
@@ -50,6 +51,14 @@ class RunConfig:
     """Adam's beta1: 0.99 in the paper's code, 0.9 in its text."""
     seed: int = 0
     """Seed of every draw in training."""
+    init_from: str | None = None
+    """Start from the last checkpoint of the run in this directory instead of from random weights."""
+    fresh_optimizer: bool = False
+    """With --init-from: start Adam's moments anew instead of keeping the source's."""
+    epochs: int | None = None
+    """With --init-from: epochs of the one stage that is trained (default: the paper's 2187)."""
+    learning_rate: float | None = None
+    """With --init-from: its learning rate (default: the paper's 1e-4)."""
 
     def __post_init__(self) -> None:
         """Raises IWAEError for any value that has no meaning."""
@@ -64,8 +73,29 @@ class RunConfig:
         check_seed(self.seed)
         if not 0.0 <= self.beta1 < 1.0:
             raise IWAEError(f"--beta1 must be at least 0 and below 1, got {self.beta1!r}")
+        self._check_warm_start()
         make_schedule(self.schedule)
         self.architecture(visible=1)
+
+    def _check_warm_start(self) -> None:
+        if self.init_from is None:
+            for name, value in (("epochs", self.epochs), ("learning-rate", self.learning_rate)):
+                if value is not None:
+                    raise IWAEError(f"--{name} {value} goes with --init-from: without it the --schedule decides")
+            if self.fresh_optimizer:
+                raise IWAEError("--fresh-optimizer goes with --init-from: a new run's moments are fresh anyway")
+            return
+        if self.schedule != "paper":
+            raise IWAEError(
+                f"--schedule {self.schedule} does not go with --init-from: give --epochs and --learning-rate"
+            )
+        object.__setattr__(self, "init_from", os.path.abspath(os.path.expanduser(self.init_from)))
+        object.__setattr__(self, "epochs", WARM_START.epochs if self.epochs is None else self.epochs)
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", WARM_START.learning_rate)
+        check_count("--epochs", self.epochs)
+        if self.learning_rate is None or not 0.0 < self.learning_rate < math.inf:
+            raise IWAEError(f"--learning-rate must be a positive number, got {self.learning_rate!r}")
 
     def architecture(self, visible: int) -> Architecture:
         """The network's sizes for data of `visible` dimensions.
@@ -83,8 +113,14 @@ class RunConfig:
         return Architecture(visible, self.latent, tuple((width, width) for width in self.hidden))
 
     def full_schedule(self, stages: int | None = None) -> Schedule:
-        """The schedule, cut after `stages` stages."""
-        return make_schedule(self.schedule, stages)
+        """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
+        if self.init_from is None:
+            return make_schedule(self.schedule, stages)
+        if stages not in (None, 1):
+            raise IWAEError(f"--stages {stages} does not go with --init-from, which has one stage: give --epochs")
+        assert self.epochs is not None
+        assert self.learning_rate is not None
+        return (Stage(self.epochs, self.learning_rate),)
 
     def name(self) -> str:
         """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
@@ -98,6 +134,14 @@ class RunConfig:
             parts.append(f"batch{self.batch_size}")
         if not math.isclose(self.beta1, 0.99):
             parts.append(f"beta{self.beta1:g}")
+        if self.init_from is not None:
+            parts.append(f"from-{Path(self.init_from).name}")
+            if self.epochs != WARM_START.epochs:
+                parts.append(f"epochs{self.epochs}")
+            if self.learning_rate != WARM_START.learning_rate:
+                parts.append(f"rate{self.learning_rate:g}")
+            if self.fresh_optimizer:
+                parts.append("fresh")
         return "-".join([*parts, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from iwae.checkpoint import Checkpoint
 from iwae.data import Dataset, Split, load_dataset
 from iwae.errors import IWAEError
 from iwae.files import write_atomically, write_json
+from iwae.images import sample_grid
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.images import sample_grid
 from iwae.runs.config import MeasureOptions, check_count, check_seed
 from iwae.runs.directory import RunDirectory
 from iwae.runs.reporter import Reporter

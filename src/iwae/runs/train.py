@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optax
+
 from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.data import Dataset, load_dataset
@@ -18,6 +20,7 @@ from iwae.runs.directory import LATEST, RunDirectory, put_run_aside
 from iwae.runs.interruption import SignalWatch
 from iwae.runs.measure import check_same_data, data_record, measure_run, versions
 from iwae.runs.reporter import Reporter
+from iwae.runs.warm_start import Source
 from iwae.schedule import Schedule, schedule_to_json, stage_end
 from iwae.training import Divergence, Progress, TrainState, create_model, train
 
@@ -62,6 +65,9 @@ def train_run(
             f" {dataset.name}: choose a smaller one"
         )
     architecture = config.architecture(dataset.dim)
+    source = None
+    if config.init_from is not None and (options.fresh or not run.exists):
+        source = Source.load(config.init_from, architecture)
     if options.fresh and run.path.exists():
         with run.lock():
             aside = put_run_aside(run.path)
@@ -70,7 +76,7 @@ def train_run(
     with run.lock(), SignalWatch() as signals:
         # Once more: another process may have begun a run here before the lock was ours.
         _check_may_train(run, config, options)
-        job = _Job(run, config, architecture, dataset, schedule, options, reporter, signals, continue_command)
+        job = _Job(run, config, architecture, source, dataset, schedule, options, reporter, signals, continue_command)
         checkpoint = job.train()
         results = run.results()
         if results is not None and results.get("stages_done", 0) >= checkpoint.stages_done:
@@ -84,6 +90,8 @@ def _check_may_train(run: RunDirectory, config: RunConfig, options: TrainOptions
     if not run.exists:
         _check_free(run, options)
         return
+    if "pruned" in run.read_record():
+        raise IWAEError(f"{run.path} is a pruned model: train on from it in another run, with --init-from {run.path}")
     differences = config.differences(run.config())
     if differences:
         raise IWAEError(
@@ -118,6 +126,7 @@ class _Job:
     run: RunDirectory
     config: RunConfig
     architecture: Architecture
+    source: Source | None
     dataset: Dataset
     schedule: Schedule
     options: TrainOptions
@@ -134,8 +143,7 @@ class _Job:
             state, seconds = checkpoint.train_state(optimizer), checkpoint.seconds
             self.run.cut_metrics(int(state.step))
         else:
-            model = create_model(self.dataset, self.architecture, self.config.seed)
-            state, seconds = TrainState.create(model, optimizer, self.config.seed), 0.0
+            state, seconds = self._initial_state(optimizer), 0.0
             self._save(0, state, 0, seconds)
             self.run.write_record(
                 {
@@ -144,6 +152,7 @@ class _Job:
                     "schedule": schedule_to_json(self.config.full_schedule()),
                     "data": data_record(self.dataset),
                     "versions": versions(),
+                    **({"init_from": self.source.record()} if self.source is not None else {}),
                 }
             )
         estimator = make_estimator(self.config.model, self.config.k)
@@ -174,6 +183,17 @@ class _Job:
                 self._save(LATEST, error.state, stages_done, time.monotonic() - started)
             raise
         return self._final_checkpoint()
+
+    def _initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        if self.source is None:
+            model = create_model(self.dataset, self.architecture, self.config.seed)
+            return TrainState.create(model, optimizer, self.config.seed)
+        source, config = self.source.run.config(), self.config
+        self.reporter.message(
+            f"Starting from {self.source.checkpoint.path}: {source.model} k={source.k},"
+            f" now trained on as {config.model} k={config.k}."
+        )
+        return self.source.initial_state(config, optimizer)
 
     def stop_if_signalled(self) -> None:
         """Raises Interrupted, with the command to continue, once a signal has come."""

@@ -1,0 +1,15 @@
+"""Every command of `iwae`, by name."""
+
+from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
+from iwae.cli.paper_command import Paper
+from iwae.cli.prune_command import Prune
+
+COMMANDS = {
+    "data": Data,
+    "train": Train,
+    "evaluate": Evaluate,
+    "sample": Sample,
+    "show": Show,
+    "prune": Prune,
+    "paper": Paper,
+}

@@ -1,0 +1,60 @@
+"""Removing units from a trained model."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from iwae.evaluation import ActiveUnits
+from iwae.model import HierarchicalVAE
+from iwae.networks import BernoulliLayer, GaussianLayer, Linear
+
+
+def units_to_keep(units: ActiveUnits) -> tuple[np.ndarray, ...]:
+    """bool `[units]` per layer: the active units, or the one with the largest variance where none is active."""
+    kept = []
+    for active, variance in zip(units.active, units.variances, strict=True):
+        mask = active.copy()
+        mask[np.argmax(variance)] = True
+        kept.append(mask)
+    return tuple(kept)
+
+
+def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.ndarray, ...]) -> HierarchicalVAE:
+    """The model without the units that `kept` (bool `[units]` per layer) leaves out.
+
+    What they gave to the layers above and below is replaced by their mean over data, `means` (`[units]` per
+    layer), moved into those layers' biases; their own terms leave p and q. Burda et al. (2015, section 5.2)
+    found that removing inactive units hardly changes the likelihood.
+    """
+    encoder, decoder = list(model.encoder), list(model.decoder)
+    for i, (mask, mean) in enumerate(zip(kept, means, strict=True)):
+        encoder[i] = _keep_outputs(encoder[i], mask)
+        decoder[i] = _keep_inputs(decoder[i], mask, mean)
+        if i + 1 < len(encoder):
+            next_encoder, above = _keep_inputs(encoder[i + 1], mask, mean), decoder[i + 1]
+            assert isinstance(next_encoder, GaussianLayer)
+            assert isinstance(above, GaussianLayer)
+            encoder[i + 1], decoder[i + 1] = next_encoder, _keep_outputs(above, mask)
+    return HierarchicalVAE(tuple(encoder), tuple(decoder))
+
+
+def _keep_outputs(layer: GaussianLayer, mask: np.ndarray) -> GaussianLayer:
+    def keep(linear: Linear) -> Linear:
+        return Linear(linear.weight[:, mask], linear.bias[mask])
+
+    return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
+
+
+def _keep_inputs(
+    layer: GaussianLayer | BernoulliLayer, mask: np.ndarray, mean: np.ndarray
+) -> GaussianLayer | BernoulliLayer:
+    def keep(linear: Linear) -> Linear:
+        constant = jnp.asarray(mean[~mask], linear.weight.dtype) @ linear.weight[~mask]
+        return Linear(linear.weight[mask], linear.bias + constant)
+
+    if layer.hidden:
+        return replace(layer, hidden=(keep(layer.hidden[0]), *layer.hidden[1:]))
+    if isinstance(layer, GaussianLayer):
+        return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
+    return replace(layer, logits=keep(layer.logits))

@@ -1,0 +1,65 @@
+"""Starting a run from the last checkpoint of another (Burda et al. 2015, Table 2)."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from iwae.architecture import Architecture
+from iwae.checkpoint import Checkpoint
+from iwae.errors import IWAEError
+from iwae.randomness import Purpose, purpose_key
+from iwae.runs.config import RunConfig
+from iwae.runs.directory import RunDirectory
+from iwae.training import TrainState
+
+
+@dataclass(frozen=True)
+class Source:
+    """The run that another starts from, and its last checkpoint."""
+
+    run: RunDirectory
+    checkpoint: Checkpoint
+
+    @classmethod
+    def load(cls, path: str | Path, architecture: Architecture) -> "Source":
+        """Raises IWAEError when there is no run, and when its model is not of this architecture."""
+        run = RunDirectory(path)
+        run.read_record()
+        checkpoint = run.newest_checkpoint()
+        if checkpoint.architecture != architecture:
+            raise IWAEError(
+                f"--init-from {path}: its model has {_sizes(checkpoint.architecture)}, this run's has"
+                f" {_sizes(architecture)}: give --layers, --latent, --hidden and --dataset that fit"
+            )
+        return cls(run, checkpoint)
+
+    def initial_state(self, config: RunConfig, optimizer: optax.GradientTransformation) -> TrainState:
+        """The source's weights and, unless the configuration wants fresh ones, its moments, at step 0."""
+        if config.fresh_optimizer:
+            return TrainState.create(self.checkpoint.model(), optimizer, config.seed)
+        return replace(
+            self.checkpoint.train_state(optimizer),
+            step=jnp.int32(0),
+            epoch_bound=jnp.float32(0.0),
+            key=purpose_key(config.seed, Purpose.TRAIN),
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What the new run's record says of its source."""
+        return {
+            "run": str(self.run.path),
+            "config": self.run.config().to_json(),
+            "checkpoint": self.checkpoint.path.name,
+            "stages_done": self.checkpoint.stages_done,
+            "step": self.checkpoint.step,
+            "weights_sha256": self.checkpoint.weights_digest(),
+        }
+
+
+def _sizes(architecture: Architecture) -> str:
+    latent = "+".join(map(str, architecture.latent))
+    hidden = "; ".join(", ".join(map(str, widths)) for widths in architecture.hidden)
+    return f"{architecture.visible} visible, {latent} latent and {hidden} hidden units"

@@ -117,7 +117,7 @@ def _batches(
         indices = np.minimum(np.arange(start, start + size), total - 1)
         rows = jnp.asarray(values[indices])
         yield (
-            _binarize_rows(rows, jnp.asarray(indices), key, dataset.scale, dataset.binary),
+            binarize_rows(rows, jnp.asarray(indices), key, dataset.scale, dataset.binary),
             jnp.asarray(indices),
             min(size, total - start),
             total,
@@ -125,9 +125,10 @@ def _batches(
 
 
 @eqx.filter_jit
-def _binarize_rows(
+def binarize_rows(
     rows: Array, indices: Int[Array, " batch"], key: Key[Array, ""], scale: float, binary: bool
 ) -> Float[Array, "batch visible"]:
+    """Zeros and ones from the probabilities `rows * scale`, each row's draw a function of its index alone."""
     values = rows.astype(jnp.float32)
     if binary:
         return values

@@ -1,6 +1,7 @@
 """Every command of `iwae`, by name."""
 
 from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
+from iwae.cli.explore_command import Explore
 from iwae.cli.paper_command import Paper
 from iwae.cli.prune_command import Prune
 
@@ -11,5 +12,6 @@ COMMANDS = {
     "sample": Sample,
     "show": Show,
     "prune": Prune,
+    "explore": Explore,
     "paper": Paper,
 }

@@ -1,0 +1,113 @@
+"""`iwae explore`: a local page on a trained model. JAX and the web server are imported only when it runs."""
+
+import contextlib
+import os
+import sys
+import threading
+import webbrowser
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from iwae.cli.console import make_reporter
+from iwae.errors import IWAEError
+from iwae.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from iwae.checkpoint import Checkpoint
+    from iwae.explore.model_view import ModelView
+    from iwae.runs.reporter import Reporter
+
+PORT = 8300
+REQUIRED = ("starlette", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Explore:
+    """Open a local page on a run's model: move its latent units, encode test images.
+
+    The page is served on 127.0.0.1 only, until Ctrl-C.
+    """
+
+    path: Positional[Path]
+    """The run's directory."""
+    port: int = PORT
+    """Port of the page; 0 for any free one."""
+    checkpoint: Annotated[int | None, arg(metavar="INT")] = None
+    """Explore the state after this many stages (default: the newest)."""
+    datasets_dir: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
+    no_browser: bool = False
+    """Only print the page's address, open no browser."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Serves the page until it is interrupted, which is its regular end: exit status 0."""
+        check_installed()
+        run = RunDirectory(self.path)
+        run.read_record()
+        from iwae.explore.server import create_app, listen, serve
+
+        # The port first: whoever has to choose another need not wait for the model.
+        with listen(self.port) as listener:
+            port = listener.getsockname()[1]
+            with make_reporter(Console(stderr=True)) as reporter:
+                checkpoint = (
+                    run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
+                )
+                view = _view(run, checkpoint, self.datasets_dir, reporter)
+            title = run.path.resolve().name
+            app = create_app(view, port, title, _facts(run.read_record(), checkpoint))
+            url = f"http://127.0.0.1:{port}/"
+            # Ctrl-C is how this command ends, from the moment that it says so.
+            with contextlib.suppress(KeyboardInterrupt):
+                print(f"Exploring {run.path} at {url} (Ctrl-C ends it)", flush=True)
+                if not self.no_browser and _has_screen():
+                    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+                serve(app, listener)
+            print("Stopped.")
+        return 0
+
+
+def check_installed() -> None:
+    """Raises IWAEError where the web server is not installed."""
+    missing = [name for name in REQUIRED if find_spec(name) is None]
+    if missing:
+        raise IWAEError(
+            f"`iwae explore` needs {' and '.join(missing)}, which not every user wants: pip install 'iwae[explore]'"
+        )
+
+
+def _view(run: RunDirectory, checkpoint: "Checkpoint", datasets_dir: Path | None, reporter: "Reporter") -> "ModelView":
+    from iwae.evaluation import active_units
+    from iwae.explore.model_view import ModelView
+    from iwae.runs.measure import run_dataset
+
+    dataset = run_dataset(run, datasets_dir, reporter)
+    reporter.message("Measuring the active units, compiling ...")
+    model = checkpoint.model()
+    view = ModelView(model, dataset, active_units(model, dataset))
+    view.compile()
+    return view
+
+
+def _facts(record: dict[str, Any], checkpoint: "Checkpoint") -> list[tuple[str, str]]:
+    """What the page says of the run."""
+    config, data = record["config"], record["data"]
+    pruned = " (pruned: the inactive ones are gone)" if record.get("pruned") else ""
+    return [
+        ("Trained as", f"{str(config.get('model')).upper()}, k = {config.get('k')}, seed {config.get('seed')}"),
+        ("Data", f"{Path(str(data.get('name'))).name} ({data.get('mark')})"),
+        ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
+        ("State", f"after {checkpoint.stages_done} stages, {checkpoint.step:,} steps"),
+    ]
+
+
+def _has_screen() -> bool:
+    """Whether a window can open: without one, `webbrowser` may start a browser that takes the terminal."""
+    if not sys.stdout.isatty():
+        return False
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(v) for v in ("DISPLAY", "WAYLAND_DISPLAY"))

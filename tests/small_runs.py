@@ -105,7 +105,7 @@ def cached_compilation(directory: Path) -> Iterator[None]:
 def environment(cache: Path) -> dict[str, str]:
     """The environment of a command that keeps its compiled programs in `cache`."""
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("IWAE_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith(("IWAE_", "XLA_"))},
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

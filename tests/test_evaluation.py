@@ -33,7 +33,7 @@ def direct(model, dataset, num_samples):
     indices = jnp.arange(len(dataset.test))
     noise = evaluation.example_noise(evaluation.NoiseLayout.of(model), key, indices, jnp.arange(num_samples))
     log_weights = np.asarray(model.log_weights_at(jnp.asarray(dataset.test, jnp.float32), noise), np.float64)
-    total = logsumexp(log_weights, axis=0)
+    total = np.asarray(logsumexp(log_weights, axis=0))
     return total - np.log(num_samples), np.exp(2 * total - logsumexp(2 * log_weights, axis=0))
 
 
@@ -85,16 +85,16 @@ def _difference(model, dataset, num_samples):
 def test_grey_images_are_binarized_once_for_all_measurements():
     dataset = toy_dataset(test=40)
     model = rough_model(dataset)
-    batches = [
-        np.concatenate(
-            [np.asarray(x)[:count] for x, _, count, _ in evaluation._batches(model, dataset, "test", size, None)]
-        )
-        for size in (7, 40)
-    ]
+
+    def binarized(size: int) -> np.ndarray:
+        batches = evaluation.binarized_batches(model, dataset, "test", size, None)
+        return np.concatenate([np.asarray(x)[:count] for x, _, count, _ in batches])
+
+    batches = [binarized(7), binarized(40)]
     np.testing.assert_array_equal(batches[0], batches[1])
     assert set(np.unique(batches[0])) == {0.0, 1.0}
     assert np.abs(batches[0].mean() - dataset.test.mean() / 255) < 0.08
-    train = next(iter(evaluation._batches(model, dataset, "train", 40, None)))[0]
+    train = next(iter(evaluation.binarized_batches(model, dataset, "train", 40, None)))[0]
     assert train.shape == (40, 6)
 
 

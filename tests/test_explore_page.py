@@ -13,19 +13,12 @@ from typing import Any
 
 import pytest
 
-from small_runs import cached_compilation, environment, go, small_config, write_data
+from small_runs import COMMAND, cached_compilation, environment, go, small_config, write_data
 
 pytest.importorskip("starlette", reason="needs the extra iwae[explore]")
 pytest.importorskip("uvicorn", reason="needs the extra iwae[explore]")
 
 DEADLINE = 120
-PROGRAM = """
-import sys
-from iwae.cli.app import guarded, parse
-from iwae.cli.explore_command import Explore
-arguments = sys.argv[1:]
-sys.exit(guarded(lambda: parse(Explore, arguments, prog="iwae explore").run(arguments)))
-"""
 BROWSER_OPTIONS = [
     "--headless=new",
     "--no-sandbox",
@@ -49,7 +42,7 @@ class Served:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self.directory / "run"), "--no-browser", *arguments],
+            [str(COMMAND), "explore", str(self.directory / "run"), "--no-browser", *arguments],
             env=environment(self.directory / "cache"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

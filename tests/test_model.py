@@ -37,16 +37,16 @@ def numpy_log_weight(model, x, noise):
         features = numpy_hidden(layer, below)
         mean, sigma = numpy_linear(layer.mean, features), np.exp(numpy_linear(layer.log_sigma, features))
         below = mean + sigma * epsilon
-        total -= stats.norm(mean, sigma).logpdf(below).sum()
+        total -= stats.norm.logpdf(below, mean, sigma).sum()
         latents.append(below)
     total += stats.norm.logpdf(latents[-1]).sum()
     for i in range(len(latents) - 1, 0, -1):
         features = numpy_hidden(model.decoder[i], latents[i])
         mean = numpy_linear(model.decoder[i].mean, features)
         sigma = np.exp(numpy_linear(model.decoder[i].log_sigma, features))
-        total += stats.norm(mean, sigma).logpdf(latents[i - 1]).sum()
+        total += stats.norm.logpdf(latents[i - 1], mean, sigma).sum()
     logits = numpy_linear(model.decoder[0].logits, numpy_hidden(model.decoder[0], latents[0]))
-    return total + stats.bernoulli(1 / (1 + np.exp(-logits))).logpmf(x.astype(int)).sum()
+    return total + stats.bernoulli.logpmf(x.astype(int), 1 / (1 + np.exp(-logits))).sum()
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

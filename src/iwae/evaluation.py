@@ -89,7 +89,7 @@ def likelihoods(
     key = purpose_key(seed, Purpose.LIKELIHOOD)
     noise = NoiseLayout.of(model, kept)
     log_likelihood, effective = [], []
-    for x, indices, count, total in _batches(
+    for x, indices, count, total in binarized_batches(
         model, dataset, split, max(1, block_rows // samples_at_once), max_examples
     ):
         values = _importance_sample(model, x, indices, key, jnp.int32(num_samples), samples_at_once, noise)
@@ -100,10 +100,14 @@ def likelihoods(
     return Likelihoods(np.concatenate(log_likelihood), np.concatenate(effective), num_samples)
 
 
-def _batches(
+def binarized_batches(
     model: HierarchicalVAE, dataset: Dataset, split: Split, size: int, max_examples: int | None
 ) -> Iterator[tuple[Array, Array, int, int]]:
-    """Binarized batches of one shape, with the examples' indices, how many rows are real, and the total."""
+    """Batches of a split as it is measured: binary rows `[size, visible]`, always of one shape, with the examples'
+    indices, how many of the rows are real, and the total number of examples.
+
+    Raises IWAEError for an empty split or a model of another dimension.
+    """
     values = dataset.split(split)
     total = len(values) if max_examples is None else min(len(values), max_examples)
     if total < 1:
@@ -245,7 +249,7 @@ def active_units(
     key = purpose_key(seed, Purpose.ACTIVE_UNITS)
     means, spreads = [], []
     size = max(1, ENCODE_ROWS // num_samples)
-    for x, indices, count, _ in _batches(model, dataset, split, size, max_examples):
+    for x, indices, count, _ in binarized_batches(model, dataset, split, size, max_examples):
         mean, spread = _posterior_means(model, x, indices, key, num_samples)
         means.append([np.asarray(layer, np.float64)[:count] for layer in mean])
         spreads.append([np.asarray(layer, np.float64)[:count] for layer in spread])

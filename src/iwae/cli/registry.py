@@ -4,6 +4,7 @@ from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
 from iwae.cli.explore_command import Explore
 from iwae.cli.paper_command import Paper
 from iwae.cli.prune_command import Prune
+from iwae.cli.report_commands import Analyze, Report
 
 COMMANDS = {
     "data": Data,
@@ -12,6 +13,8 @@ COMMANDS = {
     "sample": Sample,
     "show": Show,
     "prune": Prune,
+    "analyze": Analyze,
+    "report": Report,
     "explore": Explore,
     "paper": Paper,
 }

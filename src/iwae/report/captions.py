@@ -1,0 +1,133 @@
+"""What stands with every picture of a report: a heading, a caption that says what to look for, and a text that
+says what the picture shows to those who do not see it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from iwae.report import labels
+from iwae.report.draw import TRAVERSED_UNITS
+
+Analysis = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """`heading` and `caption` are the same for every run; `alt` is made from the run's analysis."""
+
+    heading: str
+    caption: str
+    alt: Callable[[Analysis], str]
+
+
+def _training_curve(analysis: Analysis) -> str:
+    bound = labels.nats(analysis["train_bound"])
+    return (
+        f"Line chart of the training bound over {analysis['epochs']:,} epochs on a logarithmic axis, with"
+        f" {analysis['stages_done']} stages marked; it ends at {bound} nats."
+    )
+
+
+def _log_variances(analysis: Analysis) -> str:
+    layers = "; ".join(
+        f"layer {layer['layer']}: {layer['active']} of {layer['units']} units above the threshold, largest variance"
+        f" {max((v for v in layer['variances'] if v is not None), default=0.0):.2f}"
+        for layer in analysis["layers"]
+    )
+    return f"Histograms of the variance of units' posterior means, threshold 0.01 marked. {layers}."
+
+
+def _traversals(analysis: Analysis) -> str:
+    rows = min(TRAVERSED_UNITS, analysis["layers"][-1]["active"])
+    return (
+        f"Grid of decoded images: {rows} rows, one for each active unit of the top layer in order of variance;"
+        " columns for values from −3 to 3."
+    )
+
+
+def _log_weights(analysis: Analysis) -> str:
+    quantiles = analysis["log_weights"]["quantiles"]
+    middle, low, high = (labels.nats(quantiles[level]) for level in ("0.5", "0.05", "0.95"))
+    return (
+        "Two histograms of log weights relative to the log of the example's mean weight. Of the samples from q, half"
+        f" lie below {middle} nats and nine tenths between {low} and {high}; counted by weight, nearly all of the"
+        " mass lies above 0."
+    )
+
+
+def _effective_sample_size(analysis: Analysis) -> str:
+    found = analysis["effective_sample_size"]
+    quantiles = found["quantiles"]
+    low, middle, high = (quantiles[level] for level in ("0.05", "0.5", "0.95"))
+    return (
+        f"Histogram of the effective sample size of {found['examples']:,} test examples: median {middle:.3g},"
+        f" nine tenths between {low:.3g} and {high:.3g}, of {found['num_samples']:,} samples."
+        if middle is not None
+        else "Histogram of effective sample sizes, none of which is finite."
+    )
+
+
+CAPTIONS: dict[str, Caption] = {
+    "training_curve": Caption(
+        "Training curve",
+        "The mean training bound of every epoch; shaded bands are the stages of falling learning rate. Look for a"
+        " step upwards where a stage begins, and for a curve that is still rising at the end: such a run would gain"
+        " from more training.",
+        _training_curve,
+    ),
+    "samples": Caption(
+        "Samples",
+        "100 draws from the prior, decoded; the grey values are the visible layer's means. Look for well-formed"
+        " objects of every kind, and for smears or fragments: regions of the prior that no data reach.",
+        lambda _: "Grid of 10 by 10 images: the visible layer's means for 100 draws from the prior.",
+    ),
+    "reconstructions": Caption(
+        "Reconstructions",
+        "Test images as the model saw them (binarized), and below each what the decoder makes of the mean of"
+        " q(h₁ | x). Look for detail that is lost or replaced by something more usual.",
+        lambda _: "Pairs of rows of test images: above the binarized original, below its reconstruction.",
+    ),
+    "log_variances": Caption(
+        "Active units",
+        "How much each unit's posterior mean varies over the training data. Units right of the line (variance above"
+        " 0.01) carry information and count as active; the others follow the prior. Look for two clearly separate"
+        " heaps: then the count does not depend on where exactly the line stands.",
+        _log_variances,
+    ),
+    "traversals": Caption(
+        "Latent traversals",
+        "What each active unit of the top layer does: its value goes from −3 to 3 while the other units stay at 0 and"
+        f" the layers below at their means. Units are in order of their variance (at most {TRAVERSED_UNITS} are shown)."
+        " Look for one change per row, and for rows near the bottom in which little changes. The middle column is the"
+        " same in every row.",
+        _traversals,
+    ),
+    "log_weights": Caption(
+        "Distribution of log weights",
+        "Importance weights of 100 test examples, each relative to its example's mean weight (0: a weight of average"
+        " size). The solid line counts samples, the dashed one counts them by weight, as the estimate does. The"
+        " further apart the two, the fewer samples carry the estimate; mass piled up at the right end says that more"
+        " samples would still find larger weights.",
+        _log_weights,
+    ),
+    "effective_sample_size": Caption(
+        "Effective sample size",
+        "(Σw)² / Σw² for every measured test example: how many equally weighted samples the k weighted ones are worth."
+        " Look for examples at 1: there a single sample carries the estimate, and the true likelihood is higher.",
+        _effective_sample_size,
+    ),
+    "encoder_weights": Caption(
+        "First encoder weights",
+        "Weights from the image to the units of the encoder's first layer, the 100 (or all) with the largest norm."
+        " Red is positive, blue negative, white zero, on one scale. Look for strokes and spots, the features that are"
+        " used; fine noise is what is left of the random start, most of all at pixels that never change.",
+        lambda _: "Grid of weight images in red and blue: the first encoder layer's units, largest norm first.",
+    ),
+    "decoder_weights": Caption(
+        "Last decoder weights",
+        "Weights from the decoder's last tanh layer to the pixels, the 100 (or all) with the largest norm, coloured"
+        " likewise: what a unit adds to the image (red) or takes away (blue).",
+        lambda _: "Grid of weight images in red and blue: the last decoder layer's units, largest norm first.",
+    ),
+}

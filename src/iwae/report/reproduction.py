@@ -1,0 +1,112 @@
+"""Whether a run is what the paper did, and what the paper published for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from iwae.paper import OVERFITTING, Published, cells_of, published
+from iwae.runs.config import RunConfig
+from iwae.schedule import SCHEDULES, WARM_START, schedule_to_json
+
+PAPER_SAMPLES = 5000
+PAPER_STAGES = len(SCHEDULES["paper"])
+PAPER_EPOCHS = sum(stage.epochs for stage in SCHEDULES["paper"])
+
+FindPublished = Callable[[str, str, int, int], Published | None]
+"""(dataset, model, k, layers) -> the paper's result for a model trained from random weights, or None."""
+
+
+def published_for(
+    config: RunConfig, record: dict[str, Any], analysis: dict[str, Any], find: FindPublished = published
+) -> Published | None:
+    """The paper's result for this model, or None: for other networks, other data, and data that are not verified
+    to be the paper's. `record` is the run's `run.json`.
+    """
+    if config.latent or analysis["data"]["mark"] != "verified":
+        return None
+    assert config.layers is not None
+    if config.init_from is None:
+        return find(config.dataset, config.model, config.k, config.layers)
+    source = RunConfig.from_json(record["init_from"]["config"])
+    for cell in cells_of("2", results_dir=Path()):
+        if cell.source is not None and _model(cell.config) == _model(config) and _model(cell.source) == _model(source):
+            return cell.published
+    return None
+
+
+def _model(config: RunConfig) -> tuple[Any, ...]:
+    return config.dataset, config.model, config.k, config.layers, config.latent
+
+
+def deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
+    """In what a run and its measurement differ from what the paper did, in words; empty: in nothing.
+
+    `record` is the run's `run.json`.
+    """
+    warm = config.init_from is not None
+    found = _warm_start_deviations(config, record, analysis) if warm else _schedule_deviations(config, record, analysis)
+    if "pruned" in record:
+        found.append("its inactive units were removed")
+    if config.latent:
+        found.append("its network is not one of the paper's")
+    if config.batch_size != 20:
+        found.append(f"its minibatches had {config.batch_size} examples, not 20")
+    if config.beta1 != 0.99:
+        found.append(f"Adam's beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
+    if analysis["data"]["mark"] == "own":
+        found.append("its data are not the paper's")
+    elif analysis["data"]["mark"] != "verified":
+        found.append("its data are not verified to be the paper's")
+    elif not config.latent and published_for(config, record, analysis) is None:
+        found.append("the paper has no result for this model on this data")
+    test = analysis["test"]
+    if test["num_examples"] != test["split_examples"]:
+        found.append(f"only {test['num_examples']:,} of {test['split_examples']:,} test examples were measured")
+    if test["num_samples"] != PAPER_SAMPLES:
+        found.append(f"the likelihood was measured with {test['num_samples']:,} samples, not {PAPER_SAMPLES:,}")
+    return found
+
+
+def _schedule_deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
+    epochs, stages = analysis["epochs"], analysis["stages_done"]
+    if config.schedule != "paper":
+        return [
+            f"it was trained for {epochs:,} epochs of the {config.schedule} schedule, not the paper's {PAPER_EPOCHS:,}"
+        ]
+    if record["schedule"] != schedule_to_json(SCHEDULES["paper"]):
+        return [f"it was trained for {epochs:,} epochs of another schedule than the paper's {PAPER_EPOCHS:,}"]
+    if stages < PAPER_STAGES:
+        return [
+            f"it was trained through {stages} of the paper's {PAPER_STAGES} stages"
+            f" ({epochs:,} of {PAPER_EPOCHS:,} epochs)"
+        ]
+    return []
+
+
+def _warm_start_deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
+    """Table 2 goes on from runs of the whole protocol, for 2187 epochs, with their optimizer's moments."""
+    found = []
+    if (config.epochs, config.learning_rate) != (WARM_START.epochs, WARM_START.learning_rate):
+        found.append(
+            f"it was to be trained on for {config.epochs:,} epochs at learning rate {config.learning_rate:g}, not the"
+            f" paper's {WARM_START.epochs:,} at {WARM_START.learning_rate:g}"
+        )
+    if analysis["stages_done"] < 1:
+        found.append(f"it was trained on for only {analysis['epochs']:,} of its {config.epochs:,} epochs")
+    if config.fresh_optimizer:
+        found.append("the optimizer's moments were not kept")
+    start = record["init_from"]
+    source = RunConfig.from_json(start["config"])
+    plain = RunConfig(dataset=source.dataset, model=source.model, k=source.k, layers=source.layers, seed=source.seed)
+    if source != plain or start["stages_done"] < PAPER_STAGES:
+        found.append(
+            f"the run that it started from had not followed the paper's protocol to its end"
+            f" ({start['stages_done']} stages done)"
+        )
+    return found
+
+
+def paper_gap(analysis: dict[str, Any]) -> float | None:
+    """The largest gap between test and training NLL, in nats, that the paper reports on this data, or None."""
+    data = analysis["data"]
+    return OVERFITTING.get(data["name"]) if data["mark"] == "verified" else None

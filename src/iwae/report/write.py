@@ -1,0 +1,87 @@
+"""The report of some runs: analyzes what is not analyzed yet, and writes the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iwae.errors import IWAEError
+from iwae.files import write_atomically
+from iwae.report.analyze import DIRECTORY, FILE, FORMAT, AnalyzeOptions, analyze_run, run_name
+from iwae.report.comparison import Analyzed
+from iwae.report.page import render
+from iwae.runs.directory import RunDirectory, read_json
+from iwae.runs.reporter import Reporter
+
+NAME = "report.html"
+# What the page reads from an analysis.
+FIELDS = {
+    *("format", "data", "architecture", "checkpoint", "stages_done", "stages_total", "epochs", "step"),
+    *("weights_sha256", "training_seconds", "train_bound", "test", "train", "gap", "layers", "log_weights"),
+    *("effective_sample_size", "pictures", "skipped", "device"),
+}
+
+
+def write_report(
+    paths: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    options: AnalyzeOptions | None = None,
+    datasets_dir: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Writes one HTML page about some runs and returns its path.
+
+    `out` is by default `report.html` in the run's directory, or for several runs in the working directory. A run
+    whose newest checkpoint is not analyzed yet (or not with the `samples` and `examples` of `options`) is
+    analyzed first.
+
+    Raises IWAEError, in one line, for what is no run, or where `out` can't be written; see `analyze_run` too.
+    """
+    options, reporter = options or AnalyzeOptions(), reporter or Reporter()
+    unique = list(dict.fromkeys(Path(path) for path in paths))
+    if not unique:
+        raise IWAEError("a report needs at least one run's directory")
+    target = Path(out) if out is not None else (unique[0] / NAME if len(unique) == 1 else Path(NAME))
+    for path in unique:
+        RunDirectory(path).read_record()
+    # Before minutes of measuring, not after.
+    if target.is_dir() or not target.parent.is_dir():
+        what = "is a directory" if target.is_dir() else f"cannot be written: there is no directory {target.parent}"
+        raise IWAEError(f"{target} {what}; choose another --out")
+    names = [run_name(path) for path in unique]
+    runs = []
+    for path, name in zip(unique, names, strict=True):
+        run = RunDirectory(path)
+        analysis = current_analysis(run, options)
+        if analysis is None:
+            reporter.message(f"Analyzing {path}.")
+            analysis = analyze_run(path, options=options, datasets_dir=datasets_dir, reporter=reporter)
+        metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
+        shown = name if names.count(name) == 1 else str(path)
+        runs.append(Analyzed(path, shown, run.read_record(), analysis, metrics))
+    write_atomically(target, render(runs).encode())
+    return target
+
+
+def current_analysis(run: RunDirectory, options: AnalyzeOptions) -> dict[str, Any] | None:
+    """The analysis in the run's directory if it is of the newest checkpoint, complete, and made with what
+    `options` ask for; None otherwise.
+    """
+    directory = run.path / DIRECTORY
+    if not (directory / FILE).is_file():
+        return None
+    try:
+        analysis = read_json(directory / FILE)
+        if not analysis.keys() >= FIELDS:
+            return None
+        test = analysis["test"]
+        as_asked = options.samples in (None, test["num_samples"]) and (
+            options.examples is None or min(options.examples, test["split_examples"]) == test["num_examples"]
+        )
+        whole = analysis["format"] == FORMAT and all(
+            (directory / name).is_file() for name in analysis["pictures"].values()
+        )
+    except (IWAEError, KeyError, TypeError, AttributeError):
+        return None
+    newest = as_asked and whole and analysis["weights_sha256"] == run.newest_checkpoint().weights_digest()
+    return analysis if newest else None

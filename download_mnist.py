@@ -7,4 +7,4 @@ import config
 from iwae.cli import paper_download
 
 if __name__ == "__main__":
-    sys.exit(paper_download(default_datasets_dir=config.DATASETS_DIR))
+    sys.exit(paper_download(sys.argv[1:], default_datasets_dir=config.DATASETS_DIR))

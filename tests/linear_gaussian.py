@@ -56,7 +56,7 @@ class LinearGaussian:
     def log_likelihood(self, x: np.ndarray) -> np.ndarray:
         """Exact log p(x), `[batch]`."""
         covariance = self.loadings.T @ np.diag(self.prior_variance) @ self.loadings + np.diag(self.sigma**2)
-        return np.atleast_1d(stats.multivariate_normal(self.bias, covariance).logpdf(x))
+        return np.atleast_1d(stats.multivariate_normal.logpdf(x, self.bias, covariance))  # pyright: ignore[reportArgumentType]
 
     def sample(self, num: int, seed: int = 1) -> np.ndarray:
         """Data from the model, `[num, visible]`."""

@@ -9,7 +9,9 @@ from tyro.conf import arg
 
 from iwae.cli.app import guarded, parse
 from iwae.cli.commands import Data, Train
+from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig, TrainOptions
+from iwae.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,26 @@ class Experiment:
     """Number of samples per example; the paper has 1, 5 and 50."""
     layers: Annotated[int, arg(aliases=["-l"])] = 1
     """Stochastic layers, 1 or 2."""
+    exp: Annotated[Literal["train", "iwae_to_vae", "vae_to_iwae"], arg(aliases=["-e"])] = "train"
+    """train: from random weights; iwae_to_vae: a one-layer IWAE with k=50 from the trained one-layer VAE with k=1;
+    vae_to_iwae: a one-layer VAE with k=1 from the trained one-layer IWAE with k=50."""
     checkpoint: Annotated[int | None, arg(aliases=["-c"], metavar="INT")] = None
     """Restart from the state saved after this many stages (i + 1: after the stage of 3^i epochs)."""
 
 
-def paper_download(*, default_datasets_dir: str | Path) -> int:
-    """`python download_mnist.py`: obtains MNIST and the fixed binarization."""
-    return guarded(lambda: Data(names=("MNIST", "BinFixMNIST")).run([], default_datasets_dir=default_datasets_dir))
+@dataclass(frozen=True)
+class Download:
+    """Obtain MNIST and its fixed binarization, and verify them."""
+
+
+def paper_download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
+    """`python download_mnist.py`: obtains MNIST and the fixed binarization, and returns the exit status."""
+
+    def run() -> int:
+        parse(Download, list(arguments), prog="download_mnist.py")
+        return Data(names=("MNIST", "BinFixMNIST")).run([], default_datasets_dir=default_datasets_dir)
+
+    return guarded(run)
 
 
 def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
@@ -39,7 +54,7 @@ def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Pa
     def run() -> int:
         asked = parse(Experiment, list(arguments), prog="experiments.py")
         command = Train(
-            configuration=RunConfig(dataset=asked.dataset, model=asked.model, k=asked.k, layers=asked.layers),
+            configuration=_configuration(asked, Path(results_dir)),
             training=TrainOptions(checkpoint=asked.checkpoint),
             results_dir=Path(results_dir),
         )
@@ -48,3 +63,24 @@ def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Pa
         )
 
     return guarded(run)
+
+
+def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
+    if asked.exp == "train":
+        return RunConfig(dataset=asked.dataset, model=asked.model, k=asked.k, layers=asked.layers)
+    vae, iwae = ("vae", 1), ("iwae", 50)
+    (source_model, source_k), (model, k) = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
+    source = RunConfig(dataset=asked.dataset, model=source_model, k=source_k)
+    path = results_dir / source.name()
+    command = f"python experiments.py --model {source_model} --dataset {asked.dataset} --k {source_k} --layers 1"
+    run = RunDirectory(path)
+    done = run.stage_checkpoints() if run.exists else []
+    total = len(source.full_schedule())
+    if total not in done:
+        state = f"has {done[-1]} of {total} stages" if done else "is missing"
+        raise IWAEError(f"the run to start from, {path}, {state}: make it with `{command}`")
+    print(
+        f"Training a one-layer {model.upper()} with k={k}, initialized at the trained one-layer"
+        f" {source_model.upper()} with k={source_k} ({path})."
+    )
+    return RunConfig(dataset=asked.dataset, model=model, k=k, init_from=str(path))

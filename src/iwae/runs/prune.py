@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from iwae import evaluation
@@ -108,7 +109,11 @@ def _write(
     origin, record = load_checkpoint(origin_path), source.read_record()
     architecture = Architecture(origin.architecture.visible, model.latent, origin.architecture.hidden)
     state = TrainState.create(model, paper_adam(), origin.seed)
-    state = replace(state, step=origin.arrays["step"], epoch_bound=origin.arrays["epoch_bound"])
+    state = replace(
+        state,
+        step=jnp.asarray(origin.arrays["step"]),
+        epoch_bound=jnp.asarray(origin.arrays["epoch_bound"]),
+    )
     out.create()
     with out.lock():
         save_checkpoint(

@@ -7,6 +7,7 @@
 import sys
 
 import config
+
 from iwae.cli import paper_experiment
 
 if __name__ == "__main__":

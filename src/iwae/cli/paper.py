@@ -1,7 +1,7 @@
 """The commands of the program that accompanied the paper, for the scripts at the repository's root."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,11 +68,12 @@ def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Pa
 def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
     if asked.exp == "train":
         return RunConfig(dataset=asked.dataset, model=asked.model, k=asked.k, layers=asked.layers)
-    vae, iwae = ("vae", 1), ("iwae", 50)
-    (source_model, source_k), (model, k) = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
-    source = RunConfig(dataset=asked.dataset, model=source_model, k=source_k)
+    vae = RunConfig(dataset=asked.dataset, model="vae", k=1)
+    iwae = RunConfig(dataset=asked.dataset, model="iwae", k=50)
+    # The README of the paper's program names first what is trained; its code did the opposite.
+    source, target = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
     path = results_dir / source.name()
-    command = f"python experiments.py --model {source_model} --dataset {asked.dataset} --k {source_k} --layers 1"
+    command = f"python experiments.py --model {source.model} --dataset {asked.dataset} --k {source.k} --layers 1"
     run = RunDirectory(path)
     done = run.stage_checkpoints() if run.exists else []
     total = len(source.full_schedule())
@@ -80,7 +81,7 @@ def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
         state = f"has {done[-1]} of {total} stages" if done else "is missing"
         raise IWAEError(f"the run to start from, {path}, {state}: make it with `{command}`")
     print(
-        f"Training a one-layer {model.upper()} with k={k}, initialized at the trained one-layer"
-        f" {source_model.upper()} with k={source_k} ({path})."
+        f"Training a one-layer {target.model.upper()} with k={target.k}, initialized at the trained one-layer"
+        f" {source.model.upper()} with k={source.k} ({path})."
     )
-    return RunConfig(dataset=asked.dataset, model=model, k=k, init_from=str(path))
+    return replace(target, init_from=str(path))

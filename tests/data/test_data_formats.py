@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from iwae.data import formats
-from iwae.data.files import BadFileError, checksum, gunzip, read_content, store
+from iwae.data.files import BadFileError, checksum, gunzip, read_content
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, parse_mat, read_npy, read_npz
+from iwae.files import write_atomically
 
 SHAPES = {"data": (4, 3), "testdata": (4, 2)}
 
@@ -100,7 +101,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "file", b"content")
+        write_atomically(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -267,7 +267,7 @@ def test_an_interruption_leaves_nothing(publish, tmp_path):
 def test_leftovers_of_a_killed_process_are_removed(publish, tmp_path):
     publish("good")
     (tmp_path / "MNIST").mkdir()
-    (tmp_path / "MNIST" / f".{NAMES[0]}.123-abc.part").write_bytes(b"half")
+    (tmp_path / "MNIST" / f".{NAMES[0]}.123.partial").write_bytes(b"half")
     obtain("mnist", directory=tmp_path)
     assert stored(tmp_path) == sorted(NAMES)
 

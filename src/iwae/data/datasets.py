@@ -12,17 +12,16 @@ from iwae.data.files import (
     ENVIRONMENT_VARIABLE,
     BadFileError,
     CanonicalFile,
-    clear_leftovers,
     content_checksum,
     find,
     one_line,
     read_content,
     search_directories,
-    store,
 )
 from iwae.data.own import SUFFIXES, load_own
 from iwae.data.sources import FetchError, ProgressCallback
 from iwae.errors import IWAEError
+from iwae.files import remove_leftovers, write_atomically
 
 State = Literal["verified", "unverified", "missing", "corrupt"]
 
@@ -290,8 +289,8 @@ def _fetch_locked(published: Published, directories: list[Path], progress: Progr
                     raise FetchError(f"{file.name} has another checksum than the published one")
                 path = directories[0] / file.relative
                 path.parent.mkdir(parents=True, exist_ok=True)
-                clear_leftovers(path)
-                store(path, content)
+                remove_leftovers(path.parent)
+                write_atomically(path, content)
         except FetchError as error:
             failures.append(f"{source.label}: {error}")
     missing = _missing(published, directories)

@@ -1,10 +1,8 @@
-"""Finding, reading and storing files: bounded reads, checksums, atomic writes, the search path."""
+"""Finding and reading files: bounded reads, checksums, the search path."""
 
-import contextlib
 import gzip
 import hashlib
 import os
-import secrets
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,32 +121,3 @@ def checksum(content: bytes, kind: str) -> str:
 def content_checksum(file: CanonicalFile, content: bytes) -> str:
     """The checksum of content, of the kind that is published for `file`."""
     return checksum(content, file.checksum.partition(":")[0])
-
-
-def clear_leftovers(path: Path) -> None:
-    """Remove the temporary files of killed processes beside `path`; only for the holder of the lock."""
-    for leftover in path.parent.glob(f".{path.name}.*.part"):
-        leftover.unlink(missing_ok=True)
-
-
-def store(path: Path, content: bytes) -> None:
-    """Write content under `path` so that the name never stands for less than all of it.
-
-    Raises `OSError` where that is impossible; no temporary file is left behind, not even on Ctrl-C.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename is durable once the directory is; not every file system lets a directory be synchronized.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -27,7 +27,7 @@ from iwae.randomness import Purpose, purpose_key
 from iwae.runs import train as training_of_runs
 from iwae.runs.directory import RunDirectory
 from iwae.training import Divergence
-from small_runs import Messages, cached_compilation, files_below, flip_byte, go, same_training, small_config, write_data
+from small_runs import Messages, files_below, flip_byte, go, same_training, small_config, write_data
 
 HOLD_THE_LOCK = """
 import sys, filelock
@@ -35,30 +35,6 @@ with filelock.FileLock(sys.argv[1] + "/.lock"):
     print("held", flush=True)
     sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with cached_compilation(tmp_path_factory.mktemp("cache")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data") / "small.npz")
-
-
-@pytest.fixture(scope="module")
-def config(data: Path) -> RunConfig:
-    return small_config(data)
-
-
-@pytest.fixture(scope="module")
-def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three stages in one go. Tests only read it."""
-    path = tmp_path_factory.mktemp("whole") / "run"
-    go(path, config, stages=3)
-    return path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,7 @@ from iwae.checkpoint import CheckpointError
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import evaluate_checkpoint, run_dataset
 from iwae.runs.reporter import Reporter
-from small_runs import Messages, cached_compilation, files_below, go, same_training, small_config, write_data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with cached_compilation(tmp_path_factory.mktemp("cache")):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data") / "small.npz")
-
-
-@pytest.fixture(scope="module")
-def config(data: Path) -> RunConfig:
-    return small_config(data)
-
-
-@pytest.fixture(scope="module")
-def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three stages in one go. Tests only read it."""
-    path = tmp_path_factory.mktemp("whole") / "run"
-    go(path, config, stages=3)
-    return path
+from small_runs import Messages, files_below, go, same_training, small_config, write_data
 
 
 def run_json(path: Path) -> dict[str, Any]:

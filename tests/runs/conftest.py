@@ -1,0 +1,33 @@
+"""A small dataset, a configuration, and a run of three stages, shared by the tests of one file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iwae import RunConfig
+from small_runs import cached_compilation, go, small_config, write_data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with cached_compilation(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "small.npz")
+
+
+@pytest.fixture(scope="module")
+def config(data: Path) -> RunConfig:
+    return small_config(data)
+
+
+@pytest.fixture(scope="module")
+def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three stages in one go. Tests only read it."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    go(path, config, stages=3)
+    return path

@@ -62,7 +62,7 @@ def test_experiments_understands_the_papers_options(
     ("line", "status", "expected"),
     [
         ("-k 0", 1, "--k must be"),
-        ("-l 3", 1, "networks of 1 and 2"),
+        ("-l 3", 1, "must be 1 or 2, the paper's networks"),
         ("-d CIFAR", 1, "unknown dataset 'CIFAR'"),
         ("-m gan", 2, "'gan'"),
         ("-x", 2, "-x"),

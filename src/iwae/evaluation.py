@@ -238,21 +238,30 @@ def active_units(
     num_samples: int = 10,
     max_examples: int | None = None,
     seed: int = 0,
+    on_examples: OnExamples | None = None,
 ) -> ActiveUnits:
     """A = Var_x(E_{q(u|x)}[u]) for every unit u (Burda et al. 2015, section 5.2).
 
     In layers above the first, E_{q(u|x)}[u] is averaged over `num_samples` samples of the layers below, and the
     variance that the averaging leaves, s^2 / num_samples, is subtracted; with a single sample nothing can be.
 
-    Raises IWAEError for an empty split or a dataset of another dimension.
+    `on_examples(done, total)` is called after each block.
+
+    Raises IWAEError for an empty split, a dataset of another dimension, or no samples.
     """
+    if num_samples < 1:
+        raise IWAEError(f"the number of samples must be at least 1, got {num_samples}")
     key = purpose_key(seed, Purpose.ACTIVE_UNITS)
     means, spreads = [], []
     size = max(1, ENCODE_ROWS // num_samples)
-    for x, indices, count, _ in binarized_batches(model, dataset, split, size, max_examples):
+    done = 0
+    for x, indices, count, total in binarized_batches(model, dataset, split, size, max_examples):
         mean, spread = _posterior_means(model, x, indices, key, num_samples)
         means.append([np.asarray(layer, np.float64)[:count] for layer in mean])
         spreads.append([np.asarray(layer, np.float64)[:count] for layer in spread])
+        done += count
+        if on_examples is not None:
+            on_examples(done, total)
     all_means = [np.concatenate(layer) for layer in zip(*means, strict=True)]
     all_spreads = [np.concatenate(layer) for layer in zip(*spreads, strict=True)]
     return ActiveUnits(

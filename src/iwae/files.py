@@ -38,6 +38,14 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
+def check_writable(directory: Path) -> None:
+    """Raises OSError, naming `directory`, unless a file can be made there: before work whose result goes there."""
+    probe = directory / f".probe.{os.getpid()}{TEMPORARY_SUFFIX}"
+    with naming(directory):
+        probe.touch()
+        probe.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically, one key per line."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

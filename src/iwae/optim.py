@@ -15,8 +15,9 @@ PAPER_EPSILON = 1e-4
 
 @functools.cache
 def paper_adam(beta1: float = PAPER_BETA1) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2014) as the paper's code ran it: the second moment starts at one, not at zero, with the
-    usual bias corrections all the same, and epsilon = 1e-4 is added to the root of the corrected second moment.
+    """Adam (Kingma & Ba 2014) as the paper's code ran it: the second moment v starts at one, not at zero, with the
+    usual bias corrections all the same, and epsilon = 1e-4 is added to sqrt(v) itself, not to its corrected value:
+    sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon).
 
     Gives directions, not yet multiplied by a learning rate, and keeps their sign: add them to go uphill. The same
     object comes back for the same `beta1`, so that a training step compiled with it is found again.
@@ -28,4 +29,17 @@ def paper_adam(beta1: float = PAPER_BETA1) -> optax.GradientTransformation:
         assert isinstance(state, optax.ScaleByAdamState)
         return state._replace(nu=jax.tree.map(jnp.ones_like, state.nu))
 
-    return optax.GradientTransformation(init, adam.update)
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        # The moments are Optax's; its own directions add epsilon elsewhere and are not used.
+        _, state = adam.update(updates, state, params)
+        assert isinstance(state, optax.ScaleByAdamState)
+        t = state.count
+        correction = jnp.sqrt(1.0 - PAPER_BETA2**t) / (1.0 - beta1**t)
+        directions = jax.tree.map(
+            lambda m, v: (correction * m / (jnp.sqrt(v) + PAPER_EPSILON)).astype(m.dtype), state.mu, state.nu
+        )
+        return directions, state
+
+    return optax.GradientTransformation(init, update)

@@ -1,5 +1,6 @@
 """Learning-rate stages, as plain numbers (no JAX is imported here)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,14 @@ class Stage:
 
     epochs: int
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for fewer than one epoch or a learning rate that is not positive and finite."""
+        if self.epochs < 1 or not 0.0 < self.learning_rate < math.inf:
+            raise IWAEError(
+                f"a stage needs at least 1 epoch and a positive learning rate, got {self.epochs} and"
+                f" {self.learning_rate}"
+            )
 
 
 Schedule = tuple[Stage, ...]

@@ -79,7 +79,7 @@ class DeviceData(eqx.Module):
         values = rows.astype(jnp.float32)
         if self.binary:
             return values
-        # Compared on the data's own scale: a value at its maximum is above every draw from [0, 1).
+        # Draws are from [0, 1): probability 1 always gives a one, probability 0 never.
         return (jax.random.uniform(key, values.shape) < values * self.scale).astype(jnp.float32)
 
 
@@ -183,9 +183,11 @@ def train(
     result does not depend on how the steps are cut into chunks: stop at any yield, keep `Progress.state`, and
     call again with it to continue exactly.
 
-    Raises IWAEError when the batch is larger than the training set, and Divergence, within one chunk, when the
-    bound or the weights stop being finite.
+    Raises IWAEError when the batch is larger than the training set or empty, and Divergence, within one chunk, when
+    the bound or the weights stop being finite.
     """
+    if batch_size < 1:
+        raise IWAEError(f"the batch size must be at least 1, got {batch_size}")
     steps_per_epoch = dataset.train.shape[0] // batch_size
     if steps_per_epoch == 0:
         raise IWAEError(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,8 @@ class Evaluate:
     """Seed of the importance samples."""
     checkpoint: OptionalInt = None
     """Measure the state after this many stages (default: the newest)."""
+    dataset: OptionalPath = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: OptionalPath = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
@@ -176,7 +179,7 @@ class Evaluate:
             from iwae.runs.measure import evaluate_checkpoint, run_dataset
 
             checkpoint = _checkpoint(run, self.checkpoint)
-            dataset = run_dataset(run, self.datasets_dir, reporter)
+            dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
             run.create()
             result = evaluate_checkpoint(
                 run,
@@ -251,5 +254,14 @@ class Show:
             runs = [RunDirectory(path.parent) for path in found]
         if not runs:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
-        Console().print(tables.runs_table(runs))
-        return 0
+        readable, failures = [], []
+        for run in runs:
+            try:
+                readable.append(tables.run_row(run))
+            except IWAEError as error:
+                failures.append(error)
+        if readable:
+            Console().print(tables.runs_table(readable))
+        for error in failures:
+            print(f"iwae: error: {error}", file=sys.stderr)
+        return 1 if failures else 0

@@ -66,6 +66,8 @@ def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Pa
 
 
 def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
+    if asked.layers not in (1, 2):
+        raise IWAEError(f"--layers must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
     if asked.exp == "train":
         return RunConfig(dataset=asked.dataset, model=asked.model, k=asked.k, layers=asked.layers)
     vae = RunConfig(dataset=asked.dataset, model="vae", k=1)

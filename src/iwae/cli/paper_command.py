@@ -33,8 +33,7 @@ NOTE = (
 class Paper:
     """List the paper's results beside ours, or train what is missing.
 
-    `iwae paper` lists; `iwae paper run` trains the listed cells that are not finished, and continues those that were
-    stopped.
+    `iwae paper` lists; `iwae paper run` trains the cells that are not finished.
     """
 
     action: Positional[Literal["list", "run"]] = "list"

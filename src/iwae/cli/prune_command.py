@@ -13,7 +13,10 @@ from iwae.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Prune:
-    """Write a smaller model without a run's inactive units, and measure both with the same noise."""
+    """Write a smaller model without a run's inactive units.
+
+    Both are measured with the same noise.
+    """
 
     path: Positional[Path]
     """The run's directory."""

@@ -61,7 +61,10 @@ class Analyze:
 
 @dataclass(frozen=True)
 class Report:
-    """Write one self-contained HTML page about one or several runs; what is not analyzed yet is analyzed first."""
+    """Write one self-contained HTML page about one or several runs.
+
+    What is not analyzed yet is analyzed first.
+    """
 
     paths: Positional[tuple[Path, ...]] = ()
     """The runs' directories."""

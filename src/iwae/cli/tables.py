@@ -32,7 +32,7 @@ def units_label(counts: list[int]) -> str:
     return "+".join(str(count) for count in counts)
 
 
-def runs_table(runs: list[RunDirectory]) -> Table:
+def runs_table(rows: list[tuple[str, ...]]) -> Table:
     """One row a run: what was trained, how far, and what was measured."""
     table = Table(box=None, pad_edge=False)
     table.add_column("run", overflow="fold")
@@ -40,23 +40,27 @@ def runs_table(runs: list[RunDirectory]) -> Table:
         table.add_column(name)
     table.add_column("test NLL (nats)")
     table.add_column("active")
-    for run in runs:
-        record, config, results = run.read_record(), run.config(), run.results()
-        objective = f"{config.model} k={config.k}"
-        if results is None:
-            cells = [_progress(run), "not measured", ""]
-        else:
-            try:
-                test = results["test"]
-                cells = [
-                    f"{results['stages_done']}/{results['stages_total']}",
-                    f"{nll_label(test)}  k={test['num_samples']}",
-                    units_label(results["active_units"]),
-                ]
-            except (KeyError, TypeError):
-                raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
-        table.add_row(run.path.name, data_label(record["data"]), objective, *cells)
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def run_row(run: RunDirectory) -> tuple[str, ...]:
+    """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
+    record, config, results = run.read_record(), run.config(), run.results()
+    cells = (run.path.resolve().name, data_label(record["data"]), f"{config.model} k={config.k}")
+    if results is None:
+        return (*cells, _progress(run), "not measured", "")
+    try:
+        test = results["test"]
+        return (
+            *cells,
+            f"{results['stages_done']}/{results['stages_total']}",
+            f"{nll_label(test)}  k={test['num_samples']}",
+            units_label(results["active_units"]),
+        )
+    except (KeyError, TypeError):
+        raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
 
 
 def _progress(run: RunDirectory) -> str:

@@ -62,7 +62,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for any value that has no meaning."""
+        if not isinstance(self.dataset, str):
+            raise IWAEError(f"--dataset must be a name or a path, got {self.dataset!r}")
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
+        object.__setattr__(self, "latent", tuple(self.latent))
+        object.__setattr__(self, "hidden", tuple(self.hidden))
         if self.model not in ("vae", "iwae"):
             raise IWAEError(f"--model must be vae or iwae, got {self.model!r}")
         check_count("--k", self.k)
@@ -157,8 +161,13 @@ class RunConfig:
             raise IWAEError(f"not a run's configuration: {error}") from None
 
     def differences(self, other: "RunConfig") -> list[str]:
-        """`field: mine, there` for every field in which the two differ."""
+        """`field: mine, there` for every field in which the two differ.
+
+        Where one's own data lies is no difference: its checksum tells whether it is the same.
+        """
         mine, there = self.to_json(), other.to_json()
+        if all(config.dataset.endswith((".npy", ".npz")) for config in (self, other)):
+            there["dataset"] = mine["dataset"]
         return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]
 
 

@@ -129,7 +129,7 @@ class RunDirectory:
         Raises CheckpointError when there is none, or when the one that must be the newest is damaged or missing:
         the message then names the newest intact one, and nothing older is used silently.
         """
-        from iwae.checkpoint import CheckpointError, load_checkpoint
+        from iwae.checkpoint import CheckpointError
 
         numbers = self.stage_checkpoints()
         names: list[int | str] = [
@@ -142,7 +142,7 @@ class RunDirectory:
                 " with --fresh"
             )
         try:
-            newest = max((load_checkpoint(self.checkpoint_path(name)) for name in names), key=lambda c: c.step)
+            newest = max((self._load(name) for name in names), key=lambda c: c.step)
             recorded = self._stages_recorded()
             if newest.stages_done < recorded:
                 raise CheckpointError(f"{self.checkpoint_path(recorded)}: there is no such checkpoint, but there was")
@@ -159,10 +159,10 @@ class RunDirectory:
 
     def load_checkpoint(self, number: int) -> "Checkpoint":
         """The checkpoint after `number` stages. Raises CheckpointError, naming those that are there."""
-        from iwae.checkpoint import CheckpointError, load_checkpoint
+        from iwae.checkpoint import CheckpointError
 
         try:
-            return load_checkpoint(self.checkpoint_path(number))
+            return self._load(number)
         except CheckpointError as error:
             there = [n for n in self.stage_checkpoints() if n != number]
             newest = self._newest_intact(there)
@@ -177,12 +177,27 @@ class RunDirectory:
         lines, results = self.read_metrics(), self.results()
         return max(lines[-1].get("stage", 0) if lines else 0, results["stages_done"] if results else 0)
 
-    def _newest_intact(self, numbers: list[int]) -> int | None:
+    def _load(self, name: int | str) -> "Checkpoint":
+        """An intact checkpoint of this run. Raises CheckpointError for any other."""
         from iwae.checkpoint import CheckpointError, load_checkpoint
+
+        checkpoint = load_checkpoint(self.checkpoint_path(name))
+        recorded = self.read_record().get("architecture")
+        if checkpoint.architecture.to_json() != recorded:
+            raise CheckpointError(
+                f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture.to_json()},"
+                f" than this run's, {recorded}"
+            )
+        if checkpoint.seed != self.config().seed:
+            raise CheckpointError(f"{checkpoint.path}: the checkpoint is of seed {checkpoint.seed}, not of this run's")
+        return checkpoint
+
+    def _newest_intact(self, numbers: list[int]) -> int | None:
+        from iwae.checkpoint import CheckpointError
 
         for number in reversed(numbers):
             with contextlib.suppress(CheckpointError):
-                load_checkpoint(self.checkpoint_path(number))
+                self._load(number)
                 return number
         return None
 

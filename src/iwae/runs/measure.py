@@ -1,6 +1,7 @@
 """Measuring a run's checkpoint and recording what came out."""
 
 import io
+import itertools
 import math
 import platform
 import time
@@ -15,7 +16,7 @@ from iwae import evaluation
 from iwae.checkpoint import Checkpoint
 from iwae.data import Dataset, Split, load_dataset
 from iwae.errors import IWAEError
-from iwae.files import write_atomically, write_json
+from iwae.files import check_writable, write_atomically, write_json
 from iwae.images import sample_grid
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -42,25 +43,24 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
 
 def check_same_data(run: RunDirectory, dataset: Dataset) -> None:
     """Raises IWAEError when `dataset` is not the one that the run was trained on."""
-    recorded = {file["name"]: file["checksum"] for file in run.read_record()["data"].get("files", [])}
-    for file in dataset.files:
-        if recorded.get(file.name) != file.checksum:
+    recorded = [file["checksum"] for file in run.read_record()["data"].get("files", [])]
+    for file, checksum in itertools.zip_longest(dataset.files, recorded):
+        if file is None or file.checksum != checksum:
+            name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
             raise IWAEError(
-                f"{run.path}: {file.name} is not the file that this run was trained on ({file.checksum}, recorded"
-                f" {recorded.get(file.name)}): put the old one back, or train in another --run-dir"
+                f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
+                " the old one back, or train in another --run-dir"
             )
 
 
 def run_dataset(
-    run: RunDirectory, datasets_dir: Path | None, reporter: Reporter, default_dir: Path | None = None
+    run: RunDirectory, datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None
 ) -> Dataset:
-    """The data that a run was trained on. Raises IWAEError when it can't be had or has changed."""
-    dataset = load_dataset(
-        run.config().dataset,
-        directory=datasets_dir,
-        default_directory=default_dir,
-        progress=reporter.obtaining,
-    )
+    """The data that a run was trained on; `moved_to` is where one's own file is now.
+
+    Raises IWAEError when it can't be had or has changed.
+    """
+    dataset = load_dataset(str(moved_to or run.config().dataset), directory=datasets_dir, progress=reporter.obtaining)
     check_same_data(run, dataset)
     return dataset
 
@@ -93,6 +93,7 @@ def evaluate_checkpoint(
     check_seed(seed)
     if examples is not None:
         check_count("--examples", examples)
+    check_writable(run.evaluations_path)
     start = time.perf_counter()
     values = evaluation.likelihoods(
         checkpoint.model(),
@@ -191,9 +192,10 @@ def measure_run(
         examples=options.examples_for(config),
         reporter=reporter,
     )
-    reporter.message("Counting active units.")
     model = checkpoint.model()
-    active = evaluation.active_units(model, dataset)
+    active = evaluation.active_units(
+        model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
+    )
     png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
     metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
     results = {

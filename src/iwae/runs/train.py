@@ -1,5 +1,6 @@
 """Training a run: start, continue, restart from a checkpoint, measure at the end."""
 
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import optax
 
 from iwae.architecture import Architecture
-from iwae.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from iwae.checkpoint import Checkpoint, save_checkpoint
 from iwae.data import Dataset, load_dataset
 from iwae.errors import IWAEError
 from iwae.estimators import make_estimator
@@ -69,6 +70,8 @@ def train_run(
     if config.init_from is not None and (options.fresh or not run.exists):
         source = Source.load(config.init_from, architecture)
     if options.fresh and run.path.exists():
+        if not run.exists and not run.checkpoints_path.is_dir():
+            raise IWAEError(f"{run.path} is no run: --fresh replaces only runs, choose another --run-dir")
         with run.lock():
             aside = put_run_aside(run.path)
         reporter.message(f"Starting over: what was in {run.path} is now in {aside}.")
@@ -81,6 +84,11 @@ def train_run(
         results = run.results()
         if results is not None and results.get("stages_done", 0) >= checkpoint.stages_done:
             reporter.message(f"This run is complete: {run.path}")
+            if results["test"].get("num_samples") != measure.test_samples:
+                reporter.message(
+                    f"It was measured with {results['test'].get('num_samples')} samples; for others: iwae evaluate"
+                    f" {shlex.quote(str(run.path))} --samples {measure.test_samples}"
+                )
             return results
         return measure_run(run, checkpoint, dataset, measure, _StoppingReporter(reporter, job))
 
@@ -113,9 +121,10 @@ def _check_free(run: RunDirectory, options: TrainOptions) -> None:
     if run.checkpoint_path(LATEST).exists():
         strangers.append(f"checkpoints/{LATEST}.safetensors")
     if strangers:
+        way_out = "restore run.json, or put it aside with --fresh" if run.checkpoints_path.is_dir() else "it is no run"
         raise IWAEError(
             f"{run.path} is not empty ({', '.join(sorted(strangers)[:3])}) and has no run.json: choose another"
-            " --run-dir, restore run.json, or put it aside with --fresh"
+            f" --run-dir ({way_out})"
         )
 
 
@@ -203,11 +212,6 @@ class _Job:
         """The checkpoint to go on from; what came after one that was asked for is put aside."""
         number = self.options.checkpoint
         checkpoint = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
-        if checkpoint.architecture != self.architecture:
-            raise CheckpointError(
-                f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture},"
-                f" than this run's, {self.architecture}"
-            )
         aside = None if number is None else self.run.put_aside_after(number)
         if aside is not None:
             self.reporter.message(f"Restarting from checkpoint {number}; what came after it is now in {aside}.")

@@ -133,7 +133,7 @@ def evaluate_checkpoint(
             "data": data_record(dataset),
             "versions": versions(),
             "device": device(),
-            "seconds": round(time.perf_counter() - start, 1),
+            "seconds": round(time.perf_counter() - start, 3),
         },
     )
     return Evaluation(values, record, json_path, npz_path)
@@ -212,8 +212,8 @@ def measure_run(
         "active_units": list(active.counts),
         "active_units_paper_code": list(evaluation.paper_active_units(model, dataset).counts),
         "seconds": {
-            "training": round(checkpoint.seconds, 1),
-            "measuring": round(time.perf_counter() - start, 1),
+            "training": round(checkpoint.seconds, 3),
+            "measuring": round(time.perf_counter() - start, 3),
         },
         "checkpoint": str(checkpoint.path.relative_to(run.path)),
         "weights_sha256": checkpoint.weights_digest(),

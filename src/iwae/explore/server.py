@@ -1,9 +1,11 @@
 """The web application, and the loopback socket it is served on."""
 
+import asyncio
 import json
 import logging
 import math
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -234,7 +236,7 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(app: Guard, listener: socket.socket) -> None:
-    """Answers until SIGINT or SIGTERM. Raises KeyboardInterrupt for the former."""
+    """Answers until SIGINT or SIGTERM; the latter ends the process. For the main thread."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -249,4 +251,15 @@ def serve(app: Guard, listener: socket.socket) -> None:
         limit_concurrency=64,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # Uvicorn takes SIGINT over only once it runs, and hands it on when it ends: a KeyboardInterrupt before or after
+    # would strike inside the event loop.
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -15,7 +15,7 @@ from iwae.cli.commands import default_results_dir
 from iwae.data import canonical_name
 from iwae.errors import IWAEError
 from iwae.paper import HEADINGS, TABLES, Cell, CellStatus, Table, cells_of, row, status_of, to_json, to_markdown
-from iwae.paper.runner import CellProgress, check_jobs, train_cells
+from iwae.paper.runner import CellProgress, train_cells
 from iwae.runs.config import check_count
 
 TITLES: dict[Table, str] = {
@@ -63,7 +63,7 @@ class Paper:
 
     def run(self, arguments: list[str]) -> int:
         """Lists, or trains and then lists. The status is 1 when a run failed."""
-        check_jobs(self.jobs)
+        check_count("--jobs", self.jobs)
         if self.stages is not None:
             check_count("--stages", self.stages)
         results_dir = self.results_dir.resolve()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iwae.errors import IWAEError
 from iwae.paper.cells import Cell
 from iwae.paper.status import status_of
 from iwae.runs.config import RunConfig
@@ -169,9 +168,3 @@ class _Work:
             state = "training" if self.process is not None else "waiting"
         lines = self.run.read_metrics()
         return CellProgress(self.cell.config, min(total, lines[-1]["epoch"] if lines else 0), total, state)
-
-
-def check_jobs(jobs: int) -> None:
-    """Raises IWAEError unless `jobs` is a positive integer."""
-    if jobs < 1:
-        raise IWAEError(f"--jobs must be an integer of at least 1, got {jobs}")

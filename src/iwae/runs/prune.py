@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 
 from iwae import evaluation
 from iwae.architecture import Architecture
-from iwae.checkpoint import load_checkpoint, save_checkpoint
+from iwae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.data import Dataset
 from iwae.errors import IWAEError
 from iwae.files import write_json
@@ -88,7 +87,7 @@ def prune_run(
         kept=counts,
         total=total,
     )
-    _write(source, out, origin.path, smaller, kept, result, samples, len(before))
+    _write(source, out, origin, smaller, kept, result, samples, len(before))
     pruned = load_checkpoint(out.checkpoint_path(origin.stages_done))
     options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
     with out.lock():
@@ -99,14 +98,14 @@ def prune_run(
 def _write(
     source: RunDirectory,
     out: RunDirectory,
-    origin_path: Path,
+    origin: Checkpoint,
     model: Any,
     kept: tuple[np.ndarray, ...],
     result: PruneResult,
     samples: int,
     examples: int,
 ) -> None:
-    origin, record = load_checkpoint(origin_path), source.read_record()
+    record = source.read_record()
     architecture = Architecture(origin.architecture.visible, model.latent, origin.architecture.hidden)
     state = TrainState.create(model, paper_adam(), origin.seed)
     state = replace(
@@ -129,7 +128,7 @@ def _write(
             out.append_metrics(line)
         pruned = {
             "source": str(source.path.resolve()),
-            "checkpoint": origin_path.name,
+            "checkpoint": origin.path.name,
             "weights_sha256": origin.weights_digest(),
             "kept_units": [np.flatnonzero(mask).tolist() for mask in kept],
             "nll_before": result.before,

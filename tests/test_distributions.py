@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from iwae.distributions import Bernoulli, Normal, bernoulli_log_prob, standard_normal_log_prob
+from iwae.distributions import Bernoulli, Normal, StandardNormal, bernoulli_log_prob
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +25,7 @@ def test_normal_log_prob_is_scipys_summed_over_units():
 def test_standard_normal_log_prob_is_scipys():
     value = RNG.normal(size=(4, 6)).astype(np.float32)
     np.testing.assert_allclose(
-        standard_normal_log_prob(jnp.asarray(value)), stats.norm.logpdf(value).sum(-1), rtol=1e-5
+        StandardNormal().log_prob(jnp.asarray(value)), stats.norm.logpdf(value).sum(-1), rtol=1e-5
     )
 
 

@@ -1,9 +1,11 @@
 """The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from iwae.errors import IWAEError
+
+LatentKind = Literal["gaussian", "bernoulli"]
 
 
 @dataclass(frozen=True)
@@ -12,20 +14,30 @@ class Architecture:
 
     `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic tanh layers
     between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
-    p(h_i | h_{i+1}) in reverse.
+    p(h_i | h_{i+1}) in reverse; none at all makes the connection linear. `kinds[i]` is the distribution of
+    h_{i+1}; empty stands for Gaussian layers throughout.
     """
 
     visible: int
     latent: tuple[int, ...]
     hidden: tuple[tuple[int, ...], ...]
+    kinds: tuple[LatentKind, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises IWAEError when there is no layer, a size is not a positive integer, or the lengths differ."""
+        """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, or the
+        lengths differ.
+        """
+        object.__setattr__(self, "kinds", tuple(self.kinds) or ("gaussian",) * len(self.latent))
         if not self.latent:
             raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")
         if len(self.hidden) != len(self.latent):
             raise IWAEError(
                 f"{len(self.latent)} stochastic layers need as many entries in `hidden`, got {len(self.hidden)}"
+            )
+        if len(self.kinds) != len(self.latent) or not set(self.kinds) <= set(get_args(LatentKind)):
+            raise IWAEError(
+                f"{len(self.latent)} stochastic layers need as many kinds, each gaussian or bernoulli,"
+                f" got {' '.join(map(str, self.kinds))}"
             )
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -57,12 +69,14 @@ class Architecture:
             "visible": self.visible,
             "latent": list(self.latent),
             "hidden": [list(widths) for widths in self.hidden],
+            "kinds": list(self.kinds),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Architecture":
-        """Inverse of `to_json`. Raises IWAEError for anything it did not write."""
+        """Inverse of `to_json`, without `kinds` too, as before 0.2. Raises IWAEError for anything else."""
         try:
-            return cls(value["visible"], tuple(value["latent"]), tuple(tuple(widths) for widths in value["hidden"]))
+            hidden = tuple(tuple(widths) for widths in value["hidden"])
+            return cls(value["visible"], tuple(value["latent"]), hidden, tuple(value.get("kinds", ())))
         except (KeyError, TypeError) as error:
             raise IWAEError(f"not an architecture: {value!r} ({error!r})") from None

@@ -1,10 +1,22 @@
-"""Lower bounds on log p(x) as pure functions of log weights: `[k, batch]` in, `[batch]` nats out."""
+"""Bounds on log p(x) as pure functions of log weights: `[k, batch]` in, `[batch]` nats out.
+
+log w_i = log p(x, h_i) - log q(h_i | x) for k independent samples h_i ~ q(h | x), along the first axis. Every
+function here is exact for -inf (a sample that the model rules out) and for values of any size, and commutes with
+adding a constant to all log weights. Any function of this signature is a bound to the estimators.
+"""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from iwae.errors import IWAEError
+
+# Where exp(d) of all deviations d from the mean is this close to 1, the log of their mean is taken by expm1 and
+# log1p, which keep the digits that a log-sum-exp divided by a small number loses.
+NEARLY_FLAT = 0.5
 
 
 def elbo(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
@@ -25,3 +37,129 @@ def iwae(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
     if log_weights.shape[0] == 1:
         return log_weights[0]
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
+
+
+def miwae(log_weights: Float[Array, "m k *batch"]) -> Float[Array, "*batch"]:
+    """MIWAE(M, K): the average of M independent importance weighted bounds of K samples each,
+    (1/M) sum_m log (1/K) sum_i w_mi, from log weights `[m, k, batch]`.
+
+    Rainforth et al. (2018), "Tighter variational bounds are not necessarily better", section 5. MIWAE(1, K) is
+    L_K, MIWAE(M, 1) the ELBO.
+    """
+    return jnp.mean(jax.vmap(iwae)(log_weights), axis=0)
+
+
+def ciwae(log_weights: Float[Array, "k *batch"], beta: float) -> Float[Array, "*batch"]:
+    """CIWAE(beta): beta ELBO + (1 - beta) L_k, both from the same samples, for beta in [0, 1].
+
+    Rainforth et al. (2018), section 5. Raises IWAEError for another beta: the result would bound nothing.
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise IWAEError(f"CIWAE's beta must be from 0 to 1, got {beta!r}")
+    # The ends are exact, and free of 0 * inf.
+    if beta == 0.0:
+        return iwae(log_weights)
+    if beta == 1.0:
+        return elbo(log_weights)
+    return beta * elbo(log_weights) + (1.0 - beta) * iwae(log_weights)
+
+
+def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "*batch"]:
+    """The variational Renyi bound VR-alpha: 1/(1 - alpha) log (1/k) sum_i w_i^(1 - alpha), for any real alpha.
+
+    Li & Turner (2016), "Renyi divergence variational inference", equation 6. alpha = 0 is L_k; the limit alpha = 1
+    is the ELBO; alpha to -infinity is `vr_max`. Falls in alpha; a lower bound on log p(x), in expectation, for
+    alpha >= 0, an estimate of an upper one for alpha < 0.
+
+    Raises IWAEError for an alpha that is not finite.
+    """
+    if not math.isfinite(alpha):
+        raise IWAEError(f"VR-alpha needs a finite alpha, got {alpha!r}: vr_max is its limit at -infinity")
+    if alpha == 1.0:
+        return elbo(log_weights)
+    if alpha == 0.0:
+        return iwae(log_weights)
+    return _power_mean(log_weights, 1.0 - alpha)
+
+
+@jax.custom_jvp
+def _power_mean(log_weights: Float[Array, "k *batch"], power: float) -> Float[Array, "*batch"]:
+    """(1/power) log (1/k) sum_i w_i^power, for a power other than zero.
+
+    With its own derivative, sum_i v_i d log w_i where v are the weights' powers normalized: differentiating either
+    branch as written would lose it where the other one is taken.
+    """
+    count = log_weights.shape[0]
+    # Shifted by the largest, so that a power can't overflow what the log weights didn't.
+    peak = jnp.max(log_weights, axis=0)
+    shifted = log_weights - jnp.where(jnp.isfinite(peak), peak, 0.0)
+    general = (jax.nn.logsumexp(power * shifted, axis=0) - math.log(count)) / power
+    mean = jnp.mean(shifted, axis=0)
+    deviations = power * (shifted - mean)
+    flat = mean + jnp.log1p(jnp.mean(jnp.expm1(deviations), axis=0)) / power
+    nearly_flat = jnp.max(jnp.abs(deviations), axis=0) < NEARLY_FLAT
+    return jnp.where(nearly_flat, flat, general) + jnp.where(jnp.isfinite(peak), peak, 0.0)
+
+
+@_power_mean.defjvp
+def _power_mean_jvp(  # pyright: ignore[reportUnusedFunction]
+    primals: tuple[Any, ...], tangents: tuple[Any, ...]
+) -> tuple[Array, Array]:
+    log_weights, power = primals
+    peak = jnp.max(log_weights, axis=0)
+    shifted = log_weights - jnp.where(jnp.isfinite(peak), peak, 0.0)
+    shares = jax.nn.softmax(power * shifted, axis=0)
+    return _power_mean(log_weights, power), jnp.sum(shares * tangents[0], axis=0)
+
+
+def vr_max(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """VR-max: max_i log w_i, the limit of `renyi` for alpha to -infinity.
+
+    Li & Turner (2016), section 4.3. Above L_k, and above log p(x) for large k: a training objective, not a bound.
+    """
+    return jnp.max(log_weights, axis=0)
+
+
+def jvi(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """JVI-1, the jackknife's correction of L_k: k L_k - (k - 1)/k sum_i L_{k-1} without sample i.
+
+    Nowozin (2018), "Debiasing evidence approximations". Its bias is O(1/k^2) where that of L_k is O(1/k), and it
+    is NOT a bound: it lies above log p(x) as well as below. -inf only where every weight is zero; +inf where
+    just one is not.
+
+    Raises IWAEError for a single sample, from which there is nothing to leave out.
+    """
+    count = log_weights.shape[0]
+    if count < 2:
+        raise IWAEError("JVI-1 leaves out one sample at a time and needs k of at least 2")
+    # Close to the bound, the two large terms cancel: shifted to it they are small.
+    bound = iwae(log_weights)
+    center = jax.lax.stop_gradient(jnp.where(jnp.isfinite(bound), bound, 0.0))
+    others = leave_one_out(log_weights - center) - math.log(count - 1)
+    corrected = center + count * (bound - center) - (count - 1) * jnp.mean(others, axis=0)
+    return jnp.where(jnp.isneginf(bound), bound, corrected)
+
+
+def cubo(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """CUBO_2, the chi-square evidence upper bound: 1/2 log (1/k) sum_i w_i^2. Equal to VR-alpha at alpha = -1.
+
+    Dieng et al. (2017), "Variational inference via chi upper bound minimization". Its expectation under infinitely
+    many samples is above log p(x); from k samples it is an underestimate of that, though never below L_k.
+    """
+    return renyi(log_weights, -1.0)
+
+
+def leave_one_out(log_weights: Float[Array, "k *batch"]) -> Float[Array, "k *batch"]:
+    """log sum_{j != i} w_j for every i, in O(k); -inf where all the others are.
+
+    log(S - w_i) is exact unless w_i dominates, so the largest weight's own entry is summed without it.
+    """
+    is_peak = jnp.arange(log_weights.shape[0]).reshape(-1, *[1] * (log_weights.ndim - 1)) == jnp.argmax(
+        log_weights, axis=0
+    )
+    without_peak = jax.nn.logsumexp(jnp.where(is_peak, -jnp.inf, log_weights), axis=0)
+    total = jax.nn.logsumexp(log_weights, axis=0)
+    nothing = jnp.isneginf(total)
+    share = jnp.exp(log_weights - jnp.where(nothing, 0.0, total))
+    rest = total + jnp.log1p(-jnp.where(is_peak, 0.0, share))
+    return jnp.where(is_peak, without_peak, rest)

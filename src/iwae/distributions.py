@@ -30,9 +30,16 @@ class Normal(eqx.Module):
         return jnp.sum(terms, axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
 
 
-def standard_normal_log_prob(value: Float[Array, "*shape units"]) -> Float[Array, "*shape"]:
-    """log N(value; 0, I) in nats, summed over units: the prior of the top layer."""
-    return -0.5 * jnp.sum(jnp.square(value), axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
+class StandardNormal(eqx.Module):
+    """N(0, I) over the last axis, whatever its size: the prior of a Gaussian top layer."""
+
+    def sample(self, noise: Float[Array, "*shape units"]) -> Float[Array, "*shape units"]:
+        """The standard normal `noise` itself."""
+        return noise
+
+    def log_prob(self, value: Float[Array, "*shape units"]) -> Float[Array, "*shape"]:
+        """Log density in nats, summed over units."""
+        return -0.5 * jnp.sum(jnp.square(value), axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
 
 
 @jax.custom_jvp
@@ -70,6 +77,14 @@ class Bernoulli(eqx.Module):
     def mean(self) -> Float[Array, "*shape units"]:
         """The probability of a one."""
         return jax.nn.sigmoid(self.logits)
+
+    def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
+        """Zeros and ones: one where Phi(noise) is below the probability.
+
+        `noise` is standard normal, as for `Normal`, so that a hierarchy takes noise of one kind whatever its
+        layers. No gradient passes through a draw.
+        """
+        return jax.lax.stop_gradient((jax.scipy.special.ndtr(noise) < self.mean).astype(noise.dtype))
 
     def log_prob(self, value: Float[Array, "*more units"]) -> Float[Array, "*result"]:
         """Log probability in nats, summed over units; see `bernoulli_log_prob`."""

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.architecture import Architecture
-from iwae.distributions import Normal, standard_normal_log_prob
-from iwae.networks import BernoulliLayer, GaussianLayer
+from iwae.distributions import Bernoulli, Normal, StandardNormal
+from iwae.networks import BernoulliLayer, GaussianLayer, StochasticLayer
 
 MEAN_CLIP = 0.001
 
@@ -16,11 +16,13 @@ class HierarchicalVAE(eqx.Module):
     """A hierarchy x = h_0, h_1, ..., h_L of stochastic layers (Burda et al. 2015, equations 1 and 5).
 
     `encoder[i]` is q(h_{i+1} | h_i); `decoder[i]` is p(h_i | h_{i+1}), so `decoder[0]` gives the visible layer;
-    the prior p(h_L) is N(0, I). The same model serves as VAE and as IWAE: they differ in the objective.
+    `prior` is p(h_L): N(0, I), or independent Bernoullis with learned logits where the top layer is binary. The
+    same model serves as VAE and as IWAE: they differ in the objective.
     """
 
-    encoder: tuple[GaussianLayer, ...]
-    decoder: tuple[BernoulliLayer | GaussianLayer, ...]
+    encoder: tuple[StochasticLayer, ...]
+    decoder: tuple[StochasticLayer, ...]
+    prior: StandardNormal | Bernoulli = StandardNormal()
 
     @classmethod
     def create(
@@ -33,13 +35,15 @@ class HierarchicalVAE(eqx.Module):
         [0.001, 0.999]; without it the bias is zero.
         """
         sizes = (architecture.visible, *architecture.latent)
+        layers = {"gaussian": GaussianLayer, "bernoulli": BernoulliLayer}
+        kinds = [BernoulliLayer, *(layers[kind] for kind in architecture.kinds)]
         encoder, decoder = [], []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            encoder.append(GaussianLayer.create(sizes[i], hidden, sizes[i + 1], encoder_key))
-            kind = BernoulliLayer if i == 0 else GaussianLayer
-            decoder.append(kind.create(sizes[i + 1], hidden[::-1], sizes[i], decoder_key))
-        model = cls(tuple(encoder), tuple(decoder))
+            encoder.append(kinds[i + 1].create(sizes[i], hidden, sizes[i + 1], encoder_key))
+            decoder.append(kinds[i].create(sizes[i + 1], hidden[::-1], sizes[i], decoder_key))
+        prior = StandardNormal() if kinds[-1] is GaussianLayer else Bernoulli(jnp.zeros(sizes[-1]))
+        model = cls(tuple(encoder), tuple(decoder), prior)
         if visible_mean is None:
             return model
         mean = jnp.clip(jnp.asarray(visible_mean, jnp.float32), MEAN_CLIP, 1.0 - MEAN_CLIP)
@@ -48,12 +52,12 @@ class HierarchicalVAE(eqx.Module):
     @property
     def latent(self) -> tuple[int, ...]:
         """Units of each stochastic layer, h_1 first."""
-        return tuple(layer.mean.bias.shape[-1] for layer in self.encoder)
+        return tuple(layer.units for layer in self.encoder)
 
     @property
     def visible(self) -> int:
         """Number of visible units."""
-        return self.decoder[0].logits.bias.shape[-1]  # pyright: ignore[reportAttributeAccessIssue]
+        return self.decoder[0].units
 
     def draw_noise(self, key: Key[Array, ""], num_samples: int, batch: int) -> tuple[Float[Array, "k batch _"], ...]:
         """Standard normal noise `[k, batch, units]` for every stochastic layer, h_1 first."""
@@ -63,8 +67,9 @@ class HierarchicalVAE(eqx.Module):
 
     def sample_posterior(
         self, x: Float[Array, "batch visible"], noise: tuple[Float[Array, "k batch _"], ...]
-    ) -> tuple[tuple[Normal, ...], tuple[Float[Array, "k batch _"], ...]]:
-        """Reparameterized samples h_l ~ q(h_l | h_{l-1}) and the distributions that they came from.
+    ) -> tuple[tuple[Normal | Bernoulli, ...], tuple[Float[Array, "k batch _"], ...]]:
+        """Samples h_l ~ q(h_l | h_{l-1}), reparameterized where the layer is Gaussian, and the distributions that
+        they came from.
 
         The first distribution has shape `[batch, units]`: q(h_1 | x) is evaluated once per example, not once
         per sample.
@@ -78,11 +83,18 @@ class HierarchicalVAE(eqx.Module):
             samples.append(below)
         return tuple(distributions), tuple(samples)
 
+    def log_posterior(
+        self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
+    ) -> Float[Array, "*k batch"]:
+        """log q(h_1, ..., h_L | x) in nats of given latents."""
+        below = (x, *latents[:-1])
+        return sum(layer(b).log_prob(h) for layer, b, h in zip(self.encoder, below, latents, strict=True))  # pyright: ignore[reportReturnType]
+
     def log_joint(
-        self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "k batch _"], ...]
-    ) -> Float[Array, "k batch"]:
-        """log p(x, h_1, ..., h_L) in nats for every sample."""
-        total = standard_normal_log_prob(latents[-1])
+        self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
+    ) -> Float[Array, "*k batch"]:
+        """log p(x, h_1, ..., h_L) in nats of given latents."""
+        total = self.prior.log_prob(latents[-1])
         for layer, value, above in zip(self.decoder, (x, *latents[:-1]), latents, strict=True):
             total = total + layer(above).log_prob(value)
         return total
@@ -103,14 +115,31 @@ class HierarchicalVAE(eqx.Module):
 
     def decode(self, top: Float[Array, "n _"], key: Key[Array, ""]) -> Float[Array, "n visible"]:
         """Means of the visible layer after ancestral sampling downwards from values of the top layer h_L."""
-        value = top
-        for i in reversed(range(1, len(self.decoder))):
-            conditional = self.decoder[i](value)
-            assert isinstance(conditional, Normal)
-            value = conditional.sample(jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape))
-        return self.decoder[0](value).mean
+        return self._descend(top, key)[1].mean
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num visible"]:
         """`num` draws from the model: means of the visible layer under ancestral sampling from the prior."""
         prior_key, path_key = jax.random.split(key)
-        return self.decode(jax.random.normal(prior_key, (num, self.latent[-1])), path_key)
+        return self.decode(self._sample_prior(prior_key, num), path_key)
+
+    def sample_joint(
+        self, key: Key[Array, ""], num: int
+    ) -> tuple[Float[Array, "num visible"], tuple[Float[Array, "num _"], ...]]:
+        """`num` draws (x, (h_1, ..., h_L)) from the joint p(x, h): x is drawn too, not its mean."""
+        prior_key, path_key, visible_key = jax.random.split(key, 3)
+        latents, visible = self._descend(self._sample_prior(prior_key, num), path_key)
+        return visible.sample(jax.random.normal(visible_key, visible.mean.shape)), latents
+
+    def _sample_prior(self, key: Key[Array, ""], num: int) -> Float[Array, "num _"]:
+        return self.prior.sample(jax.random.normal(key, (num, self.latent[-1])))
+
+    def _descend(
+        self, top: Float[Array, "n _"], key: Key[Array, ""]
+    ) -> tuple[tuple[Float[Array, "n _"], ...], Normal | Bernoulli]:
+        """The latents, h_1 first, of ancestral sampling from `top`, and the visible layer's distribution."""
+        latents = [top]
+        for i in reversed(range(1, len(self.decoder))):
+            conditional = self.decoder[i](latents[0])
+            noise = jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape)
+            latents.insert(0, conditional.sample(noise))
+        return tuple(latents), self.decoder[0](latents[0])

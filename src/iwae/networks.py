@@ -58,6 +58,11 @@ class GaussianLayer(eqx.Module):
             Linear.create(sizes[-1], n_out, keys[2]),
         )
 
+    @property
+    def units(self) -> int:
+        """Number of units of the distribution."""
+        return self.mean.bias.shape[-1]
+
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Normal:
         features = _apply_hidden(self.hidden, x)
         return Normal(self.mean(features), self.log_sigma(features))
@@ -76,5 +81,13 @@ class BernoulliLayer(eqx.Module):
         keys = jax.random.split(key)
         return cls(_create_hidden(sizes, keys[0]), Linear.create(sizes[-1], n_out, keys[1]))
 
+    @property
+    def units(self) -> int:
+        """Number of units of the distribution."""
+        return self.logits.bias.shape[-1]
+
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Bernoulli:
         return Bernoulli(self.logits(_apply_hidden(self.hidden, x)))
+
+
+StochasticLayer = GaussianLayer | BernoulliLayer

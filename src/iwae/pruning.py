@@ -5,9 +5,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
+from iwae.distributions import Bernoulli
 from iwae.evaluation import ActiveUnits
 from iwae.model import HierarchicalVAE
-from iwae.networks import BernoulliLayer, GaussianLayer, Linear
+from iwae.networks import GaussianLayer, Linear, StochasticLayer
 
 
 def units_to_keep(units: ActiveUnits) -> tuple[np.ndarray, ...]:
@@ -32,23 +33,22 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
         encoder[i] = _keep_outputs(encoder[i], mask)
         decoder[i] = _keep_inputs(decoder[i], mask, mean)
         if i + 1 < len(encoder):
-            next_encoder, above = _keep_inputs(encoder[i + 1], mask, mean), decoder[i + 1]
-            assert isinstance(next_encoder, GaussianLayer)
-            assert isinstance(above, GaussianLayer)
-            encoder[i + 1], decoder[i + 1] = next_encoder, _keep_outputs(above, mask)
-    return HierarchicalVAE(tuple(encoder), tuple(decoder))
+            encoder[i + 1] = _keep_inputs(encoder[i + 1], mask, mean)
+            decoder[i + 1] = _keep_outputs(decoder[i + 1], mask)
+    prior = Bernoulli(model.prior.logits[kept[-1]]) if isinstance(model.prior, Bernoulli) else model.prior
+    return HierarchicalVAE(tuple(encoder), tuple(decoder), prior)
 
 
-def _keep_outputs(layer: GaussianLayer, mask: np.ndarray) -> GaussianLayer:
+def _keep_outputs(layer: StochasticLayer, mask: np.ndarray) -> StochasticLayer:
     def keep(linear: Linear) -> Linear:
         return Linear(linear.weight[:, mask], linear.bias[mask])
 
-    return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
+    if isinstance(layer, GaussianLayer):
+        return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
+    return replace(layer, logits=keep(layer.logits))
 
 
-def _keep_inputs(
-    layer: GaussianLayer | BernoulliLayer, mask: np.ndarray, mean: np.ndarray
-) -> GaussianLayer | BernoulliLayer:
+def _keep_inputs(layer: StochasticLayer, mask: np.ndarray, mean: np.ndarray) -> StochasticLayer:
     def keep(linear: Linear) -> Linear:
         constant = jnp.asarray(mean[~mask], linear.weight.dtype) @ linear.weight[~mask]
         return Linear(linear.weight[mask], linear.bias + constant)

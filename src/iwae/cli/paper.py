@@ -83,7 +83,7 @@ def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
         state = f"has {done[-1]} of {total} stages" if done else "is missing"
         raise IWAEError(f"the run to start from, {path}, {state}: make it with `{command}`")
     print(
-        f"Training a one-layer {target.model.upper()} with k={target.k}, initialized at the trained one-layer"
-        f" {source.model.upper()} with k={source.k} ({path})."
+        f"Training a one-layer {str(target.model).upper()} with k={target.k}, initialized at the trained one-layer"
+        f" {str(source.model).upper()} with k={source.k} ({path})."
     )
     return replace(target, init_from=str(path))

@@ -48,7 +48,7 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
-    cells = (run.path.resolve().name, data_label(record["data"]), f"{config.model} k={config.k}")
+    cells = (run.path.resolve().name, data_label(record["data"]), " ".join(config.full_objective().name_parts()))
     if results is None:
         return (*cells, _progress(run), "not measured", "")
     try:

@@ -92,7 +92,7 @@ def row(status: CellStatus) -> tuple[str, ...]:
         ours = f"{status.nll:.2f}{error}{note}"
     active = "+".join(map(str, status.active)) if status.active else ""
     data = config.dataset if status.mark in (None, "verified") else f"{config.dataset} ({status.mark})"
-    model = config.model if status.cell.source is None else f"{status.cell.source.model}→{config.model}"
+    model = str(config.model) if status.cell.source is None else f"{status.cell.source.model}→{config.model}"
     stages = f"{status.stages_done}/{status.stages_total}"
     return data, model, str(config.k), str(config.layers), paper, ours, active, str(config.seed), stages
 

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from iwae.data import Dataset, Split
-from iwae.distributions import Normal
 from iwae.errors import IWAEError
 from iwae.evaluation import NoiseLayout, binarized_batches, example_noise
 from iwae.model import HierarchicalVAE
+from iwae.networks import GaussianLayer
 from iwae.randomness import Purpose, purpose_key
 
 SAMPLES_AT_ONCE = 50
@@ -88,16 +88,15 @@ def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[floa
     top[np.arange(num_units), :, np.asarray(units, int)] = np.asarray(values, np.float32)
     value = jnp.asarray(top.reshape(num_units * num_values, -1))
     for layer in model.decoder[:0:-1]:
-        conditional = layer(value)
-        assert isinstance(conditional, Normal)
-        value = conditional.mean
+        value = layer(value).mean
     return np.asarray(model.decoder[0](value).mean).reshape(num_units, num_values, -1)
 
 
 def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray:
     """Weights into each unit of the encoder's first layer, `[units, visible]`."""
     layer = model.encoder[0]
-    return np.asarray((layer.hidden[0] if layer.hidden else layer.mean).weight).T
+    head = layer.mean if isinstance(layer, GaussianLayer) else layer.logits
+    return np.asarray((layer.hidden[0] if layer.hidden else head).weight).T
 
 
 def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:

@@ -6,10 +6,30 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iwae.objectives import ESTIMATORS, EstimatorName, ObjectiveName
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
 
-OBJECTIVES = {"vae": "VAE", "iwae": "IWAE"}
+OBJECTIVES: dict[ObjectiveName, str] = {
+    "elbo": "VAE",
+    "iwae": "IWAE",
+    "miwae": "MIWAE",
+    "ciwae": "CIWAE",
+    "renyi": "VR-alpha",
+    "vr-max": "VR-max",
+    "jvi": "JVI-1",
+    "rws": "RWS",
+    "piwae": "PIWAE",
+    "vimco": "VIMCO",
+    "ovis": "OVIS",
+}
+ESTIMATOR_NAMES: dict[EstimatorName, str] = {
+    "reparameterized": "reparameterized",
+    "stl": "STL",
+    "dreg": "DReG",
+    "rws-dreg": "DReG",
+    "score": "score function",
+}
 MARKS = {
     "verified": "verified: the published files",
     "unverified": "unverified: not the published files",
@@ -24,15 +44,32 @@ def data_name(data: dict[str, Any]) -> str:
 
 
 def objective(config: RunConfig) -> str:
-    """`IWAE, k = 5`."""
-    return f"{OBJECTIVES[config.model]}, k = {config.k}"
+    """`IWAE, k = 5`; `MIWAE, DReG, m = 8, k = 8`."""
+    chosen = config.full_objective()
+    words = [OBJECTIVES[chosen.name]]
+    if chosen.estimator is not None and chosen.estimator != ESTIMATORS[chosen.name][0]:
+        words.append(ESTIMATOR_NAMES[chosen.estimator])
+    return ", ".join([*words, *(f"{name} = {value:g}" for name, value in chosen.parameters().items())])
 
 
 def objective_in_words(config: RunConfig) -> str:
     """What was maximized."""
-    if config.model == "iwae":
-        return f"the importance weighted bound L_{config.k}: the log of the average of {config.k} weights"
-    return f"the variational bound: the average of {config.k} log weight{'s' if config.k > 1 else ''}"
+    chosen = config.full_objective()
+    k, m = chosen.k, chosen.m
+    what: dict[ObjectiveName, str] = {
+        "elbo": f"the variational bound: the average of {k} log weight{'s' if k > 1 else ''}",
+        "iwae": f"the importance weighted bound L_{k}: the log of the average of {k} weights",
+        "miwae": f"MIWAE: the average of {m} importance weighted bounds L_{k}",
+        "ciwae": f"CIWAE: {chosen.beta} of the variational bound and the rest of L_{k}, from the same {k} weights",
+        "renyi": f"the variational Rényi bound with alpha = {chosen.alpha}, from {k} weights",
+        "vr-max": f"the largest of {k} log weights",
+        "jvi": f"JVI-1: the jackknife's correction of L_{k}",
+        "rws": f"reweighted wake-sleep: L_{k} for the decoder, the wake-phi update for the encoder",
+        "piwae": f"PIWAE: L_{k * (m or 1)} for the decoder, the average of {m} bounds L_{k} for the encoder",
+        "vimco": f"the importance weighted bound L_{k}, by VIMCO",
+        "ovis": f"the importance weighted bound L_{k}, by OVIS",
+    }
+    return what[chosen.name]
 
 
 def network(architecture: dict[str, Any]) -> str:
@@ -72,15 +109,17 @@ def duration(seconds: float) -> str:
 
 def train_command(path: Path, config: RunConfig, analysis: dict[str, Any]) -> str:
     """The command that trains the same weights, up to the analyzed checkpoint's last whole stage."""
-    words = ["iwae", "train", "--dataset", config.dataset, "--model", config.model, "--k", str(config.k)]
+    named = ["--model", config.model] if config.model else ["--objective", str(config.objective)]
+    words = ["iwae", "train", "--dataset", config.dataset, *named, "--k", str(config.k)]
     if config.latent:
         words += ["--latent", *map(str, config.latent), "--hidden", *map(str, config.hidden)]
     else:
         words += ["--layers", str(config.layers)]
-    named = ("dataset", "model", "k", "layers", "latent", "hidden")
+    done = ("dataset", "model", "objective", "k", "layers", "latent", "hidden")
+    defaults = RunConfig(dataset=config.dataset, model=config.model)
     for option in fields(RunConfig):
         value = getattr(config, option.name)
-        if option.name in named or value == option.default or value is None:
+        if option.name in done or value == getattr(defaults, option.name) or value is None:
             continue
         words.append(f"--{option.name.replace('_', '-')}")
         words += [] if value is True else [str(value)]

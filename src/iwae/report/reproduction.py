@@ -22,8 +22,9 @@ def published_for(
     """The paper's result for this model, or None: for other networks, other data, and data that are not verified
     to be the paper's. `record` is the run's `run.json`.
     """
-    if config.latent or analysis["data"]["mark"] != "verified":
+    if config.latent or not trained_as_in_the_paper(config) or analysis["data"]["mark"] != "verified":
         return None
+    assert config.model is not None
     assert config.layers is not None
     if config.init_from is None:
         return find(config.dataset, config.model, config.k, config.layers)
@@ -32,6 +33,13 @@ def published_for(
         if cell.source is not None and _model(cell.config) == _model(config) and _model(cell.source) == _model(source):
             return cell.published
     return None
+
+
+def trained_as_in_the_paper(config: RunConfig) -> bool:
+    """Whether objective, estimator and kind of latents are the paper's: they are what `--model` and `--k` give."""
+    if config.model is None or config.latent_kind != "gaussian":
+        return False
+    return config.full_objective() == RunConfig(model=config.model, k=config.k).full_objective()
 
 
 def _model(config: RunConfig) -> tuple[Any, ...]:
@@ -47,8 +55,10 @@ def deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, An
     found = _warm_start_deviations(config, record, analysis) if warm else _schedule_deviations(config, record, analysis)
     if "pruned" in record:
         found.append("its inactive units were removed")
-    if config.latent:
+    if config.latent or config.latent_kind != "gaussian":
         found.append("its network is not one of the paper's")
+    if not trained_as_in_the_paper(config):
+        found.append("its objective, or the estimator of its gradient, is not the paper's")
     if config.batch_size != 20:
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
     if config.beta1 != 0.99:

@@ -3,16 +3,19 @@
 import dataclasses
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from iwae.architecture import Architecture
+from iwae.architecture import Architecture, LatentKind
 from iwae.data import canonical_name
 from iwae.errors import IWAEError
+from iwae.objectives import EstimatorName, Objective, ObjectiveName
 from iwae.schedule import WARM_START, Schedule, Stage, make_schedule
 
 QUICK_TEST_EXAMPLES = 2000
+# What the paper trained: `--model` is short for these two objectives.
+SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
 
 
 def check_count(name: str, value: int | None) -> None:
@@ -33,16 +36,32 @@ class RunConfig:
 
     dataset: str = "mnist"
     """mnist, binfixmnist, omniglot, or the path of an .npz or .npy file of your own."""
-    model: Literal["vae", "iwae"] = "vae"
-    """Objective: the k-sample average of log w (vae) or the importance weighted bound L_k (iwae)."""
+    model: Literal["vae", "iwae"] | None = None
+    """Short for --objective elbo, the average of k log weights (vae, the default), or the bound L_k (iwae)."""
+    objective: ObjectiveName | None = None
+    """What is maximized; see docs/estimators.md for each."""
     k: int = 1
-    """Number of samples per example."""
+    """Number of samples per example (miwae, piwae: in each of the m groups)."""
+    m: int | None = None
+    """miwae, piwae: groups of k samples."""
+    alpha: float | None = None
+    """renyi: alpha of VR-alpha. iwae with --estimator dreg: alpha of DReG(alpha), 0 by default."""
+    beta: float | None = None
+    """ciwae: the share of the ELBO."""
+    gamma: float | None = None
+    """ovis: 1, the default, for effective sample sizes well above 1; 0 for those near 1."""
+    sleep: float | None = None
+    """rws: the share of sleep-phi in the encoder's update, 0 by default."""
+    estimator: EstimatorName | None = None
+    """How its gradient is estimated, where there is a choice; the first that fits by default."""
     layers: int | None = None
     """Stochastic layers: 1 or 2 for the paper's networks; the number of --latent units given otherwise."""
     latent: tuple[int, ...] = ()
     """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
     hidden: tuple[int, ...] = ()
-    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent."""
+    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0: none."""
+    latent_kind: LatentKind = "gaussian"
+    """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
     schedule: Literal["paper", "quick"] = "paper"
     """The paper's eight stages (3280 epochs), or a few minutes' worth."""
     batch_size: int = 20
@@ -67,9 +86,7 @@ class RunConfig:
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
         object.__setattr__(self, "latent", tuple(self.latent))
         object.__setattr__(self, "hidden", tuple(self.hidden))
-        if self.model not in ("vae", "iwae"):
-            raise IWAEError(f"--model must be vae or iwae, got {self.model!r}")
-        check_count("--k", self.k)
+        self._resolve_objective()
         if self.layers is None:
             object.__setattr__(self, "layers", len(self.latent) or 1)
         check_count("--layers", self.layers)
@@ -80,6 +97,33 @@ class RunConfig:
         self._check_warm_start()
         make_schedule(self.schedule)
         self.architecture(visible=1)
+
+    def _resolve_objective(self) -> None:
+        """Writes out what short forms and defaults stand for, so that equal configurations are equal."""
+        if self.model not in (None, *SHORT_FORMS):
+            raise IWAEError(f"--model must be vae or iwae, got {self.model!r}: others are an --objective")
+        if self.objective is None:
+            object.__setattr__(self, "objective", SHORT_FORMS[self.model or "vae"])
+        elif self.model is not None and SHORT_FORMS[self.model] != self.objective:
+            raise IWAEError(
+                f"--model {self.model} is short for --objective {SHORT_FORMS[self.model]}, but --objective"
+                f" {self.objective} was given too: leave out --model"
+            )
+        models = {name: model for model, name in SHORT_FORMS.items()}
+        object.__setattr__(self, "model", models.get(str(self.objective)))
+        objective = self.full_objective()
+        for field in ("alpha", "beta", "gamma", "sleep", "estimator"):
+            object.__setattr__(self, field, getattr(objective, field))
+        if self.latent_kind == "bernoulli" and objective.needs_gaussian_latents:
+            raise IWAEError(
+                f"--latent-kind bernoulli has no derivative through its samples, which --objective {objective.name}"
+                f" --estimator {objective.estimator} needs: use --objective vimco, ovis or rws, or --estimator score"
+            )
+
+    def full_objective(self) -> Objective:
+        """What is maximized, and how. Raises IWAEError for combinations that have no meaning."""
+        assert self.objective is not None
+        return Objective(self.objective, self.k, self.m, self.alpha, self.beta, self.gamma, self.sleep, self.estimator)
 
     def _check_warm_start(self) -> None:
         if self.init_from is None:
@@ -108,13 +152,14 @@ class RunConfig:
         """
         assert self.layers is not None
         if not self.latent and not self.hidden:
-            return Architecture.paper(self.layers, visible)
+            return replace(Architecture.paper(self.layers, visible), kinds=(self.latent_kind,) * self.layers)
         if len(self.latent) != self.layers or len(self.hidden) != self.layers:
             raise IWAEError(
                 f"--layers {self.layers} needs {self.layers} numbers in --latent and in --hidden,"
                 f" got {len(self.latent)} and {len(self.hidden)}"
             )
-        return Architecture(visible, self.latent, tuple((width, width) for width in self.hidden))
+        hidden = tuple((width, width) if width else () for width in self.hidden)
+        return Architecture(visible, self.latent, hidden, (self.latent_kind,) * self.layers)
 
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
@@ -129,7 +174,9 @@ class RunConfig:
     def name(self) -> str:
         """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
         dataset = Path(self.dataset).stem if self.dataset.endswith((".npy", ".npz")) else self.dataset
-        parts = [dataset, self.model, f"k{self.k}", f"{self.layers}layer"]
+        parts = [dataset, *self.full_objective().name_parts(), f"{self.layers}layer"]
+        if self.latent_kind != "gaussian":
+            parts.append(self.latent_kind)
         if self.latent:
             parts.append("-".join(f"{h}x{u}" for h, u in zip(self.hidden, self.latent, strict=True)))
         if self.schedule != "paper":

@@ -106,7 +106,9 @@ def _write(
     examples: int,
 ) -> None:
     record = source.read_record()
-    architecture = Architecture(origin.architecture.visible, model.latent, origin.architecture.hidden)
+    architecture = Architecture(
+        origin.architecture.visible, model.latent, origin.architecture.hidden, origin.architecture.kinds
+    )
     state = TrainState.create(model, paper_adam(), origin.seed)
     state = replace(
         state,

@@ -164,7 +164,7 @@ class _Job:
                     **({"init_from": self.source.record()} if self.source is not None else {}),
                 }
             )
-        estimator = make_estimator(self.config.model, self.config.k)
+        estimator = make_estimator(self.config.full_objective())
         steps_per_epoch = len(self.dataset.train) // self.config.batch_size
         self.reporter.message(f"Run: {self.run.path}")
         self.reporter.training_starts(self.schedule, steps_per_epoch, int(state.step))

@@ -1,0 +1,131 @@
+"""What can be maximized, and by which estimators of its gradient, by name (no JAX is imported here)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from iwae.errors import IWAEError
+
+ObjectiveName = Literal["elbo", "iwae", "miwae", "ciwae", "renyi", "vr-max", "jvi", "rws", "piwae", "vimco", "ovis"]
+EstimatorName = Literal["reparameterized", "stl", "dreg", "rws-dreg", "score"]
+
+OF_BOUNDS: tuple[EstimatorName, ...] = ("reparameterized", "stl", "dreg", "score")
+# Of each objective, the estimators that have a meaning; the first is the default.
+ESTIMATORS: dict[ObjectiveName, tuple[EstimatorName, ...]] = {
+    "elbo": OF_BOUNDS,
+    "iwae": OF_BOUNDS,
+    "miwae": OF_BOUNDS,
+    "ciwae": OF_BOUNDS,
+    "renyi": OF_BOUNDS,
+    "vr-max": OF_BOUNDS,
+    "jvi": OF_BOUNDS,
+    "rws": ("score", "rws-dreg"),
+    "piwae": ("reparameterized", "dreg"),
+    "vimco": ("score",),
+    "ovis": ("score",),
+}
+# These compare a sample with the others.
+NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is maximized, with how many samples, and the estimator of its gradient.
+
+    `m` (groups of samples) belongs to miwae and piwae; `alpha` to renyi, and to iwae with dreg, where it makes
+    DReG(alpha); `beta` to ciwae; `gamma`, from 0 to 1, to ovis; `sleep`, the share of sleep-phi, to rws with score.
+    What is left out takes its default where there is one (`gamma` 1, `sleep` 0, the objective's first estimator)
+    and stays None where it has no meaning.
+    """
+
+    name: ObjectiveName
+    k: int = 1
+    m: int | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    gamma: float | None = None
+    sleep: float | None = None
+    estimator: EstimatorName | None = None
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for names that are unknown and for combinations that have no meaning, saying which do."""
+        if self.name not in ESTIMATORS:
+            raise IWAEError(f"--objective must be one of {', '.join(ESTIMATORS)}, got {self.name!r}")
+        possible = ESTIMATORS[self.name]
+        if self.estimator is None:
+            object.__setattr__(self, "estimator", possible[0])
+        if self.estimator not in get_args(EstimatorName):
+            raise IWAEError(f"--estimator must be one of {', '.join(get_args(EstimatorName))}, got {self.estimator!r}")
+        if self.estimator not in possible:
+            partners = ", ".join(name for name, known in ESTIMATORS.items() if self.estimator in known)
+            raise IWAEError(
+                f"--estimator {self.estimator} does not go with --objective {self.name}, which has"
+                f" {', '.join(possible)}; {self.estimator} goes with {partners}"
+            )
+        least = 2 if self.name in NEED_TWO_SAMPLES else 1
+        _check_integer("k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
+        self._check_owner("m", self.name in ("miwae", "piwae"), "--objective miwae and piwae")
+        self._check_owner("beta", self.name == "ciwae", "--objective ciwae")
+        self._check_owner("gamma", self.name == "ovis", "--objective ovis", default=1.0)
+        wakes = self.name == "rws" and self.estimator == "score"
+        self._check_owner("sleep", wakes, "--objective rws with --estimator score", default=0.0)
+        dreg = self.name == "iwae" and self.estimator == "dreg"
+        owners = "--objective renyi, and iwae with --estimator dreg"
+        self._check_owner("alpha", self.name == "renyi" or dreg, owners, default=0.0 if dreg else None)
+        if self.m is not None:
+            _check_integer("m", self.m, 1, "")
+        for field in ("beta", "gamma", "sleep"):
+            self._check_number(field, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0)
+        self._check_number("alpha", "a finite number", math.isfinite)
+
+    def _check_owner(self, field: str, is_owner: bool, owners: str, default: float | None = None) -> None:
+        value = getattr(self, field)
+        if value is not None and not is_owner:
+            raise IWAEError(f"--{field} {value} goes with {owners}, not with {self._described()}")
+        if value is None and is_owner:
+            if default is None:
+                raise IWAEError(f"--objective {self.name} needs --{field}")
+            object.__setattr__(self, field, default)
+
+    def _check_number(self, field: str, expected: str, is_valid: Callable[[float], bool]) -> None:
+        value = getattr(self, field)
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not is_valid(value):
+            raise IWAEError(f"--{field} must be {expected}, got {value!r}")
+        object.__setattr__(self, field, float(value))
+
+    def _described(self) -> str:
+        """`--objective iwae --estimator stl`; without the estimator where it is the default."""
+        chosen = "" if self.estimator == ESTIMATORS[self.name][0] else f" --estimator {self.estimator}"
+        return f"--objective {self.name}{chosen}"
+
+    @property
+    def needs_gaussian_latents(self) -> bool:
+        """Whether the estimator differentiates through the samples, which binary ones do not allow."""
+        return self.estimator != "score"
+
+    def name_parts(self) -> list[str]:
+        """`["iwae", "k5", "dreg"]`: different wherever the objective is; a default is left out."""
+        parts = ["vae" if self.name == "elbo" else self.name]
+        parts += [f"m{self.m}"] if self.m is not None else []
+        parts.append(f"k{self.k}")
+        if self.estimator != ESTIMATORS[self.name][0]:
+            parts.append(str(self.estimator))
+        defaults = {"alpha": 0.0 if self.name == "iwae" else None, "gamma": 1.0, "sleep": 0.0, "beta": None}
+        for field, default in defaults.items():
+            value = getattr(self, field)
+            if value != default and value is not None:
+                parts.append(f"{field}{value:g}")
+        return parts
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that have a meaning here, by name, k last."""
+        fields = {field: getattr(self, field) for field in ("m", "alpha", "beta", "gamma", "sleep")}
+        return {**{field: value for field, value in fields.items() if value is not None}, "k": self.k}
+
+
+def _check_integer(field: str, value: Any, least: int, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise IWAEError(f"--{field} must be an integer of at least {least}{where}, got {value!r}")

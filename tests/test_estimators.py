@@ -1,0 +1,339 @@
+"""What every gradient estimator's expectation is, computed without sampling, and the identities between them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from exact_expectation import Grid, distance, expected_gradient, gradient_of_expectation, rough_model
+from iwae import bounds
+from iwae.architecture import Architecture
+from iwae.errors import IWAEError
+from iwae.estimators import (
+    OVIS,
+    PIWAE,
+    VIMCO,
+    DoublyReparameterized,
+    DReGAlpha,
+    Estimator,
+    OVISMonteCarlo,
+    PIWAEDReG,
+    Reparameterized,
+    ReweightedWakeSleep,
+    ScoreFunction,
+    StickingTheLanding,
+    WeightedEstimator,
+    curvatures,
+)
+from iwae.gradients import Coefficients, weighted_gradient
+from iwae.model import HierarchicalVAE
+from linear_gaussian import LinearGaussian
+
+LAYERS = pytest.mark.parametrize("layers", [1, 2, 3])
+EXACT = 2e-4
+
+BOUNDS = {
+    "elbo": bounds.elbo,
+    "iwae": bounds.iwae,
+    "ciwae": Partial(bounds.ciwae, beta=0.3),
+    "renyi 0.5": Partial(bounds.renyi, alpha=0.5),
+    "renyi -1": Partial(bounds.renyi, alpha=-1.0),
+    "renyi 1.00001": Partial(bounds.renyi, alpha=1.00001),
+    "jvi": bounds.jvi,
+}
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@LAYERS
+@pytest.mark.parametrize("kind", [Reparameterized, DoublyReparameterized, ScoreFunction])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_estimators_of_a_bound_are_unbiased_for_both_groups_of_parameters(kind, name, layers):
+    model, grid = rough_model(layers), Grid.gaussian(layers, 2)
+    expected = gradient_of_expectation(BOUNDS[name], model, grid)
+    actual = expected_gradient(kind(2, BOUNDS[name]), model, grid)
+    assert distance(actual, expected, "decoder") < EXACT
+    assert distance(actual, expected, "encoder") < EXACT * (10 if layers == 3 else 1)
+
+
+@LAYERS
+def test_stl_is_unbiased_for_the_elbo_and_biased_for_the_encoder_of_the_iwae_bound(layers):
+    model, grid = rough_model(layers), Grid.gaussian(layers, 2)
+    elbo = expected_gradient(StickingTheLanding(2, bounds.elbo), model, grid)
+    assert distance(elbo, gradient_of_expectation(bounds.elbo, model, grid), "encoder") < 10 * EXACT
+    iwae = expected_gradient(StickingTheLanding(2, bounds.iwae), model, grid)
+    truth = gradient_of_expectation(bounds.iwae, model, grid)
+    assert distance(iwae, truth, "decoder") < EXACT
+    assert distance(iwae, truth, "encoder") > 0.05
+
+
+class OutputsStopped(HierarchicalVAE):
+    """The mistake that others make: q's mean and sigma are held fixed inside log q, not its parameters."""
+
+    def log_posterior(self, x, latents):
+        below = (x, *latents[:-1])
+        fixed = [jax.lax.stop_gradient(layer(b)) for layer, b in zip(self.encoder, below, strict=True)]
+        return sum(q.log_prob(h) for q, h in zip(fixed, latents, strict=True))
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("kind", [StickingTheLanding, DoublyReparameterized])
+def test_stopping_outputs_instead_of_parameters_would_be_found_out(kind, layers):
+    model, grid = rough_model(layers), Grid.gaussian(layers, 2)
+    mutant = OutputsStopped(model.encoder, model.decoder, model.prior)
+    truth = gradient_of_expectation(bounds.elbo, model, grid)
+    assert distance(expected_gradient(kind(2, bounds.elbo), model, grid), truth, "encoder") < 10 * EXACT
+    assert distance(expected_gradient(kind(2, bounds.elbo), mutant, grid), truth, "encoder") > 0.05
+
+
+@LAYERS
+def test_wake_phi_and_its_double_reparameterization_have_one_expectation_and_it_is_not_that_of_the_bound(layers):
+    model, grid = rough_model(layers), Grid.gaussian(layers, 2)
+    wake = expected_gradient(ReweightedWakeSleep(2), model, grid)
+    doubly = expected_gradient(DReGAlpha(2, 1.0), model, grid)
+    truth = gradient_of_expectation(bounds.iwae, model, grid)
+    assert distance(doubly, wake, "encoder") < 20 * EXACT
+    assert distance(wake, truth, "decoder") < EXACT
+    assert distance(doubly, truth, "decoder") < EXACT
+    assert distance(wake, truth, "encoder") > 0.1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", [PIWAE, PIWAEDReG])
+def test_piwae_follows_one_bound_with_each_group_of_parameters(kind, layers):
+    # Groups of one sample: MIWAE(2, 1) is the ELBO, and IWAE has both samples.
+    model, grid = rough_model(layers), Grid.gaussian(layers, 2)
+    actual = expected_gradient(kind(2, 2), model, grid)
+    assert distance(actual, gradient_of_expectation(bounds.iwae, model, grid), "decoder") < EXACT
+    assert distance(actual, gradient_of_expectation(bounds.elbo, model, grid), "encoder") < EXACT
+
+
+@pytest.mark.parametrize("kind", [Reparameterized, DoublyReparameterized, ScoreFunction])
+def test_groups_average_the_bound(kind):
+    model, grid = rough_model(1), Grid.gaussian(1, 4)
+    expected = gradient_of_expectation(lambda w: bounds.miwae(w.reshape(2, 2, -1)), model, grid)
+    actual = expected_gradient(kind(4, bounds.iwae, 2), model, grid)
+    assert distance(actual, expected, "decoder") < EXACT
+    assert distance(actual, expected, "encoder") < EXACT
+
+
+BINARY = {1: (3,), 2: (2, 1), 3: (1, 1, 1)}
+
+
+@LAYERS
+@pytest.mark.parametrize(
+    "estimator",
+    [ScoreFunction(2, bounds.iwae), VIMCO(2), OVIS(2, 0.0), OVISMonteCarlo(3, 1)],
+    ids=["score", "vimco", "ovis", "ovis-mc"],
+)
+def test_estimators_for_binary_latents_are_unbiased(estimator, layers):
+    model = rough_model(layers, "bernoulli", BINARY[layers])
+    small = Grid.binary(model, 2)
+    assert small.weights.sum() == pytest.approx(1.0)
+    expected = gradient_of_expectation(bounds.iwae, model, small, binary=True)
+    actual = expected_gradient(estimator, model, Grid.binary(model, estimator.num_samples))
+    assert distance(actual, expected, "decoder") < 1e-9
+    assert distance(actual, expected, "encoder") < 1e-9
+
+
+def test_a_binary_prior_learns():
+    model = rough_model(2, "bernoulli", (2, 1))
+    gradient = expected_gradient(VIMCO(2), model, Grid.binary(model, 2))
+    assert np.all(np.abs(gradient.prior.logits) > 1e-3)
+
+
+def test_ovis_with_gamma_lacks_exactly_the_weighted_score():
+    model = rough_model(2, "bernoulli", (2, 1))
+    grid = Grid.binary(model, 2)
+    wake = expected_gradient(ReweightedWakeSleep(2), model, grid)
+    with_gamma, without = (expected_gradient(OVIS(2, gamma), model, grid) for gamma in (0.4, 0.0))
+    lacking = jax.tree.map(lambda a, b: (a - b) / 0.4, with_gamma, without)
+    assert distance(lacking, wake, "encoder") < 1e-9
+    assert distance(with_gamma, gradient_of_expectation(bounds.iwae, model, grid, binary=True), "encoder") > 0.05
+
+
+def test_wake_phi_tends_to_the_gradient_of_the_inclusive_divergence():
+    # -grad KL(p(h|x) || q(h|x)) = sum_h p(h|x) grad log q(h|x), by enumeration of the three units.
+    model = rough_model(1, "bernoulli", (3,))
+    grid = Grid.binary(model, 1)
+    x = jnp.broadcast_to(jnp.array([1.0, 0.0, 1.0]), (8, 3))
+    _, (latents,) = model.sample_posterior(x, tuple(map(jnp.asarray, grid.noise)))
+    posterior = jax.nn.softmax(model.log_joint(x, (latents,))[0])
+    exact = jax.grad(lambda m: jnp.sum(posterior * m.log_posterior(x, (latents,))[0]))(model)
+    draw = eqx.filter_jit(lambda key: ReweightedWakeSleep(4000)(model, x[:1], key).gradient)
+    estimate = jax.tree.map(lambda *leaves: sum(leaves) / 20, *[draw(key) for key in jax.random.split(jax.random.key(0), 20)])
+    assert distance(estimate, exact, "encoder") < 0.02
+
+
+def test_sleep_phi_scores_the_models_own_dreams():
+    model = rough_model(1, "bernoulli", (3,))
+    outcomes = Grid.binary(model, 1)
+    x = jnp.array([[(i >> bit) & 1 for bit in range(3)] for i in range(8)], float)
+    tiled = jnp.broadcast_to(x[:, None], (8, 8, 3)).reshape(64, 3)
+    _, (latents,) = model.sample_posterior(x, tuple(map(jnp.asarray, outcomes.noise)))
+    tiled_latents = (jnp.broadcast_to(latents[0], (8, 8, 3)).reshape(64, 3),)
+    joint = jnp.exp(model.log_joint(tiled, tiled_latents))
+    assert float(joint.sum()) == pytest.approx(1.0)
+    exact = jax.grad(lambda m: jnp.sum(joint * m.log_posterior(tiled, tiled_latents)))(model)
+    batch = jnp.zeros((200_000, 3))
+    estimate = eqx.filter_jit(ReweightedWakeSleep(1, sleep=1.0))(model, batch, jax.random.key(1)).gradient
+    estimate = jax.tree.map(lambda leaf: leaf / len(batch), estimate)
+    assert distance(estimate, exact, "encoder") < 0.05
+
+
+def gradients_at(estimators: list[WeightedEstimator], layers: int, num_samples: int) -> list[HierarchicalVAE]:
+    """Gradients of several estimators from the same noise, three examples."""
+    model = rough_model(layers, units=(3,) * layers)
+    x = (jax.random.uniform(jax.random.key(5), (3, 3)) < 0.5).astype(float)
+    noise = model.draw_noise(jax.random.key(6), num_samples, 3)
+    return [weighted_gradient(model, x, noise, e.coefficients, e.derivative)[1] for e in estimators]
+
+
+def assert_same(ours: HierarchicalVAE, theirs: HierarchicalVAE, scale: float = 1.0) -> None:
+    for group in ("encoder", "decoder"):
+        factor = scale if group == "encoder" else 1.0
+        assert distance(ours, jax.tree.map(lambda leaf: factor * leaf, theirs), group) < 1e-10  # noqa: B023
+
+
+@LAYERS
+def test_with_one_sample_the_path_derivatives_are_one(layers):
+    dreg, alpha, stl = gradients_at(
+        [DoublyReparameterized(1, bounds.iwae), DReGAlpha(1, 0.0), StickingTheLanding(1, bounds.elbo)], layers, 1
+    )
+    assert_same(dreg, stl)
+    assert_same(alpha, stl)
+
+
+@LAYERS
+def test_dreg_alpha_holds_dreg_and_half_of_stl(layers):
+    dreg, zero, stl, half = gradients_at(
+        [
+            DoublyReparameterized(5, bounds.iwae),
+            DReGAlpha(5, 0.0),
+            StickingTheLanding(5, bounds.iwae),
+            DReGAlpha(5, 0.5),
+        ],
+        layers,
+        5,
+    )
+    assert_same(zero, dreg)
+    assert_same(half, stl, scale=0.5)
+
+
+@LAYERS
+def test_dreg_of_the_elbo_is_stl(layers):
+    dreg, stl = gradients_at([DoublyReparameterized(4, bounds.elbo), StickingTheLanding(4, bounds.elbo)], layers, 4)
+    assert_same(dreg, stl)
+
+
+@LAYERS
+def test_piwae_has_the_decoder_of_iwae_and_the_encoder_of_miwae(layers):
+    kinds = (PIWAE, Reparameterized), (PIWAEDReG, DoublyReparameterized)
+    for piecewise, kind in kinds:
+        both, iwae, miwae = gradients_at(
+            [piecewise(6, 3), Reparameterized(6, bounds.iwae), kind(6, bounds.iwae, 3)], layers, 6
+        )
+        assert distance(both, iwae, "decoder") < 1e-10
+        assert distance(both, miwae, "encoder") < 1e-10
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_at_the_exact_posterior_path_derivatives_vanish_draw_by_draw(layers):
+    exact = LinearGaussian.random(layers)
+    model, x = exact.model(), jnp.asarray(exact.sample(4))
+    for estimator in (
+        StickingTheLanding(3, bounds.elbo),
+        StickingTheLanding(3, bounds.iwae),
+        DoublyReparameterized(3, bounds.iwae),
+        DoublyReparameterized(3, bounds.jvi),
+        DReGAlpha(3, 1.0),
+        PIWAEDReG(6, 2),
+    ):
+        encoder = estimator(model, x, jax.random.key(0)).gradient.encoder
+        assert max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(encoder)) < 1e-12
+    plain = Reparameterized(3, bounds.iwae)(model, x, jax.random.key(0)).gradient.encoder
+    assert max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(plain)) > 0.1
+
+
+def test_curvatures_are_those_of_the_closed_forms():
+    log_weights = 3.0 * jax.random.normal(jax.random.key(0), (7, 4))
+    weights = jax.nn.softmax(log_weights, axis=0)
+    assert_close = np.testing.assert_allclose
+    assert_close(curvatures(bounds.iwae, log_weights), weights * (1 - weights), atol=1e-12)
+    assert_close(curvatures(bounds.elbo, log_weights), 0.0, atol=1e-12)
+    powers = jax.nn.softmax(1.7 * log_weights, axis=0)
+    renyi = curvatures(Partial(bounds.renyi, alpha=-0.7), log_weights)
+    assert_close(renyi, 1.7 * powers * (1 - powers), atol=1e-12)
+    without = jnp.stack([jnp.where(jnp.arange(7)[:, None] == i, -jnp.inf, log_weights) for i in range(7)])
+    loo = jax.nn.softmax(without, axis=1)
+    jackknife = 7 * weights * (1 - weights) - 6 / 7 * jnp.sum(loo * (1 - loo), axis=0)
+    assert_close(curvatures(bounds.jvi, log_weights), jackknife, atol=1e-11)
+    # More samples than are taken at once.
+    many = jax.random.normal(jax.random.key(1), (300, 2))
+    shares = jax.nn.softmax(many, axis=0)
+    assert_close(curvatures(bounds.iwae, many), shares * (1 - shares), atol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [1.0, 400.0])
+def test_samples_of_no_weight_leave_every_gradient_finite(spread):
+    """Log weights 400 nats apart underflow even in double precision; each group of PIWAE keeps its own share."""
+    model = rough_model(2)
+    x = jnp.array([[1.0, 0.0, 1.0]])
+    noise = tuple(spread * n for n in model.draw_noise(jax.random.key(0), 6, 1))
+    estimators: list[WeightedEstimator] = [
+        Reparameterized(6, bounds.iwae),
+        DoublyReparameterized(6, bounds.iwae),
+        PIWAE(6, 3),
+        PIWAEDReG(6, 3),
+        VIMCO(6),
+        OVIS(6, 1.0),
+        OVISMonteCarlo(6, 2),
+    ]
+    for estimator in estimators:
+        bound, gradient = weighted_gradient(model, x, noise, estimator.coefficients, estimator.derivative)
+        assert jnp.isfinite(bound[0])
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradient))
+    piecewise, miwae = (
+        weighted_gradient(model, x, noise, e.coefficients, e.derivative)[1].encoder
+        for e in (PIWAE(6, 3), Reparameterized(6, bounds.iwae, 3))
+    )
+    for ours, theirs in zip(jax.tree.leaves(piecewise), jax.tree.leaves(miwae), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
+
+
+def test_doubly_reparameterized_gradients_cost_no_second_forward_pass():
+    """Operations as the compiler counts them, at the paper's sizes."""
+    with jax.enable_x64(False):
+        x = jax.ShapeDtypeStruct((20, 784), jnp.float32)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        for layers, most in ((1, 1.001), (2, 1.05)):
+            model = eqx.filter_eval_shape(HierarchicalVAE.create, Architecture.paper(layers), jax.random.key(0))
+            flops = [
+                jax.jit(estimator.__call__).lower(model, x, key).compile().cost_analysis()["flops"]
+                for estimator in (Reparameterized(50, bounds.iwae), DReGAlpha(50, 0.0))
+            ]
+            assert flops[1] / flops[0] < most
+
+
+def test_samples_that_do_not_divide_into_groups_are_refused():
+    with pytest.raises(IWAEError, match="10 samples can't be divided into 3 groups"):
+        Reparameterized(10, bounds.iwae, 3)
+
+
+def test_an_estimator_of_ones_own_is_a_small_class():
+    class Halved(WeightedEstimator):
+        derivative = "path"
+
+        def coefficients(self, log_weights):
+            bound, decoder, encoder = DReGAlpha(self.num_samples, 0.0).coefficients(log_weights)
+            return Coefficients(bound, decoder, 0.5 * encoder)
+
+    own, dreg = gradients_at([Halved(5), DReGAlpha(5, 0.0)], 2, 5)
+    assert_same(own, dreg, scale=0.5)
+    assert isinstance(Halved(5), Estimator)

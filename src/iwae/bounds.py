@@ -6,7 +6,7 @@ adding a constant to all log weights. Any function of this signature is a bound 
 """
 
 import math
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "
     return _power_mean(log_weights, 1.0 - alpha)
 
 
-@jax.custom_jvp
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _power_mean(log_weights: Float[Array, "k *batch"], power: float) -> Float[Array, "*batch"]:
     """(1/power) log (1/k) sum_i w_i^power, for a power other than zero.
 
@@ -90,26 +90,29 @@ def _power_mean(log_weights: Float[Array, "k *batch"], power: float) -> Float[Ar
     branch as written would lose it where the other one is taken.
     """
     count = log_weights.shape[0]
-    # Shifted by the largest, so that a power can't overflow what the log weights didn't.
-    peak = jnp.max(log_weights, axis=0)
-    shifted = log_weights - jnp.where(jnp.isfinite(peak), peak, 0.0)
+    peak = _finite_peak(log_weights)
+    shifted = log_weights - peak
     general = (jax.nn.logsumexp(power * shifted, axis=0) - math.log(count)) / power
     mean = jnp.mean(shifted, axis=0)
     deviations = power * (shifted - mean)
     flat = mean + jnp.log1p(jnp.mean(jnp.expm1(deviations), axis=0)) / power
     nearly_flat = jnp.max(jnp.abs(deviations), axis=0) < NEARLY_FLAT
-    return jnp.where(nearly_flat, flat, general) + jnp.where(jnp.isfinite(peak), peak, 0.0)
+    return jnp.where(nearly_flat, flat, general) + peak
 
 
 @_power_mean.defjvp
 def _power_mean_jvp(  # pyright: ignore[reportUnusedFunction]
-    primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    power: float, primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
-    log_weights, power = primals
+    (log_weights,), (tangent,) = primals, tangents
+    shares = jax.nn.softmax(power * (log_weights - _finite_peak(log_weights)), axis=0)
+    return _power_mean(log_weights, power), jnp.sum(shares * tangent, axis=0)
+
+
+def _finite_peak(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """The largest log weight, or 0 where it is infinite: what to shift by, so that a power can't overflow."""
     peak = jnp.max(log_weights, axis=0)
-    shifted = log_weights - jnp.where(jnp.isfinite(peak), peak, 0.0)
-    shares = jax.nn.softmax(power * shifted, axis=0)
-    return _power_mean(log_weights, power), jnp.sum(shares * tangents[0], axis=0)
+    return jnp.where(jnp.isfinite(peak), peak, 0.0)
 
 
 def vr_max(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:

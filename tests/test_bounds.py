@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import logsumexp
 
 from iwae import bounds
+from iwae.errors import IWAEError
 
 LOG_WEIGHTS = hnp.arrays(
     np.float32,
@@ -56,3 +58,113 @@ def test_the_largest_weight_gets_the_largest_share():
 def test_the_sum_over_samples_comes_before_the_mean_over_the_batch():
     log_weights = jnp.array([[0.0, -10.0], [-10.0, 0.0]])
     np.testing.assert_allclose(bounds.iwae(log_weights), np.log([0.5, 0.5]), atol=1e-4)
+
+
+HUGE = float(np.float32(1e30))
+# Any size, -inf among them, and several samples.
+WILD = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(2, 7), st.integers(1, 3)),
+    elements=st.floats(-1.0000000150474662e30, 1.0000000150474662e30, width=32)
+    | st.floats(-50, 50, width=32)
+    | st.just(-np.inf),
+)
+ALPHAS = st.floats(-5.0, 5.0) | st.sampled_from([0.0, 1.0, 1.0 - 1e-6, 1.0 + 1e-6, 0.5, -1.0])
+
+
+def slack(log_weights: np.ndarray) -> np.ndarray:
+    """Rounding that float32 allows, per example."""
+    finite = np.where(np.isfinite(log_weights), np.abs(log_weights), 0.0)
+    return 4e-6 * (1.0 + finite.max(axis=0))
+
+
+def below(low: object, high: object, log_weights: np.ndarray) -> bool:
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    assert not np.any(np.isnan(low))
+    assert not np.any(np.isnan(high))
+    return bool(np.all((low <= high + slack(log_weights)) | np.isneginf(low)))
+
+
+@given(WILD, ALPHAS, ALPHAS)
+def test_renyi_falls_in_alpha_between_its_limits(log_weights, one, other):
+    w = jnp.asarray(log_weights)
+    low, high = max(one, other), min(one, other)
+    assert below(bounds.renyi(w, low), bounds.renyi(w, high), log_weights)
+    assert below(bounds.renyi(w, high), bounds.vr_max(w), log_weights)
+
+
+@given(WILD, st.floats(0.0, 1.0))
+def test_the_bounds_keep_their_order_for_any_log_weights(log_weights, beta):
+    w = jnp.asarray(log_weights)
+    order = [bounds.elbo(w), bounds.ciwae(w, beta), bounds.iwae(w), bounds.cubo(w), bounds.vr_max(w)]
+    for i, low in enumerate(order):
+        for high in order[i:]:
+            assert below(low, high, log_weights)
+
+
+@given(WILD)
+def test_jvi_is_never_nan_and_not_below_the_bound_that_it_corrects(log_weights):
+    # L_k is at least the average of the L_{k-1}, sample by sample, so that the correction is upwards.
+    w = jnp.asarray(log_weights)
+    assert below(bounds.iwae(w), bounds.jvi(w), log_weights)
+
+
+@given(WILD)
+def test_leave_one_out_is_the_sum_of_the_others(log_weights):
+    actual = np.asarray(bounds.leave_one_out(jnp.asarray(log_weights)), np.float64)
+    assert not np.any(np.isnan(actual))
+    for i in range(len(log_weights)):
+        expected = logsumexp(np.delete(log_weights, i, axis=0).astype(np.float64), axis=0)
+        close = np.abs(actual[i] - expected) <= slack(log_weights)
+        assert np.all(close | (actual[i] == expected))
+
+
+@given(WILD)
+def test_special_cases_are_those_bounds(log_weights):
+    w = jnp.asarray(log_weights)
+    np.testing.assert_array_equal(bounds.renyi(w, 0.0), bounds.iwae(w))
+    np.testing.assert_array_equal(bounds.renyi(w, 1.0), bounds.elbo(w))
+    np.testing.assert_array_equal(bounds.ciwae(w, 0.0), bounds.iwae(w))
+    np.testing.assert_array_equal(bounds.ciwae(w, 1.0), bounds.elbo(w))
+    np.testing.assert_array_equal(bounds.cubo(w), bounds.renyi(w, -1.0))
+    np.testing.assert_allclose(bounds.miwae(w[None]), bounds.iwae(w), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(bounds.miwae(w[:, None]), bounds.elbo(w), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [-3.0, -1.0, 0.3, 0.999999, 1.000001, 1.7, 4.0])
+def test_renyi_and_its_gradient_are_those_of_double_precision(alpha):
+    rng = np.random.default_rng(0)
+    for spread in (1e-3, 1.0, 30.0):
+        log_weights = rng.normal(size=(6, 5)) * spread - 90
+        power = 1.0 - alpha
+        centered = power * (log_weights - log_weights.mean(0))
+        expected = log_weights.mean(0) + np.log1p(np.mean(np.expm1(centered), axis=0)) / power
+        actual, gradient = jax.value_and_grad(lambda w: bounds.renyi(w, alpha).sum())(
+            jnp.asarray(log_weights, jnp.float32)
+        )
+        values = bounds.renyi(jnp.asarray(log_weights, jnp.float32), alpha)
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+        assert float(actual) == pytest.approx(expected.sum(), rel=1e-5)
+        shares = np.exp(power * log_weights - logsumexp(power * log_weights, axis=0))
+        np.testing.assert_allclose(gradient, shares, rtol=2e-4 * (1 + spread), atol=1e-6)
+
+
+def test_jvi_is_nowozins_formula():
+    log_weights = np.random.default_rng(0).normal(size=(5, 4)) * 3
+    without = [logsumexp(np.delete(log_weights, i, 0), axis=0) - np.log(4) for i in range(5)]
+    expected = 5 * (logsumexp(log_weights, axis=0) - np.log(5)) - 4 * np.mean(without, axis=0)
+    np.testing.assert_allclose(bounds.jvi(jnp.asarray(log_weights, jnp.float32)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("bound", "problem"),
+    [
+        (lambda w: bounds.ciwae(w, 1.5), "beta must be from 0 to 1, got 1.5"),
+        (lambda w: bounds.ciwae(w, float("nan")), "beta must be from 0 to 1, got nan"),
+        (lambda w: bounds.renyi(w, float("-inf")), "finite alpha, got -inf: vr_max"),
+        (lambda w: bounds.jvi(w[:1]), "k of at least 2"),
+    ],
+)
+def test_parameters_without_meaning_are_refused(bound, problem):
+    with pytest.raises(IWAEError, match=problem):
+        bound(jnp.zeros((3, 2)))

@@ -61,7 +61,10 @@ def ciwae(log_weights: Float[Array, "k *batch"], beta: float) -> Float[Array, "*
         return iwae(log_weights)
     if beta == 1.0:
         return elbo(log_weights)
-    return beta * elbo(log_weights) + (1.0 - beta) * iwae(log_weights)
+    average = elbo(log_weights)
+    mixed = beta * average + (1.0 - beta) * iwae(log_weights)
+    # A beta that float32 holds to be zero would make this NaN.
+    return jnp.where(jnp.isneginf(average), average, mixed)
 
 
 def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "*batch"]:
@@ -157,12 +160,12 @@ def leave_one_out(log_weights: Float[Array, "k *batch"]) -> Float[Array, "k *bat
 
     log(S - w_i) is exact unless w_i dominates, so the largest weight's own entry is summed without it.
     """
-    is_peak = jnp.arange(log_weights.shape[0]).reshape(-1, *[1] * (log_weights.ndim - 1)) == jnp.argmax(
-        log_weights, axis=0
-    )
-    without_peak = jax.nn.logsumexp(jnp.where(is_peak, -jnp.inf, log_weights), axis=0)
-    total = jax.nn.logsumexp(log_weights, axis=0)
-    nothing = jnp.isneginf(total)
-    share = jnp.exp(log_weights - jnp.where(nothing, 0.0, total))
+    # Shifted by the largest: beside a large number, the log of a sum has no digits left.
+    shift = _finite_peak(log_weights)
+    shifted = log_weights - shift
+    is_peak = jnp.arange(len(shifted)).reshape(-1, *[1] * (shifted.ndim - 1)) == jnp.argmax(shifted, axis=0)
+    without_peak = jax.nn.logsumexp(jnp.where(is_peak, -jnp.inf, shifted), axis=0)
+    total = jax.nn.logsumexp(shifted, axis=0)
+    share = jnp.exp(shifted - jnp.where(jnp.isneginf(total), 0.0, total))
     rest = total + jnp.log1p(-jnp.where(is_peak, 0.0, share))
-    return jnp.where(is_peak, without_peak, rest)
+    return shift + jnp.where(is_peak, without_peak, rest)

@@ -10,11 +10,21 @@ from iwae.errors import IWAEError, RunBusyError
 from iwae.version import __version__
 
 if TYPE_CHECKING:
+    from iwae import bounds
     from iwae.architecture import Architecture
     from iwae.data import Dataset, load_dataset
-    from iwae.estimators import Reparameterized, make_estimator
+    from iwae.estimators import (
+        DoublyReparameterized,
+        Estimate,
+        Estimator,
+        Reparameterized,
+        WeightedEstimator,
+        make_estimator,
+    )
     from iwae.evaluation import active_units, likelihoods, paper_active_units
+    from iwae.gradients import Coefficients
     from iwae.model import HierarchicalVAE
+    from iwae.objectives import Objective
     from iwae.optim import paper_adam
     from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
     from iwae.runs.load import load
@@ -24,14 +34,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Architecture": "iwae.architecture",
+    "Coefficients": "iwae.gradients",
     "Dataset": "iwae.data",
+    "DoublyReparameterized": "iwae.estimators",
+    "Estimate": "iwae.estimators",
+    "Estimator": "iwae.estimators",
     "HierarchicalVAE": "iwae.model",
     "MeasureOptions": "iwae.runs.config",
+    "Objective": "iwae.objectives",
     "Reparameterized": "iwae.estimators",
     "RunConfig": "iwae.runs.config",
     "Stage": "iwae.schedule",
     "TrainOptions": "iwae.runs.config",
     "TrainState": "iwae.training",
+    "WeightedEstimator": "iwae.estimators",
     "active_units": "iwae.evaluation",
     "create_model": "iwae.training",
     "fit": "iwae.training",
@@ -48,18 +64,25 @@ _HOMES = {
 
 __all__ = [
     "Architecture",
+    "Coefficients",
     "Dataset",
+    "DoublyReparameterized",
+    "Estimate",
+    "Estimator",
     "HierarchicalVAE",
     "IWAEError",
     "MeasureOptions",
+    "Objective",
     "Reparameterized",
     "RunBusyError",
     "RunConfig",
     "Stage",
     "TrainOptions",
     "TrainState",
+    "WeightedEstimator",
     "__version__",
     "active_units",
+    "bounds",
     "create_model",
     "fit",
     "likelihoods",
@@ -75,6 +98,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bounds":
+        return import_module("iwae.bounds")
     if name not in _HOMES:
         raise AttributeError(f"module 'iwae' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

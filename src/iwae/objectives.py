@@ -101,6 +101,27 @@ class Objective:
         chosen = "" if self.estimator == ESTIMATORS[self.name][0] else f" --estimator {self.estimator}"
         return f"--objective {self.name}{chosen}"
 
+    @classmethod
+    def parse(cls, text: str, k: int) -> "Objective":
+        """An objective from one word: `iwae`, `iwae:dreg`, `ciwae:dreg:beta=0.5`, `miwae:m=4`, with k samples.
+
+        Raises IWAEError for words that are no objective, estimator or parameter.
+        """
+        name, *rest = text.split(":")
+        settings: dict[str, Any] = {}
+        for part in rest:
+            field, equals, value = part.partition("=")
+            if not equals:
+                settings["estimator"] = part
+            elif field in ("m", "alpha", "beta", "gamma", "sleep"):
+                try:
+                    settings[field] = int(value) if field == "m" else float(value)
+                except ValueError:
+                    raise IWAEError(f"{text!r}: {field} must be a number, got {value!r}") from None
+            else:
+                raise IWAEError(f"{text!r}: expected a word such as iwae, iwae:dreg or ciwae:beta=0.5")
+        return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
+
     @property
     def needs_gaussian_latents(self) -> bool:
         """Whether the estimator differentiates through the samples, which binary ones do not allow."""

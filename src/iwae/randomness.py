@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     LIKELIHOOD = 3
     ACTIVE_UNITS = 4
     SAMPLE = 5
+    DIAGNOSE = 6
 
 
 def purpose_key(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:

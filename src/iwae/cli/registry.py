@@ -1,6 +1,7 @@
 """Every command of `iwae`, by name."""
 
 from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
+from iwae.cli.diagnose_command import Diagnose
 from iwae.cli.explore_command import Explore
 from iwae.cli.paper_command import Paper
 from iwae.cli.prune_command import Prune
@@ -15,6 +16,7 @@ COMMANDS = {
     "prune": Prune,
     "analyze": Analyze,
     "report": Report,
+    "diagnose": Diagnose,
     "explore": Explore,
     "paper": Paper,
 }

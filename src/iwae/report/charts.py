@@ -42,16 +42,16 @@ STYLE: dict[str, Any] = {
 }
 
 
-def _style(**changes: Any) -> AbstractContextManager[None]:
+def chart_style(**changes: Any) -> AbstractContextManager[None]:
     settings: Any = {**STYLE, **changes}
     return matplotlib.rc_context(settings)
 
 
-def _figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     """A PNG of at most 64 colours: charts have few, and a page carries many charts."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -68,8 +68,8 @@ def log_variance_chart(variances: Sequence[np.ndarray]) -> bytes:
     `variances` are arrays `[units]`, h_1 first. Values below 1e-8, also those that the correction for sampling
     made negative, stand in the lowest bin.
     """
-    with _style():
-        figure = _figure(1.0 + 1.7 * len(variances))
+    with chart_style():
+        figure = new_figure(1.0 + 1.7 * len(variances))
         panels = figure.subplots(len(variances), 1, sharex=True, squeeze=False)[:, 0]
         exponents = [np.log10(np.maximum(values, 10.0**LOWEST_DECADE)) for values in variances]
         low = min(-3.0, np.floor(min(values.min() for values in exponents)))
@@ -90,7 +90,7 @@ def log_variance_chart(variances: Sequence[np.ndarray]) -> bytes:
         panels[-1].set_xlabel("variance of the unit's posterior mean over the data")
         ticks = np.arange(low, high + 1)[:: max(1, math.ceil((high - low) / 6))]
         panels[-1].set_xticks(ticks, [_power(tick, low) for tick in ticks])
-        return _png(figure)
+        return png(figure)
 
 
 def _corner(axes: Axes, side: str) -> dict[str, Any]:
@@ -107,8 +107,8 @@ def log_weight_chart(relative: np.ndarray) -> bytes:
     them, and of the same samples counted by their weight, which is what the estimate is made of.
     """
     finite = relative[np.isfinite(relative)]
-    with _style():
-        figure = _figure(3.3)
+    with chart_style():
+        figure = new_figure(3.3)
         axes = figure.subplots()
         low, high = np.percentile(finite, 0.5), max(float(finite.max()), 1.0)
         bins = np.linspace(min(low, -1.0), high, 61)
@@ -124,14 +124,14 @@ def log_weight_chart(relative: np.ndarray) -> bytes:
         axes.set_xlabel("log w − log of the example's mean weight (nats)")
         axes.set_ylabel("% per bin")
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return _png(figure)
+        return png(figure)
 
 
 def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> bytes:
     """Histogram over examples of the effective sample size, `[examples]`, from 1 to k on a logarithmic axis."""
     shown = np.clip(values, 1.0, num_samples)
-    with _style():
-        figure = _figure(3.0)
+    with chart_style():
+        figure = new_figure(3.0)
         axes = figure.subplots()
         axes.hist(
             shown, np.geomspace(1.0, max(num_samples, 2), 41).tolist(), color=BLUE, edgecolor="white", linewidth=0.5
@@ -147,7 +147,7 @@ def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> bytes:
         axes.set_xlabel(f"effective sample size of k = {num_samples:,}")
         axes.set_ylabel("examples")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return _png(figure)
+        return png(figure)
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class Curve:
 
 def training_chart(curves: Sequence[Curve]) -> bytes:
     """Bound per epoch, epochs on a logarithmic axis. One curve has its stages marked; several have a legend."""
-    with _style():
-        figure = _figure(3.2 + (0.22 * len(curves) if len(curves) > 1 else 0))
+    with chart_style():
+        figure = new_figure(3.2 + (0.22 * len(curves) if len(curves) > 1 else 0))
         axes = figure.subplots()
         for index, curve in enumerate(curves):
             style = DASHES[(index // len(COLORS) + index) % len(DASHES)] if len(curves) > 1 else "-"
@@ -185,7 +185,7 @@ def training_chart(curves: Sequence[Curve]) -> bytes:
             figure.legend(loc="outside upper left", fontsize=9, handlelength=3)
         axes.set_xlabel("epoch")
         axes.set_ylabel("training bound (nats)")
-        return _png(figure)
+        return png(figure)
 
 
 def _mark_stages(axes: Axes, stage_ends: Sequence[int], last: int) -> None:
@@ -208,8 +208,8 @@ def traversal_chart(
     rows, columns = images.shape[:2]
     height, width = image_shape
     grid = images.reshape(rows, columns, height, width).transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
-    with _style(**{"axes.spines.left": False, "axes.spines.bottom": False}):
-        figure = _figure(0.85 + (WIDTH - 1.15) * rows * height / (columns * width))
+    with chart_style(**{"axes.spines.left": False, "axes.spines.bottom": False}):
+        figure = new_figure(0.85 + (WIDTH - 1.15) * rows * height / (columns * width))
         axes = figure.subplots()
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
         for row in range(1, rows):
@@ -225,4 +225,4 @@ def traversal_chart(
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("value of the unit")
         figure.text(0.01, 0.995, "unit (variance)", va="top")
-        return _png(figure)
+        return png(figure)

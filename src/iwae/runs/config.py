@@ -59,7 +59,8 @@ class RunConfig:
     latent: tuple[int, ...] = ()
     """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
     hidden: tuple[int, ...] = ()
-    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0: none."""
+    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0 makes the
+    connection linear: for --latent-kind bernoulli."""
     latent_kind: LatentKind = "gaussian"
     """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
     schedule: Literal["paper", "quick"] = "paper"

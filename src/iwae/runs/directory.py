@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from iwae.architecture import Architecture
 from iwae.errors import IWAEError, RunBusyError
 from iwae.files import naming, remove_leftovers, write_atomically, write_json
 from iwae.runs.config import RunConfig
@@ -183,7 +184,7 @@ class RunDirectory:
 
         checkpoint = load_checkpoint(self.checkpoint_path(name))
         recorded = self.read_record().get("architecture")
-        if checkpoint.architecture.to_json() != recorded:
+        if not isinstance(recorded, dict) or checkpoint.architecture != Architecture.from_json(recorded):
             raise CheckpointError(
                 f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture.to_json()},"
                 f" than this run's, {recorded}"

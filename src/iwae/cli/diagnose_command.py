@@ -1,0 +1,84 @@
+"""`iwae diagnose`. JAX and Matplotlib are imported only when it runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from iwae.cli.commands import OptionalInt, OptionalPath
+from iwae.cli.console import make_reporter
+from iwae.report.options import DiagnoseOptions
+from iwae.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Measure gradient estimators on a trained run: signal, noise and bias; and how even its weights are.
+
+    Figures and diagnostics.json go into RUN/diagnostics/.
+    """
+
+    path: Positional[Path]
+    """The run's directory."""
+    options: DiagnoseOptions = field(default_factory=DiagnoseOptions)
+    checkpoint: OptionalInt = None
+    """Diagnose the state after this many stages (default: the newest)."""
+    datasets_dir: OptionalPath = None
+    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Diagnoses, and prints the figures."""
+        RunDirectory(self.path).read_record()
+        with make_reporter(Console(stderr=True)) as reporter:
+            from iwae.report.diagnose import DIRECTORY, FILE, diagnose_run
+
+            found = diagnose_run(
+                self.path,
+                options=self.options,
+                checkpoint=self.checkpoint,
+                datasets_dir=self.datasets_dir,
+                reporter=reporter,
+            )
+        console = Console()
+        for group in ("encoder", "decoder"):
+            console.print(_table(group, found["gradients"]))
+        weights = found["weights"]
+        shape = weights["pareto_k"]
+        sizes = ", ".join(f"{size:.1f} of {k}" for k, size in weights["effective_sample_size"].items())
+        lines = [
+            "~: a bias that can't be told from zero, which is below the figure.",
+            f"Effective sample size, mean of {weights['examples']} test examples: {sizes}",
+        ]
+        if shape["median"] is not None:
+            lines.append(
+                f"Pareto k-hat: median {shape['median']:.2f}, above 0.7 for {shape['share_above_0.7']:.0%}"
+                f" of {shape['examples']} examples, from {weights['num_samples']} samples"
+            )
+        lines.append(f"Written: {self.path / DIRECTORY / FILE}")
+        for line in lines:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        return 0
+
+
+def _table(group: str, gradients: list[dict[str, Any]]) -> Table:
+    """Norm of the expectation, root of the variance, their ratio and the bias, one row an estimator and k."""
+    table = Table(title=f"Gradient of the {group}", title_justify="left")
+    for heading in ("estimator", "k", "|mean|", "noise", "signal/noise", "|bias|"):
+        table.add_column(heading, justify="left" if heading == "estimator" else "right")
+    for one in gradients:
+        found = one[group]
+        ratio = found["signal_to_noise"]
+        hidden = found["bias"] <= found["bias_resolution"]
+        bias = f"~ {found['bias_resolution']:.2g}" if hidden else f"{found['bias']:.2g}"
+        table.add_row(
+            one["estimator"],
+            str(one["k"]),
+            f"{found['mean_norm']:.3g}",
+            f"{found['variance'] ** 0.5:.3g}",
+            "no noise" if ratio is None else f"{ratio:.3g}",
+            bias,
+        )
+    return table

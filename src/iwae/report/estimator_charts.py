@@ -1,0 +1,112 @@
+"""Charts of gradient estimators over k, each a pure function of figures."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+
+from iwae.diagnostics import GROUPS, EstimatorQuality, GradientQuality
+from iwae.report.charts import BLUE, COLORS, DASHES, GREY, PLAIN, chart_style, new_figure, png
+
+
+@dataclass(frozen=True)
+class Line:
+    """One estimator's figures by k, ascending."""
+
+    name: str
+    k: tuple[int, ...]
+    encoder: tuple[GradientQuality, ...]
+    decoder: tuple[GradientQuality, ...]
+
+
+def lines_of(names: Sequence[str], found: Sequence[EstimatorQuality]) -> list[Line]:
+    """One line for each name; `names` and `found` go together."""
+    lines = []
+    for name in dict.fromkeys(names):
+        points = sorted((q for n, q in zip(names, found, strict=True) if n == name), key=lambda q: q.objective.k)
+        lines.append(
+            Line(
+                name,
+                tuple(point.objective.k for point in points),
+                tuple(point.encoder for point in points),
+                tuple(point.decoder for point in points),
+            )
+        )
+    return lines
+
+
+def signal_to_noise_chart(lines: Sequence[Line]) -> bytes:
+    """The gradient's signal-to-noise ratio over k, both logarithmic, encoder above decoder."""
+
+    def visible(found: GradientQuality) -> float:
+        # A signal that the number of draws can't tell from zero has no place on a logarithmic axis.
+        return found.signal_to_noise if found.mean_norm > 0 else math.nan
+
+    return _over_k(lines, "signal-to-noise ratio", visible, slope=-0.5)
+
+
+def bias_chart(lines: Sequence[Line]) -> bytes:
+    """The norm of the bias against the large-k reference over k; hollow where it can't be told from zero."""
+    return _over_k(lines, "bias", lambda found: max(found.bias, found.bias_resolution))
+
+
+def _over_k(
+    lines: Sequence[Line], label: str, value: Callable[[GradientQuality], float], slope: float | None = None
+) -> bytes:
+    with chart_style():
+        figure = new_figure(6.4)
+        panels = figure.subplots(2, 1, sharex=True)
+        for axes, group in zip(panels, GROUPS, strict=True):
+            for number, line in enumerate(lines):
+                _draw_line(axes, line, getattr(line, group), value, number)
+            axes.set(xscale="log", yscale="log", ylabel=label, title=group)
+            _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
+        if slope is not None:
+            _reference_slope(panels[0], lines, slope)
+        panels[1].set_xlabel("number of samples k")
+        panels[0].legend(fontsize=9.5)
+        return png(figure)
+
+
+def _draw_line(
+    axes: Axes, line: Line, found: Sequence[GradientQuality], value: Callable[[GradientQuality], float], number: int
+) -> None:
+    color = COLORS[number % len(COLORS)]
+    values = [value(one) for one in found]
+    axes.plot(line.k, values, color=color, ls=DASHES[number % len(DASHES)], lw=1.8, label=line.name)
+    # A figure that is only what noise allows is hollow.
+    fill = ["white" if figure == one.bias_resolution else color for figure, one in zip(values, found, strict=True)]
+    axes.scatter(line.k, values, s=22, c=fill, edgecolors=color, zorder=3)
+
+
+def _reference_slope(axes: Axes, lines: Sequence[Line], slope: float) -> None:
+    """A thin line that falls as k^slope through the first estimator's last point but one."""
+    ks = np.array([k for k in lines[0].k if k > 1], float)
+    if len(ks) < 2:
+        return
+    at = lines[0].encoder[lines[0].k.index(int(ks[0]))].signal_to_noise
+    axes.plot(ks, at * (ks / ks[0]) ** slope, color=GREY, lw=1, ls=":", label="1/√k")
+
+
+def _plain_ticks(axes: Axes, ks: Sequence[int]) -> None:
+    """Numbers as one writes them: 0.5, not 5 times a power of ten."""
+    axes.set_xticks(ks)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PLAIN)
+        axis.set_minor_locator(NullLocator())
+
+
+def pareto_chart(shapes: np.ndarray, unreliable: float) -> bytes:
+    """Histogram over examples of Pareto k-hat, with the threshold above which weights are not to be relied on."""
+    with chart_style():
+        figure = new_figure(2.9)
+        axes = figure.subplots()
+        usable = shapes[np.isfinite(shapes)]
+        axes.hist(usable, bins=30, color=BLUE)
+        axes.axvline(unreliable, color=GREY, ls="--", lw=1.2)
+        axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
+        return png(figure)

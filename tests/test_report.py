@@ -16,10 +16,10 @@ import iwae.paper
 from iwae.cli.app import parse
 from iwae.cli.commands import Train
 from iwae.cli.report_commands import Report
+from iwae.paper.reproduction import deviations, published_for
 from iwae.report import page, write
 from iwae.report.analyze import AnalyzeOptions, analyze_run
 from iwae.report.comparison import Analyzed, number_rows, training_rows
-from iwae.report.reproduction import deviations, published_for
 from iwae.report.write import write_report
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory

@@ -1,10 +1,10 @@
 """Tables of runs and datasets."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from iwae.data import shown_name
 from iwae.errors import IWAEError
 from iwae.runs.directory import RunDirectory
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 def data_label(data: dict[str, Any]) -> str:
     """A dataset's name, marked where it is not the published one."""
-    name = Path(data["name"]).name
-    return f"{name} ({data['mark']})" if data["mark"] == "unverified" else name
+    return shown_name(data["name"], data["mark"])
 
 
 def nll_label(test: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iwae.paper.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.report import labels
-from iwae.report.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.runs.config import RunConfig
 
 
@@ -162,7 +162,7 @@ def _published_active(run: Analyzed, find: FindPublished) -> Cell:
 
 
 def _gap(run: Analyzed) -> Cell:
-    gap, paper = run.analysis["gap"], paper_gap(run.analysis)
+    gap, paper = run.analysis["gap"], paper_gap(run.analysis["data"])
     notes = [] if paper is None else [f"the paper, fully trained: up to {paper:g}"]
     test = run.analysis["test"]
     if test["num_examples"] != test["split_examples"]:

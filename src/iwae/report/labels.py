@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iwae.data import shown_name
 from iwae.objectives import ESTIMATORS, EstimatorName, ObjectiveName
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
@@ -32,15 +33,14 @@ ESTIMATOR_NAMES: dict[EstimatorName, str] = {
 }
 MARKS = {
     "verified": "verified: the published files",
-    "unverified": "unverified: not the published files",
+    "unverified": "unverified: not the published file, so no figure compares with the paper's",
     "own": "your own data",
 }
 
 
 def data_name(data: dict[str, Any]) -> str:
     """A dataset's name, marked where it is not the published one."""
-    name = Path(data["name"]).name
-    return f"{name} (unverified)" if data["mark"] == "unverified" else name
+    return shown_name(data["name"], data["mark"])
 
 
 def objective(config: RunConfig) -> str:

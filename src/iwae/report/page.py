@@ -11,12 +11,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from iwae.paper import published
+from iwae.paper.reproduction import FindPublished
 from iwae.report import charts, labels
 from iwae.report.analyze import DIRECTORY
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, Row, number_rows, training_rows
 from iwae.report.draw import training_curve
-from iwae.report.reproduction import FindPublished
 from iwae.schedule import schedule_to_json
 from iwae.version import __version__
 

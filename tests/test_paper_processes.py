@@ -37,7 +37,7 @@ def small_cells(data):
     return [Cell("1", config, Published(86.76, "19")) for config in configs]
 
 
-def train(cells, results, *, stages=1, measure=FEW, **options):
+def train(cells, results, *, stages: int | None = 1, measure=FEW, **options):
     return train_cells(make_plan(cells, results, stages, measure), results, stages=stages, measure=measure, **options)
 
 

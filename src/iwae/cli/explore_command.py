@@ -19,6 +19,7 @@ from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from iwae.checkpoint import Checkpoint
+    from iwae.data import Dataset
     from iwae.explore.model_view import ModelView
     from iwae.runs.reporter import Reporter
 
@@ -39,6 +40,8 @@ class Explore:
     """Port of the page; 0 for any free one."""
     checkpoint: Annotated[int | None, arg(metavar="INT")] = None
     """Explore the state after this many stages (default: the newest)."""
+    dataset: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: Annotated[Path | None, arg(metavar="PATH")] = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
     no_browser: bool = False
@@ -50,6 +53,7 @@ class Explore:
         run = RunDirectory(self.path)
         run.read_record()
         from iwae.explore.server import create_app, listen, serve
+        from iwae.runs.measure import run_dataset
 
         # The port first: whoever has to choose another need not wait for the model.
         with listen(self.port) as listener:
@@ -58,7 +62,8 @@ class Explore:
                 checkpoint = (
                     run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
                 )
-                view = _view(run, checkpoint, self.datasets_dir, reporter)
+                dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
+                view = _view(run, checkpoint, dataset, reporter)
             title = run.path.resolve().name
             app = create_app(view, port, title, _facts(run.read_record(), checkpoint))
             url = f"http://127.0.0.1:{port}/"
@@ -81,15 +86,14 @@ def check_installed() -> None:
         )
 
 
-def _view(run: RunDirectory, checkpoint: "Checkpoint", datasets_dir: Path | None, reporter: "Reporter") -> "ModelView":
+def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", reporter: "Reporter") -> "ModelView":
     from iwae.evaluation import active_units
     from iwae.explore.model_view import ModelView
-    from iwae.runs.measure import run_dataset
+    from iwae.runs.measure import kept_units
 
-    dataset = run_dataset(run, datasets_dir, reporter)
     reporter.message("Measuring the active units, compiling ...")
     model = checkpoint.model()
-    view = ModelView(model, dataset, active_units(model, dataset))
+    view = ModelView(model, dataset, active_units(model, dataset), kept_units(run))
     view.compile()
     return view
 

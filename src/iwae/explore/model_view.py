@@ -130,9 +130,18 @@ def slider_units(active: ActiveUnits) -> tuple[Unit, ...]:
 
 
 class ModelView:
-    """A model, the units that have sliders, and the test examples. The top layer's other units stay at zero."""
+    """A model, the units that have sliders, and the test examples. The top layer's other units stay at zero.
 
-    def __init__(self, model: HierarchicalVAE, dataset: Dataset, active: ActiveUnits):
+    For a pruned run, `kept` gives it the noise of the model that it was made from (see `iwae.likelihoods`).
+    """
+
+    def __init__(
+        self,
+        model: HierarchicalVAE,
+        dataset: Dataset,
+        active: ActiveUnits,
+        kept: tuple[np.ndarray, ...] | None = None,
+    ):
         self.model = model
         self.units = slider_units(active)
         self.num_active = active.counts[-1]
@@ -141,7 +150,7 @@ class ModelView:
         self.num_examples = len(dataset.split(SPLIT))
         self._dataset = dataset
         self._columns = np.array([unit.index for unit in self.units])
-        self._layout = NoiseLayout.of(model)
+        self._layout = NoiseLayout.of(model, kept)
 
     def compile(self) -> None:
         """Runs everything once, so that the first request is as quick as the others."""

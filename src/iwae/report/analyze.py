@@ -41,7 +41,7 @@ from iwae.report.draw import Findings, draw
 from iwae.report.measurements import Measurement, measure, overfitting_gap
 from iwae.runs.config import MeasureOptions, RunConfig, check_count
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import data_record, device, finite_or_none, run_dataset, versions
+from iwae.runs.measure import data_record, device, finite_or_none, kept_units, run_dataset, versions
 from iwae.runs.reporter import Reporter
 
 FORMAT = 1
@@ -81,12 +81,14 @@ def analyze_run(
     *,
     options: AnalyzeOptions | None = None,
     checkpoint: int | None = None,
+    dataset: Path | None = None,
     datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Analyzes a run's newest checkpoint (or the one after `checkpoint` stages) and returns `analysis.json`.
 
-    Likelihoods that were already measured with the same weights, k and examples are not measured again.
+    Likelihoods that were already measured with the same weights, k and examples are not measured again. `dataset`
+    is where one's own data is now, if it has moved since training.
 
     Raises IWAEError, in one line, where there is no run, no such checkpoint, or other data than it was trained
     on; OSError when a file can't be written.
@@ -95,25 +97,26 @@ def analyze_run(
     run = RunDirectory(path)
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
-    dataset = run_dataset(run, datasets_dir, reporter)
+    data = run_dataset(run, datasets_dir, reporter, dataset)
     run.create()
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
     start = time.perf_counter()
-    test, train = _likelihoods(run, loaded, dataset, options, reporter)
+    test, train = _likelihoods(run, loaded, data, options, reporter)
     reporter.message("Counting active units, drawing pictures.")
     model = loaded.model()
-    units, paper_units = active_units(model, dataset), paper_active_units(model, dataset)
+    units, paper_units = active_units(model, data), paper_active_units(model, data)
     findings = Findings(
         model=model,
-        dataset=dataset,
+        dataset=data,
         variances=units.variances,
         relative_log_weights=diagnostics.relative_log_weights(
             diagnostics.example_log_weights(
                 model,
-                dataset,
+                data,
                 num_samples=min(test.likelihoods.num_samples, LOG_WEIGHT_SAMPLES),
                 num_examples=LOG_WEIGHT_EXAMPLES,
+                kept=kept_units(run),
             )
         ),
         likelihoods=test.likelihoods,
@@ -126,7 +129,7 @@ def analyze_run(
         write_atomically(directory / name, content)
     _write_arrays(directory / ARRAYS, findings)
     record = {
-        **_provenance(run, loaded, dataset, options),
+        **_provenance(run, loaded, data, options),
         "train_bound": finite_or_none(findings.metrics[-1]["bound"]) if findings.metrics else None,
         "test": test.to_json(),
         "train": train.to_json(),

@@ -26,10 +26,11 @@ def example_log_weights(
     num_samples: int = 5000,
     num_examples: int = 100,
     seed: int = 0,
+    kept: tuple[np.ndarray, ...] | None = None,
 ) -> np.ndarray:
     """log w of every sample of a split's first examples, in nats: float32 `[examples, k]`.
 
-    The binarization and the draws are those of `iwae.likelihoods` with the same `seed`: the log of the mean
+    The binarization and the draws are those of `iwae.likelihoods` with the same `seed` and `kept`: the log of the mean
     weight of a row is that example's L_k there.
 
     Raises IWAEError for an empty split, a dataset of another dimension, or a count below one.
@@ -37,7 +38,7 @@ def example_log_weights(
     if num_samples < 1 or num_examples < 1:
         raise IWAEError(f"log weights need at least 1 sample and example, got {num_samples} and {num_examples}")
     key = purpose_key(seed, Purpose.LIKELIHOOD)
-    layout = NoiseLayout.of(model)
+    layout = NoiseLayout.of(model, kept)
     size = min(SAMPLES_AT_ONCE, num_samples)
     rows = []
     for x, indices, count, _ in binarized_batches(model, dataset, split, EXAMPLES_AT_ONCE, num_examples):

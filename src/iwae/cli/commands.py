@@ -270,6 +270,10 @@ class Show:
                 failures.append(error)
         if readable:
             Console().print(tables.runs_table(readable))
+            for run in (run for run in runs if run.exists and "init_from" in run.read_record()):
+                source = Path(run.config().init_from or "").name
+                name = tables.short_name(run.path.resolve().name, run.config())
+                print(f"{name}: started from {source}")
         for error in failures:
             print(f"iwae: error: {error}", file=sys.stderr)
         return 1 if failures else 0

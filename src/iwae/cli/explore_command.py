@@ -14,7 +14,9 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from iwae.cli.console import make_reporter
+from iwae.data import shown_name
 from iwae.errors import IWAEError
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -100,14 +102,26 @@ def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", repor
 
 def _facts(record: dict[str, Any], checkpoint: "Checkpoint") -> list[tuple[str, str]]:
     """What the page says of the run."""
+    from iwae.report.labels import objective
+
     config, data = record["config"], record["data"]
-    pruned = " (pruned: the inactive ones are gone)" if record.get("pruned") else ""
+    pruned = ""
+    if record.get("pruned"):
+        layers = " and ".join(map(str, record["pruned"].get("kept_inactive", ())))
+        kept = f", but for one that layer {layers} could not be without" if layers else ""
+        pruned = f" (pruned: the inactive ones are gone{kept})"
+    stages = checkpoint.stages_done
     return [
-        ("Trained as", f"{str(config.get('model')).upper()}, k = {config.get('k')}, seed {config.get('seed')}"),
-        ("Data", f"{Path(str(data.get('name'))).name} ({data.get('mark')})"),
+        ("Trained as", f"{objective(RunConfig.from_json(config))}, seed {config.get('seed')}"),
+        ("Data", _data_fact(data)),
         ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
-        ("State", f"after {checkpoint.stages_done} stages, {checkpoint.step:,} steps"),
+        ("State", f"after {stages} stage{'' if stages == 1 else 's'}, {checkpoint.step:,} steps"),
     ]
+
+
+def _data_fact(data: dict[str, Any]) -> str:
+    name = shown_name(str(data.get("name")), data.get("mark"))
+    return name if name.endswith(")") else f"{name} ({data.get('mark')})"
 
 
 def _has_screen() -> bool:

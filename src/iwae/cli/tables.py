@@ -1,11 +1,13 @@
 """Tables of runs and datasets."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from iwae.data import shown_name
 from iwae.errors import IWAEError
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -47,7 +49,11 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
-    cells = (run.path.resolve().name, data_label(record["data"]), " ".join(config.full_objective().name_parts()))
+    cells = (
+        short_name(run.path.resolve().name, config),
+        data_label(record["data"]),
+        " ".join(config.full_objective().name_parts()),
+    )
     if results is None:
         return (*cells, _progress(run), "not measured", "")
     try:
@@ -60,6 +66,11 @@ def run_row(run: RunDirectory) -> tuple[str, ...]:
         )
     except (KeyError, TypeError):
         raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
+
+
+def short_name(name: str, config: RunConfig) -> str:
+    """A run's name without that of the run that it started from, which would fill a terminal's line."""
+    return name if config.init_from is None else name.replace(f"-from-{Path(config.init_from).name}", "-from-…")
 
 
 def _progress(run: RunDirectory) -> str:

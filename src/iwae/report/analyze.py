@@ -1,7 +1,7 @@
 """Analysis of a trained run: numbers to `analysis/analysis.json`, arrays to `analysis.npz`, pictures as PNG.
 
 analysis.json:
-  format                 1
+  format                 2
   config, data           the run's configuration; its data: name, mark, sizes, checksums
   architecture           units of every layer
   checkpoint             file name; with `stages_done`, `stages_total`, `epochs`, `step`, `weights_sha256`,
@@ -14,7 +14,8 @@ analysis.json:
   active_threshold       0.01
   layers                 one object per stochastic layer, h_1 first: units, active, active_paper_code (counted on 500
                          images with one sample), variances (of each unit's posterior mean over the training data)
-  log_weights            examples, num_samples, quantiles of log w - log mean w over all of them (nats)
+  log_weights            examples, num_samples, quantiles of log w - log mean w over all of them (nats);
+                         weight_above_mean: the share of the weight that samples of more than average weight carry
   effective_sample_size  examples, num_samples, mean, quantiles
   pictures, skipped      file names by kind; why a kind is missing
   arrays                 name of the .npz: relative_log_weights [examples, k], effective_sample_size and
@@ -44,7 +45,7 @@ from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import data_record, device, finite_or_none, kept_units, run_dataset, versions
 from iwae.runs.reporter import Reporter
 
-FORMAT = 1
+FORMAT = 2
 DIRECTORY = "analysis"
 FILE = "analysis.json"
 ARRAYS = "analysis.npz"
@@ -136,7 +137,10 @@ def analyze_run(
         "gap": overfitting_gap(test.likelihoods, train.likelihoods),
         "active_threshold": ACTIVE_THRESHOLD,
         "layers": _layers(units, paper_units),
-        "log_weights": _distribution(findings.relative_log_weights, findings.relative_log_weights.shape[-1]),
+        "log_weights": {
+            **_distribution(findings.relative_log_weights, findings.relative_log_weights.shape[-1]),
+            "weight_above_mean": finite_or_none(diagnostics.weight_above_mean(findings.relative_log_weights)),
+        },
         "effective_sample_size": {
             **_distribution(test.likelihoods.effective_sample_size, test.likelihoods.num_samples),
             "mean": finite_or_none(test.likelihoods.mean_effective_sample_size),

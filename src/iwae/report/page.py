@@ -135,9 +135,11 @@ def _run_view(run: Analyzed) -> RunView:
     )
     commands = "\n".join(
         [
-            labels.prune_command(run.path, pruned)
-            if (pruned := run.record.get("pruned"))
-            else labels.train_command(run.path, run.config, run.analysis),
+            *(
+                labels.prune_commands(run.path, pruned, run.config, run.analysis)
+                if (pruned := run.record.get("pruned"))
+                else [labels.train_command(run.path, run.config, run.analysis)]
+            ),
             labels.analyze_command(run.path, run.analysis),
             labels.report_command(run.path),
         ]

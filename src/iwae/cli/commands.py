@@ -262,18 +262,17 @@ class Show:
             runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
         if not runs:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
-        readable, failures = [], []
+        readable, failures, started = [], [], []
         for run in runs:
             try:
                 readable.append(tables.run_row(run))
+                started += tables.start_lines(run)
             except IWAEError as error:
                 failures.append(error)
         if readable:
             Console().print(tables.runs_table(readable))
-            for run in (run for run in runs if run.exists and "init_from" in run.read_record()):
-                source = Path(run.config().init_from or "").name
-                name = tables.short_name(run.path.resolve().name, run.config())
-                print(f"{name}: started from {source}")
+            for line in started:
+                print(line)
         for error in failures:
             print(f"iwae: error: {error}", file=sys.stderr)
         return 1 if failures else 0

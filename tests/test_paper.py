@@ -277,6 +277,8 @@ def test_the_command_lists_the_tables(tmp_path, capsys, monkeypatch):
     assert max(map(len, printed.splitlines())) <= 80
     assert "…" not in printed
     assert "up to 3.5" in printed
+    assert "6/8 (5)" in printed
+    assert "the figure is the one after that stage" in printed
     assert main(["paper", "--results-dir", str(tmp_path), "--k", "7"]) == 1
     assert "the paper has no result like that" in capsys.readouterr().err
     assert main(["paper", "--format", "markdown", "--results-dir", str(tmp_path / "none")]) == 0

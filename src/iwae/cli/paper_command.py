@@ -26,8 +26,9 @@ TITLES: dict[Table, str] = {
 }
 NOTE = (
     "A figure marked `{mark}` was not trained and measured as the paper did: it is no reproduction. gap: how many"
-    " nats the test NLL lies above the training NLL. (5) beside the stages: the figure is the one after stage 5."
+    " nats the test NLL lies above the training NLL."
 )
+EARLIER = "A number in brackets beside the stages: the figure is the one after that stage."
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ class Paper:
             print(NOTE.format(mark=PARTIAL))
             return
         console.print(NOTE.format(mark=MARK), highlight=False, markup=False)
+        if any(status.measured_early for status in statuses):
+            console.print(EARLIER)
         for line in notes(statuses, MARK):
             console.print(line, highlight=False, markup=False)
 

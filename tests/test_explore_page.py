@@ -336,6 +336,21 @@ def test_what_is_out_of_range_is_said_before_the_server_is_asked(page, field, va
     assert page.browser.execute_script("return asked") == 0
 
 
+def test_no_part_of_the_page_hides_its_end_in_a_scrollbar_of_its_own(page):
+    size = {"width": 1400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.click("encode")
+    page.wait(lambda: page.picture("reconstruction"))
+    inner = (
+        "return [...document.querySelectorAll('main *')].filter(e => e.clientHeight && getComputedStyle(e).overflowY"
+    )
+    assert page.browser.execute_script(inner + " === 'auto').length") == 0
+    page.browser.execute_script("window.scrollTo(0, document.documentElement.scrollHeight)")
+    bottom = "return document.getElementById('encode-panel').getBoundingClientRect().bottom"
+    assert page.browser.execute_script(bottom) <= 800
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_what_the_server_refuses_is_said_in_words_until_something_succeeds(page):
     page.browser.execute_script("about.num_examples = 1e6; document.getElementById('index').max = 1e6")
     page.fill("index", "99999")

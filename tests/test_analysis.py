@@ -19,6 +19,7 @@ from iwae.cli.report_commands import Analyze
 from iwae.data import load_dataset
 from iwae.report import charts, diagnostics, pictures
 from iwae.report.analyze import AnalyzeOptions, analyze_run
+from iwae.report.captions import CAPTIONS
 from iwae.report.draw import traversed_units
 from iwae.report.measurements import overfitting_gap
 from iwae.runs.directory import RunDirectory
@@ -159,6 +160,16 @@ def test_log_weights_are_those_of_the_likelihood(place: Path) -> None:
         relative = diagnostics.relative_log_weights(log_weights)
         np.testing.assert_allclose(np.mean(np.exp(relative), axis=1), 1.0)
         np.testing.assert_allclose(np.diff(relative), np.diff(log_weights), atol=1e-5)
+
+
+def test_the_share_of_the_weight_above_the_mean() -> None:
+    log_weights = np.log(np.array([[1.0, 1.0, 6.0, 8.0], [1.0, 1.0, 1.0, 1.0]]))
+    relative = diagnostics.relative_log_weights(log_weights)
+    # The mean weight of the first example is 4: the last two carry 14 of 16. No sample of the second is above its mean.
+    assert diagnostics.weight_above_mean(relative) == pytest.approx((14 / 16 + 0) / 2)
+    analysis = {"log_weights": {"quantiles": dict.fromkeys(("0.5", "0.05", "0.95"), -1.0), "weight_above_mean": 0.437}}
+    assert "44% of the weight is on samples above 0" in CAPTIONS["log_weights"].alt(analysis)
+    assert math.isnan(diagnostics.weight_above_mean(np.zeros((0, 4))))
 
 
 def test_relative_log_weights_without_any_weight() -> None:

@@ -252,7 +252,7 @@ def test_show_prints_runs(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys
     results = json.loads((trained / "run/results.json").read_text())
     header, row, other = table.splitlines()
     assert header.split()[:4] == ["run", "data", "objective", "stages"]
-    assert row.split()[:5] == ["run", "d.npz", "vae", "k=1", "2/8"]
+    assert row.split()[:5] == ["run", "d.npz", "vae", "k1", "2/8"]
     assert f"{results['test']['nll']:.2f} ± {results['test']['stderr']:.2f}  k=20" in row
     assert row.split()[-1] == str(results["active_units"][0])
     assert other.split()[4] == "1/8"

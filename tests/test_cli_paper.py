@@ -66,6 +66,8 @@ def test_experiments_understands_the_papers_options(
         ("-d CIFAR", 1, "unknown dataset 'CIFAR'"),
         ("-m gan", 2, "'gan'"),
         ("-x", 2, "-x"),
+        ("-e iwae_to_vae -k 5", 2, "--exp iwae_to_vae has its own model, k and layers: leave out --k 5"),
+        ("-e vae_to_iwae -m vae -l 1", 2, "leave out --model vae and --layers 1"),
         ("-c -1", 1, "--checkpoint must be 0 or more"),
         ("-c 3", 1, "there is no run to restart from checkpoint 3"),
     ],
@@ -88,6 +90,16 @@ def test_the_result_is_printed(
     assert lines[0] == "Test NLL, L_5000: 86.76 ± 0.23 nats, on mnist"
     assert lines[1] == "Active units: 19 of 50 (as the paper's code counted: 18)"
     assert f"Weights: {tmp_path}/mnist-vae-k1-1layer-seed0/checkpoints/8.safetensors" in lines
+
+
+def test_a_warm_starts_result_names_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"schedule": "paper", "init_from": "/runs/vae", "learning_rate": 1e-4}
+    results = {**RESULTS, "config": config, "stages_done": 1, "stages_total": 1, "epochs": 2187}
+    monkeypatch.setattr(iwae.runs.train, "train_run", lambda *_, **__: results)
+    assert paper_experiment([], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0
+    assert "Trained: warm start, 2187 epochs at 0.0001, from /runs/vae, 1 s" in capsys.readouterr().out.splitlines()
 
 
 def test_the_scripts_at_the_root_run() -> None:

@@ -22,6 +22,10 @@ from iwae.explore.model_view import (
     weighted_reconstruction,
 )
 from iwae.explore.pictures import STRIP_HEIGHT, picture
+from iwae.explore.server import describe
+from iwae.report.captions import CAPTIONS
+from iwae.report.diagnostics import traverse
+from iwae.report.draw import TRAVERSED_PROBABILITIES
 from test_model import SMALL, numpy_hidden, numpy_linear, numpy_log_weight
 from toy import toy_dataset
 
@@ -158,6 +162,53 @@ def test_data_without_test_examples_can_still_be_explored():
     view.compile()
     with pytest.raises(IWAEError, match="no test examples"):
         view.encode(0, 1)
+
+
+@pytest.fixture
+def binary_view() -> tuple[ModelView, HierarchicalVAE]:
+    """A model whose top layer is Bernoulli, with a prior away from one half, and one unit that has no slider."""
+    architecture = dataclasses.replace(SMALL[2], kinds=("bernoulli", "bernoulli"))
+    model = HierarchicalVAE.create(architecture, jax.random.key(3), jnp.full(6, 0.3))
+    logits = jnp.linspace(-2.0, 2.0, model.latent[-1])
+    model = eqx.tree_at(lambda m: m.prior.logits, model, logits)
+    variances = np.linspace(1, 0.02, model.latent[-1])
+    variances[0] = 0.001
+    nothing = tuple(np.zeros(units) for units in model.latent)
+    return ModelView(model, toy_dataset(), ActiveUnits(nothing, (nothing[0], variances))), model
+
+
+def test_binary_units_rest_at_the_priors_mean_and_are_drawn_from_it(binary_view):
+    view, model = binary_view
+    assert view.units_are_binary
+    probabilities = np.asarray(model.prior.mean)
+    columns = [unit.index for unit in view.units]
+    assert 0 not in columns
+    np.testing.assert_allclose(view.resting(), probabilities[columns], rtol=1e-6)
+    draws = np.array([view.prior(i) for i in range(400)])
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    np.testing.assert_allclose(draws.mean(axis=0), probabilities[columns], atol=0.1)
+    values = np.ones(len(columns))
+    top = probabilities.copy()
+    top[columns] = values
+    np.testing.assert_allclose(view.decode(values), decode_at_means(model, jnp.asarray(top)[None])[0], rtol=1e-5)
+    encoded = view.encode(2, 10)
+    assert np.all((encoded.values > 0) & (encoded.values < 1))
+    about = describe(view, "title", [])
+    assert about["binary_units"]
+    np.testing.assert_allclose([unit["resting"] for unit in about["units"]], view.resting())
+
+
+def test_traversals_of_binary_units_go_from_zero_to_one(binary_view):
+    _, model = binary_view
+    images = traverse(model, [1], (0.0, 1.0))
+    for column, value in enumerate((0.0, 1.0)):
+        top = np.asarray(model.prior.mean).copy()
+        top[1] = value
+        np.testing.assert_allclose(images[0, column], decode_at_means(model, jnp.asarray(top)[None])[0], rtol=1e-5)
+    assert (TRAVERSED_PROBABILITIES[0], TRAVERSED_PROBABILITIES[-1]) == (0, 1)
+    architecture = {"kinds": ["gaussian", "bernoulli"]}
+    alt = CAPTIONS["traversals"].alt({"layers": [{"active": 2}], "architecture": architecture})
+    assert "columns for values from 0 to 1" in alt
 
 
 def read_png(png: bytes) -> np.ndarray:

@@ -321,7 +321,38 @@ def test_nothing_is_wider_than_the_window(page, width, scheme):
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize(("field", "value"), [("index", "99999"), ("index", "1.5"), ("index", ""), ("k", "0")])
+def test_what_is_out_of_range_is_said_before_the_server_is_asked(page, field, value):
+    ends = {"index": ("Index", "0 to 29"), "k": ("Samples k", "1 to 500")}[field]
+    page.browser.execute_script(
+        "window.asked = 0; const f = fetch; window.fetch = (...a) => { asked++; return f(...a); }"
+    )
+    page.fill("index", "3")
+    page.fill(field, value)
+    page.click("encode")
+    page.wait(lambda: page.element("error").is_displayed())
+    assert page.element("error").text == f"{ends[0]} must be a whole number from {ends[1]}."
+    assert page.element(field).get_attribute("aria-invalid") == "true"
+    assert page.browser.execute_script("return asked") == 0
+
+
+def test_no_part_of_the_page_hides_its_end_in_a_scrollbar_of_its_own(page):
+    size = {"width": 1400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.click("encode")
+    page.wait(lambda: page.picture("reconstruction"))
+    inner = (
+        "return [...document.querySelectorAll('main *')].filter(e => e.clientHeight && getComputedStyle(e).overflowY"
+    )
+    assert page.browser.execute_script(inner + " === 'auto').length") == 0
+    page.browser.execute_script("window.scrollTo(0, document.documentElement.scrollHeight)")
+    bottom = "return document.getElementById('encode-panel').getBoundingClientRect().bottom"
+    assert page.browser.execute_script(bottom) <= 800
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_what_the_server_refuses_is_said_in_words_until_something_succeeds(page):
+    page.browser.execute_script("about.num_examples = 1e6; document.getElementById('index').max = 1e6")
     page.fill("index", "99999")
     page.click("encode")
     page.wait(lambda: page.element("error").is_displayed())

@@ -1,17 +1,25 @@
 """Pruning a run: the smaller model is a run that everything else accepts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from scipy.special import logsumexp
 
+import iwae.runs.prune
 from iwae import evaluation, load
 from iwae.cli import main
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
+from iwae.explore.model_view import ModelView
 from iwae.pruning import units_to_keep
+from iwae.report import diagnostics
+from iwae.report.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.directory import RunDirectory
-from iwae.runs.prune import prune_run
+from iwae.runs.measure import kept_units
+from iwae.runs.prune import _left_of_the_first, _nothing_to_prune, layers_kept_inactive, prune_run
 from small_runs import cached_compilation, go, small_config, write_data
 
 
@@ -58,6 +66,125 @@ def test_everything_else_accepts_the_pruned_run(pruned, capsys):
     assert results is not None
     assert results["architecture"]["latent"] == list(result.kept)
     assert np.load(directory / "pruned/samples.npy").shape == (100, 6)
+
+
+def test_the_paired_figure_is_the_runs_result_and_evaluate_repeats_it(pruned, capsys):
+    directory, dataset, result = pruned
+    run = RunDirectory(directory / "pruned")
+    results = run.results()
+    assert results is not None
+    assert results["test"]["nll"] == result.after
+    assert main(["evaluate", str(run.path), "--samples", "50"]) == 0
+    assert f"L_50: {result.after:.2f} ± " in capsys.readouterr().out
+    analyzed = analyze_run(run.path, options=AnalyzeOptions(samples=50))
+    assert analyzed["test"]["nll"] == pytest.approx(result.after, abs=1e-9)
+    model, kept = load(run.path), kept_units(run)
+    assert kept is not None
+    assert [int(mask.sum()) for mask in kept] == list(result.kept)
+    # The figures of single examples, in the report's picture and on the local page, have the same noise.
+    measured = evaluation.likelihoods(model, dataset, num_samples=50, kept=kept)
+    assert measured.nll == pytest.approx(result.after)
+    log_weights = diagnostics.example_log_weights(model, dataset, num_samples=50, num_examples=5, kept=kept)
+    np.testing.assert_allclose(logsumexp(log_weights, axis=1) - np.log(50), measured.log_likelihood[:5], rtol=1e-5)
+    view = ModelView(model, dataset, evaluation.active_units(model, dataset), kept)
+    assert view.encode(3, 50).log_likelihood == pytest.approx(measured.log_likelihood[3], rel=1e-5)
+
+
+def test_adams_moments_are_pruned_with_the_weights(pruned):
+    directory, _, result = pruned
+    before, after = (load_file(directory / name / "checkpoints/3.safetensors") for name in ("run", "pruned"))
+    kept = kept_units(RunDirectory(directory / "pruned"))
+    assert kept is not None
+    for moment in ("mu", "nu"):
+        name = f"optimizer.{moment}.encoder.0.mean.weight"
+        np.testing.assert_array_equal(after[name], before[name][:, kept[0]])
+        name = f"optimizer.{moment}.decoder.0.hidden.0.weight"
+        np.testing.assert_array_equal(after[name], before[name][kept[0]])
+        name = f"optimizer.{moment}.decoder.0.hidden.0.bias"
+        np.testing.assert_array_equal(after[name], before[name])
+    assert after["optimizer.count"] == before["optimizer.count"] > 0
+    source = str(directory / "pruned")
+    config = small_config(directory / "d.npz", latent=result.kept, hidden=(8, 8), init_from=source, epochs=1)
+    go(directory / "warm", config)
+    start = load_file(directory / "warm/checkpoints/0.safetensors")
+    name = "optimizer.nu.encoder.0.mean.weight"
+    np.testing.assert_array_equal(start[name], after[name])
+
+
+def test_interrupted_at_any_moment_the_same_command_does_it(pruned, tmp_path, monkeypatch):
+    directory, dataset, result = pruned
+    out = RunDirectory(tmp_path / "out")
+    unfinished = tmp_path / ".out.partial"
+
+    def interrupted(*_, **__):
+        assert (unfinished / "run.json").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(iwae.runs.prune, "measure_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+    assert list(tmp_path.iterdir()) == []
+    # What a kill leaves is in nobody's way.
+    (unfinished / "checkpoints").mkdir(parents=True)
+    (unfinished / "run.json").write_text("{")
+    again = prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+    assert again == result
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_prune_leaves_is_no_run_to_show(pruned, tmp_path, capsys):
+    directory, *_ = pruned
+    shutil.copytree(directory / "pruned", tmp_path / ".half.partial")
+    shutil.copytree(directory / "pruned", tmp_path / "whole")
+    assert main(["show", "--results-dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "whole" in printed
+    assert "half" not in printed
+
+
+def test_a_unit_that_is_kept_for_its_layers_sake_is_not_called_active():
+    units = evaluation.ActiveUnits((np.zeros(2), np.zeros(1)), (np.array([0.5, 0.4]), np.array([0.001])))
+    assert layers_kept_inactive(units) == (2,)
+    assert _nothing_to_prune((2, 1), ()) == "all units are active (2+1), nothing to prune"
+    assert "of layer 2 only one unit is left, which is inactive" in _nothing_to_prune((2, 1), (2,))
+
+
+def test_pruning_again_counts_from_the_first_model():
+    first = (np.array([True, False, True, True]),)
+    (left,) = _left_of_the_first(first, (np.array([True, False, True]),))
+    assert left.tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "0"], "--samples must be an integer of at least 1, got 0"),
+        (["--samples", "100001"], "--samples must be at most 100,000, got 100001"),
+        (["--examples", "0"], "--examples must be an integer of at least 1, got 0"),
+    ],
+)
+def test_the_command_names_its_own_options(pruned, tmp_path, capsys, options, message):
+    directory, *_ = pruned
+    assert main(["prune", str(directory / "run"), "--out", str(tmp_path / "x"), *options]) == 1
+    assert capsys.readouterr().err.splitlines() == [f"iwae: error: {message}"]
+
+
+def test_own_data_that_moved_is_given_by_its_path(pruned, tmp_path, capsys):
+    directory, *_ = pruned
+    shutil.copytree(directory / "run", tmp_path / "run")
+    moved = tmp_path / "moved.npz"
+    (directory / "d.npz").rename(moved)
+    try:
+        for command in ("prune", "analyze", "report"):
+            line = [command, str(tmp_path / "run"), "--samples", "5"]
+            if command == "report":
+                line[-1] = "6"  # So that it is analyzed again.
+            assert main(line) == 1
+            assert "there is no file" in capsys.readouterr().err
+            assert main([*line, "--dataset", str(moved)]) == 0
+    finally:
+        moved.rename(directory / "d.npz")
 
 
 def test_training_a_pruned_run_is_refused_and_says_what_to_do(pruned):

@@ -16,10 +16,10 @@ import iwae.paper
 from iwae.cli.app import parse
 from iwae.cli.commands import Train
 from iwae.cli.report_commands import Report
+from iwae.paper.reproduction import deviations, published_for
 from iwae.report import page, write
 from iwae.report.analyze import AnalyzeOptions, analyze_run
 from iwae.report.comparison import Analyzed, number_rows, training_rows
-from iwae.report.reproduction import deviations, published_for
 from iwae.report.write import write_report
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
@@ -205,6 +205,8 @@ def test_every_deviation_is_named(place: Path, config: dict[str, Any], analysis:
     run = replace(run, analysis={**run.analysis, **analysis})
     (found,) = run.deviations
     assert expected in found
+    if cells(run, "The paper's active units")[0] != "none given":
+        assert "after its whole protocol" in cells(run, "The paper's active units")[1]
     assert "ours lies" not in cells(run, "The paper's test NLL")[1]
     assert "not a reproduction" in page.render([run]).lower()
 
@@ -229,10 +231,10 @@ def test_unverified_data_never_stand_beside_the_paper(place: Path) -> None:
     run = replace(run, analysis={**run.analysis, "data": data})
     assert published_for(run.config, run.record, run.analysis) is None
     assert cells(run, "The paper's test NLL") == ("none", "not the paper's data")
-    assert cells(run, "Data")[0] == "omniglot (unverified)"
+    assert cells(run, "Data")[0] == "OMNIGLOT (rebuilt)"
     assert "the paper" not in cells(run, "Gap, test − training")[1]
     assert any("not verified" in found for found in run.deviations)
-    assert "on omniglot (unverified)</h1>" in page.render([run])
+    assert "on OMNIGLOT (rebuilt)</h1>" in page.render([run])
 
 
 def test_a_pruned_run_is_no_reproduction(place: Path) -> None:
@@ -243,11 +245,22 @@ def test_a_pruned_run_is_no_reproduction(place: Path) -> None:
         "num_samples": 5000,
         "nll_before": 85.0,
         "nll_after": 85.01,
+        "difference": 0.0123,
+        "difference_stderr": 0.0045,
+        "num_examples": 100,
+        "split_examples": 10_000,
+        "kept_inactive": [2],
     }
     run = replace(run, record={**run.record, "pruned": pruned})
     assert run.deviations == ["its inactive units were removed"]
     assert cells(run, "Started from")[0] == "source, pruned"
-    assert f"iwae prune /runs/source --out {place / 'run'}" in page.render([run])
+    note = cells(run, "Started from")[1]
+    assert "85.00 nats before and 85.01 after: +0.0123 ± 0.0045" in note
+    assert "but for one in layer 2, which has no active one" in note
+    train, prune, *_ = "".join(Checker(page.render([run])).text["code"]).splitlines()
+    assert train.startswith("iwae train --dataset mnist --model iwae --k 50")
+    assert train.endswith("--run-dir /runs/source")
+    assert prune == (f"iwae prune /runs/source --out {place / 'run'} --samples 5000 --examples 100 --checkpoint 8")
 
 
 def warm_start(place: Path, **config: Any) -> Analyzed:

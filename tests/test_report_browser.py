@@ -73,6 +73,11 @@ def test_in_a_real_browser(browser: Any, pages: dict[str, Path], name: str, widt
     assert scrolled <= inner <= width
     ground = browser.execute_script("return getComputedStyle(document.documentElement).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 23, 27)"}[scheme]
+    # What scrolls says so, and charts drawn on white are dimmed on a dark page.
+    hints = browser.execute_script("return [...document.querySelectorAll('.hint')].filter(h => h.offsetHeight).length")
+    assert hints == (2 if (name, width) == ("three", 400) else 0)
+    dimmed = browser.execute_script("return getComputedStyle(document.images[0]).filter")
+    assert (dimmed != "none") == (scheme == "dark")
 
 
 def test_by_keyboard_the_skip_link_comes_first(browser: Any, pages: dict[str, Path]) -> None:

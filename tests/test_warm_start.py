@@ -1,6 +1,8 @@
 """Runs that start from another's last state: what is kept, what is recorded, what is refused."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from iwae.checkpoint import load_checkpoint
-from iwae.cli import paper_experiment
+from iwae.cli import main, paper_experiment
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
@@ -47,6 +49,32 @@ def test_weights_and_moments_are_the_sources_and_the_count_starts_anew(source):
     results = RunDirectory(source / "kept").results()
     assert results is not None
     assert (results["stages_done"], results["stages_total"]) == (1, 1)
+
+
+def test_show_fits_the_name_of_a_warm_start_into_80_columns(source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shutil.copytree(source / "vae", tmp_path / "mnist-vae-k1-1layer-seed0")
+    config = warm(source, init_from=str(tmp_path / "mnist-vae-k1-1layer-seed0"), epochs=1)
+    name = "mnist-iwae-k50-1layer-from-mnist-vae-k1-1layer-seed0-seed0"
+    go(tmp_path / name, config)
+    assert main(["show", str(tmp_path / name)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "mnist-iwae-k50-1layer-from-…-seed0: started from mnist-vae-k1-1layer-seed0"
+    assert len(lines) <= 5
+
+
+def test_a_run_whose_source_was_moved_along_with_it_is_continued(source, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(source / "vae", old / "vae")
+    config = warm(source, init_from=str(old / "vae"))
+    go(old / "iwae", config)
+    old.rename(new)
+    messages = Messages()
+    go(new / "iwae", replace(config, init_from=str(new / "vae")), reporter=messages)
+    assert any("This run is complete" in text for text in messages.texts)
+    with pytest.raises(IWAEError, match="another configuration"):
+        go(new / "iwae", replace(config, init_from=str(new / "other")))
 
 
 def test_the_source_is_recorded(source):

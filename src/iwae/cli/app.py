@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
     if name not in COMMANDS and not name.startswith("-"):
         given = f"there is no command {name!r}" if name else "no command given"
-        raise _usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")
+        raise usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")
     with _one_line_usage_errors(f"iwae {name}" if name in COMMANDS else "iwae"):
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE
@@ -94,10 +94,11 @@ def _one_line_usage_errors(prog: str) -> Iterator[None]:
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        raise _usage_error(_in_words(_first_sentence(captured.getvalue())), prog) from None
+        raise usage_error(_in_words(_first_sentence(captured.getvalue())), prog) from None
 
 
-def _usage_error(message: str, prog: str) -> IWAEError:
+def usage_error(message: str, prog: str) -> IWAEError:
+    """The error of a command line that has no meaning: one line that points to the help, exit status 2."""
     error = IWAEError(f"{message} (see {prog} --help)")
     error.exit_status = 2  # pyright: ignore[reportAttributeAccessIssue]
     return error

@@ -138,9 +138,7 @@ def _print_results(console: Console, path: Path, results: dict[str, Any]) -> Non
         f"Active units: {tables.units_label(results['active_units'])}"
         f" of {tables.units_label(results['architecture']['latent'])}"
         f" (as the paper's code counted: {tables.units_label(results['active_units_paper_code'])})",
-        f"Trained: {results['stages_done']} of {results['stages_total']} stages of the"
-        f" {results['config']['schedule']} schedule, {results['epochs']} epochs,"
-        f" {results['seconds']['training']:.0f} s",
+        f"Trained: {_trained_label(results)}, {results['seconds']['training']:.0f} s",
         f"Results: {path / 'results.json'}",
         f"Samples: {path / files['samples']}",
         f"Weights: {path / results['checkpoint']}",
@@ -148,6 +146,15 @@ def _print_results(console: Console, path: Path, results: dict[str, Any]) -> Non
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _trained_label(results: dict[str, Any]) -> str:
+    """What training came to: stages of a schedule, or the one stage of a warm start."""
+    config = results["config"]
+    if config.get("init_from") is None:
+        schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config['schedule']} schedule"
+        return f"{schedule}, {results['epochs']} epochs"
+    return f"warm start, {results['epochs']} epochs at {config['learning_rate']:g}, from {config['init_from']}"
 
 
 @dataclass(frozen=True)
@@ -251,17 +258,21 @@ class Show:
         runs = [RunDirectory(path) for path in self.paths]
         if not runs:
             found = sorted(self.results_dir.glob("*/run.json")) if self.results_dir.is_dir() else []
-            runs = [RunDirectory(path.parent) for path in found]
+            # Hidden ones are not whole yet.
+            runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
         if not runs:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
-        readable, failures = [], []
+        readable, failures, started = [], [], []
         for run in runs:
             try:
                 readable.append(tables.run_row(run))
+                started += tables.start_lines(run)
             except IWAEError as error:
                 failures.append(error)
         if readable:
             Console().print(tables.runs_table(readable))
+            for line in started:
+                print(line)
         for error in failures:
             print(f"iwae: error: {error}", file=sys.stderr)
         return 1 if failures else 0

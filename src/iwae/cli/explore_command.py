@@ -14,11 +14,14 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from iwae.cli.console import make_reporter
+from iwae.data import shown_name
 from iwae.errors import IWAEError
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from iwae.checkpoint import Checkpoint
+    from iwae.data import Dataset
     from iwae.explore.model_view import ModelView
     from iwae.runs.reporter import Reporter
 
@@ -39,6 +42,8 @@ class Explore:
     """Port of the page; 0 for any free one."""
     checkpoint: Annotated[int | None, arg(metavar="INT")] = None
     """Explore the state after this many stages (default: the newest)."""
+    dataset: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: Annotated[Path | None, arg(metavar="PATH")] = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
     no_browser: bool = False
@@ -50,6 +55,7 @@ class Explore:
         run = RunDirectory(self.path)
         run.read_record()
         from iwae.explore.server import create_app, listen, serve
+        from iwae.runs.measure import run_dataset
 
         # The port first: whoever has to choose another need not wait for the model.
         with listen(self.port) as listener:
@@ -58,7 +64,8 @@ class Explore:
                 checkpoint = (
                     run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
                 )
-                view = _view(run, checkpoint, self.datasets_dir, reporter)
+                dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
+                view = _view(run, checkpoint, dataset, reporter)
             title = run.path.resolve().name
             app = create_app(view, port, title, _facts(run.read_record(), checkpoint))
             url = f"http://127.0.0.1:{port}/"
@@ -81,29 +88,40 @@ def check_installed() -> None:
         )
 
 
-def _view(run: RunDirectory, checkpoint: "Checkpoint", datasets_dir: Path | None, reporter: "Reporter") -> "ModelView":
+def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", reporter: "Reporter") -> "ModelView":
     from iwae.evaluation import active_units
     from iwae.explore.model_view import ModelView
-    from iwae.runs.measure import run_dataset
+    from iwae.runs.measure import kept_units
 
-    dataset = run_dataset(run, datasets_dir, reporter)
     reporter.message("Measuring the active units, compiling ...")
     model = checkpoint.model()
-    view = ModelView(model, dataset, active_units(model, dataset))
+    view = ModelView(model, dataset, active_units(model, dataset), kept_units(run))
     view.compile()
     return view
 
 
 def _facts(record: dict[str, Any], checkpoint: "Checkpoint") -> list[tuple[str, str]]:
     """What the page says of the run."""
+    from iwae.report.labels import objective
+
     config, data = record["config"], record["data"]
-    pruned = " (pruned: the inactive ones are gone)" if record.get("pruned") else ""
+    pruned = ""
+    if record.get("pruned"):
+        layers = " and ".join(map(str, record["pruned"].get("kept_inactive", ())))
+        kept = f", but for one that layer {layers} could not be without" if layers else ""
+        pruned = f" (pruned: the inactive ones are gone{kept})"
+    stages = checkpoint.stages_done
     return [
-        ("Trained as", f"{str(config.get('model')).upper()}, k = {config.get('k')}, seed {config.get('seed')}"),
-        ("Data", f"{Path(str(data.get('name'))).name} ({data.get('mark')})"),
+        ("Trained as", f"{objective(RunConfig.from_json(config))}, seed {config.get('seed')}"),
+        ("Data", _data_fact(data)),
         ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
-        ("State", f"after {checkpoint.stages_done} stages, {checkpoint.step:,} steps"),
+        ("State", f"after {stages} stage{'' if stages == 1 else 's'}, {checkpoint.step:,} steps"),
     ]
+
+
+def _data_fact(data: dict[str, Any]) -> str:
+    name = shown_name(str(data.get("name")), data.get("mark"))
+    return name if name.endswith(")") else f"{name} ({data.get('mark')})"
 
 
 def _has_screen() -> bool:

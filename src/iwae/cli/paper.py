@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from iwae.cli.app import guarded, parse
+from iwae.cli.app import guarded, parse, usage_error
 from iwae.cli.commands import Data, Train
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig, TrainOptions
@@ -18,17 +18,18 @@ from iwae.runs.directory import RunDirectory
 class Experiment:
     """Train one of the paper's models with its schedule, continuing where the run stopped, and measure it."""
 
-    model: Annotated[Literal["vae", "iwae"], arg(aliases=["-m"])] = "vae"
-    """Objective."""
+    model: Annotated[Literal["vae", "iwae"] | None, arg(aliases=["-m"], metavar="{vae,iwae}")] = None
+    """Objective (default: vae)."""
     dataset: Annotated[str, arg(aliases=["-d"])] = "MNIST"
     """BinFixMNIST, MNIST or OMNI."""
-    k: Annotated[int, arg(aliases=["-k"])] = 1
-    """Number of samples per example; the paper has 1, 5 and 50."""
-    layers: Annotated[int, arg(aliases=["-l"])] = 1
-    """Stochastic layers, 1 or 2."""
+    k: Annotated[int | None, arg(aliases=["-k"], metavar="INT")] = None
+    """Number of samples per example (default: 1); the paper has 1, 5 and 50."""
+    layers: Annotated[int | None, arg(aliases=["-l"], metavar="INT")] = None
+    """Stochastic layers, 1 or 2 (default: 1)."""
     exp: Annotated[Literal["train", "iwae_to_vae", "vae_to_iwae"], arg(aliases=["-e"])] = "train"
     """train: from random weights; iwae_to_vae: a one-layer IWAE with k=50 from the trained one-layer VAE with k=1;
-    vae_to_iwae: a one-layer VAE with k=1 from the trained one-layer IWAE with k=50."""
+    vae_to_iwae: a one-layer VAE with k=1 from the trained one-layer IWAE with k=50. The last two fix model, k and
+    layers."""
     checkpoint: Annotated[int | None, arg(aliases=["-c"], metavar="INT")] = None
     """Restart from the state saved after this many stages (i + 1: after the stage of 3^i epochs)."""
 
@@ -66,10 +67,14 @@ def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Pa
 
 
 def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
-    if asked.layers not in (1, 2):
+    if asked.layers not in (None, 1, 2):
         raise IWAEError(f"--layers must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
+    given = {name: value for name in ("model", "k", "layers") if (value := getattr(asked, name)) is not None}
     if asked.exp == "train":
-        return RunConfig(dataset=asked.dataset, model=asked.model, k=asked.k, layers=asked.layers)
+        return RunConfig(**{"dataset": asked.dataset, "model": "vae", "layers": 1, **given})
+    if given:
+        options = " and ".join(f"--{name} {value}" for name, value in given.items())
+        raise usage_error(f"--exp {asked.exp} has its own model, k and layers: leave out {options}", "experiments.py")
     vae = RunConfig(dataset=asked.dataset, model="vae", k=1)
     iwae = RunConfig(dataset=asked.dataset, model="iwae", k=50)
     # The README of the paper's program names first what is trained; its code did the opposite.

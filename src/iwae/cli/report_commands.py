@@ -25,6 +25,8 @@ class Analyze:
     """Measure the first so many test and training examples (default: as many as the run measured itself on)."""
     checkpoint: OptionalInt = None
     """Analyze the state after this many stages (default: the newest)."""
+    dataset: OptionalPath = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: OptionalPath = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
@@ -38,6 +40,7 @@ class Analyze:
                 self.path,
                 options=AnalyzeOptions(self.samples, self.examples),
                 checkpoint=self.checkpoint,
+                dataset=self.dataset,
                 datasets_dir=self.datasets_dir,
                 reporter=reporter,
             )
@@ -74,6 +77,8 @@ class Report:
     """Importance samples per example, where a run must be analyzed (default: 5000, or what its analysis has)."""
     examples: OptionalInt = None
     """Test and training examples to measure there (default: as `iwae analyze`, or what its analysis has)."""
+    dataset: OptionalPath = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: OptionalPath = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
@@ -91,6 +96,7 @@ class Report:
                 self.paths,
                 out=self.out,
                 options=AnalyzeOptions(self.samples, self.examples),
+                dataset=self.dataset,
                 datasets_dir=self.datasets_dir,
                 reporter=reporter,
             )

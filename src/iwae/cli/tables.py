@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from iwae.data import shown_name
 from iwae.errors import IWAEError
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
 
 def data_label(data: dict[str, Any]) -> str:
     """A dataset's name, marked where it is not the published one."""
-    name = Path(data["name"]).name
-    return f"{name} ({data['mark']})" if data["mark"] == "unverified" else name
+    return shown_name(data["name"], data["mark"])
 
 
 def nll_label(test: dict[str, Any]) -> str:
@@ -48,7 +49,8 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
-    cells = (run.path.resolve().name, data_label(record["data"]), " ".join(config.full_objective().name_parts()))
+    name, objective = short_name(run.path.resolve().name, config), " ".join(config.full_objective().name_parts())
+    cells = (name, data_label(record["data"]), objective)
     if results is None:
         return (*cells, _progress(run), "not measured", "")
     try:
@@ -61,6 +63,18 @@ def run_row(run: RunDirectory) -> tuple[str, ...]:
         )
     except (KeyError, TypeError):
         raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
+
+
+def short_name(name: str, config: RunConfig) -> str:
+    """A run's name without that of the run that it started from, which would fill a terminal's line."""
+    return name if config.init_from is None else name.replace(f"-from-{Path(config.init_from).name}", "-from-…")
+
+
+def start_lines(run: RunDirectory) -> list[str]:
+    """What stands below the table of a run whose name was shortened there: which run it started from."""
+    config, name = run.config(), run.path.resolve().name
+    short = short_name(name, config)
+    return [] if short == name else [f"{short}: started from {Path(str(config.init_from)).name}"]
 
 
 def _progress(run: RunDirectory) -> str:

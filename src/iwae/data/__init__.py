@@ -8,7 +8,7 @@
 Every failure that a user can mend is an `iwae.errors.IWAEError`.
 """
 
-from iwae.data.dataset import DataFile, Dataset, Split
+from iwae.data.dataset import DataFile, Dataset, Split, shown_name
 from iwae.data.datasets import (
     DatasetStatus,
     FileStatus,
@@ -32,4 +32,5 @@ __all__ = [
     "load_dataset",
     "obtain",
     "search_directories",
+    "shown_name",
 ]

@@ -1,11 +1,23 @@
 """A dataset in memory: three splits of binary or [0, 1] vectors, and where they came from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 Split = Literal["train", "valid", "test"]
+
+
+def shown_name(name: str, mark: str | None) -> str:
+    """A dataset's name as figures from it are to be called.
+
+    One's own data go by their file's name. An OMNIGLOT file that is not the published one was rebuilt from the
+    drawings, and its figures can't be compared with those of the original.
+    """
+    if mark != "unverified":
+        return Path(name).name
+    return "OMNIGLOT (rebuilt)" if name == "omniglot" else f"{Path(name).name} (unverified)"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from iwae.evaluation import (
 )
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
+from iwae.top_layer import is_binary, resting_values
 
 MAX_SAMPLES = 500
 # More sliders than this are no help to anyone, and their values must fit into a request.
@@ -130,36 +131,53 @@ def slider_units(active: ActiveUnits) -> tuple[Unit, ...]:
 
 
 class ModelView:
-    """A model, the units that have sliders, and the test examples. The top layer's other units stay at zero."""
+    """A model, the units that have sliders, and the test examples. The top layer's other units stay at the
+    prior's mean.
 
-    def __init__(self, model: HierarchicalVAE, dataset: Dataset, active: ActiveUnits):
+    For a pruned run, `kept` gives it the noise of the model that it was made from (see `iwae.likelihoods`).
+    """
+
+    def __init__(
+        self,
+        model: HierarchicalVAE,
+        dataset: Dataset,
+        active: ActiveUnits,
+        kept: tuple[np.ndarray, ...] | None = None,
+    ):
         self.model = model
         self.units = slider_units(active)
+        self.units_are_binary = is_binary(model)
         self.num_active = active.counts[-1]
         self.image_shape = dataset.image_shape
         self.binary = dataset.binary
         self.num_examples = len(dataset.split(SPLIT))
         self._dataset = dataset
         self._columns = np.array([unit.index for unit in self.units])
-        self._layout = NoiseLayout.of(model)
+        self._resting = resting_values(model)
+        self._layout = NoiseLayout.of(model, kept)
 
     def compile(self) -> None:
         """Runs everything once, so that the first request is as quick as the others."""
-        self.decode(np.zeros(len(self.units)))
+        self.decode(self.resting())
         self.prior(0)
         if self.num_examples:
             self.encode(0, 1)
 
     def decode(self, values: np.ndarray) -> np.ndarray:
         """The picture `[visible]`, in [0, 1], at the sliders' `values`, in the order of `units`."""
-        top = np.zeros((1, self.model.latent[-1]), np.float32)
+        top = self._resting[None].copy()
         top[0, self._columns] = values
         return np.asarray(_decode(self.model, jnp.asarray(top)))[0]
 
+    def resting(self) -> np.ndarray:
+        """The prior's mean of the units that have sliders."""
+        return self._resting[self._columns]
+
     def prior(self, draw: int) -> np.ndarray:
-        """Values for the sliders from the prior N(0, I); the same number gives the same draw."""
+        """Values for the sliders from the model's prior; the same number gives the same draw."""
         key = jax.random.fold_in(purpose_key(SEED, Purpose.SAMPLE), draw)
-        return np.asarray(jax.random.normal(key, (len(self.units),)))
+        noise = jax.random.normal(key, (self.model.latent[-1],))
+        return np.asarray(self.model.prior.sample(noise))[self._columns]
 
     def encode(self, index: int, num_samples: int) -> Encoded:
         """Encodes a test example with `num_samples` importance samples: the draws that `iwae evaluate` makes.

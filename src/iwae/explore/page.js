@@ -2,6 +2,7 @@
 
 const RANGE = 4;
 const STEP = 0.05;
+const BINARY_STEP = 0.01;
 const byId = (id) => document.getElementById(id);
 
 let about = null;
@@ -83,14 +84,16 @@ function setValue(i, value) {
   values[i] = value;
   const { input, output } = rows[i];
   const reach = Math.max(RANGE, Math.ceil(Math.abs(value)));
-  input.min = -reach;
-  input.max = reach;
+  input.min = about.binary_units ? 0 : -reach;
+  input.max = about.binary_units ? 1 : reach;
   input.value = value;
-  output.textContent = signed(value);
+  output.textContent = shown(value);
 }
 
-function signed(value) {
+// With its sign, but for the probability of a binary unit.
+function shown(value) {
   const text = Math.abs(value).toFixed(2);
+  if (about.binary_units) return text;
   return Number(text) === 0 ? text : (value < 0 ? "−" : "+") + text;
 }
 
@@ -106,19 +109,19 @@ function addSlider(unit, i) {
   const output = document.createElement("output");
   output.htmlFor = label.htmlFor;
   const input = document.createElement("input");
-  Object.assign(input, { type: "range", id: label.htmlFor, min: -RANGE, max: RANGE, step: STEP, value: 0 });
+  Object.assign(input, { type: "range", id: label.htmlFor, step: about.binary_units ? BINARY_STEP : STEP });
   // Not announced by itself: the slider speaks its own value.
   output.setAttribute("aria-live", "off");
   input.addEventListener("input", () => {
     values[i] = input.valueAsNumber;
-    output.textContent = signed(values[i]);
+    output.textContent = shown(values[i]);
     byId("status").textContent = "";
     requestDecode({ values });
   });
   row.append(label, output, input);
   byId("sliders").append(row);
   rows.push({ input, output });
-  setValue(i, 0);
+  setValue(i, unit.resting);
 }
 
 // Test images
@@ -142,7 +145,18 @@ const requestEncode = latest("api/encode", (answer) => {
 });
 
 function encode() {
-  requestEncode({ index: byId("index").valueAsNumber, k: byId("k").valueAsNumber });
+  const index = wholeNumber("index", "Index");
+  const k = index === null ? null : wholeNumber("k", "Samples k");
+  if (k !== null) requestEncode({ index, k });
+}
+
+// The field's value, or null and a message where it is not what the model takes.
+function wholeNumber(id, name) {
+  const field = byId(id);
+  const valid = field.checkValidity() && Number.isInteger(field.valueAsNumber);
+  if (!valid) showError(`${name} must be a whole number from ${field.min} to ${field.max}.`);
+  field.setAttribute("aria-invalid", String(!valid));
+  return valid ? field.valueAsNumber : null;
 }
 
 // The page
@@ -158,6 +172,7 @@ function describe() {
     byId("facts").append(row);
   }
   byId("units-note").textContent = unitsNote();
+  if (about.binary_units) byId("reset").textContent = "Reset to the prior's mean";
   document.body.classList.toggle("strip", about.image_shape === null);
   byId("strip-note").hidden = about.image_shape !== null;
   byId("index").max = about.num_examples - 1;
@@ -182,7 +197,8 @@ function unitsNote() {
       : `None of the ${about.latent} units is active (a variance of the posterior mean above 0.01): all, ${order}.`,
   ];
   if (shown < Math.max(about.num_active, 1)) parts.push(`Only the first ${shown} have sliders.`);
-  if (shown < about.latent) parts.push("The others stay at zero.");
+  if (shown < about.latent) parts.push(`The others stay at ${about.binary_units ? "the prior's mean" : "zero"}.`);
+  if (about.binary_units) parts.push("Each is 0 or 1; between the two lies its probability.");
   if (about.layers > 1) {
     parts.push(`They are those of layer ${about.layers}, the top one; the layers below are at their conditional means.`);
   }
@@ -191,8 +207,8 @@ function unitsNote() {
 
 function connect() {
   byId("reset").addEventListener("click", () => {
-    setSliders(values.map(() => 0));
-    byId("status").textContent = "All sliders at zero.";
+    setSliders(about.units.map((unit) => unit.resting));
+    byId("status").textContent = about.binary_units ? "All sliders at the prior's mean." : "All sliders at zero.";
   });
   byId("prior").addEventListener("click", () => requestPrior({ draw: Math.floor(Math.random() * 2 ** 31) }));
   byId("encode-form").addEventListener("submit", (event) => {

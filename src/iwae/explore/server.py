@@ -68,7 +68,11 @@ def describe(view: ModelView, title: str, facts: list[tuple[str, str]]) -> dict[
     return {
         "title": title,
         "facts": [{"name": name, "text": text} for name, text in facts],
-        "units": [{"index": u.index, "variance": _finite(u.variance)} for u in view.units],
+        "units": [
+            {"index": u.index, "variance": _finite(u.variance), "resting": rest}
+            for u, rest in zip(view.units, _list(view.resting()), strict=True)
+        ],
+        "binary_units": view.units_are_binary,
         "num_active": view.num_active,
         "layers": len(view.model.latent),
         "latent": view.model.latent[-1],

@@ -1,28 +1,34 @@
 """Trains the cells of the paper's tables that are missing, each as a process of its own, some at once."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iwae.paper.cells import Cell
-from iwae.paper.status import status_of
-from iwae.runs.config import RunConfig
+from iwae.paper.plan import Plan
+from iwae.paper.status import source_stages
+from iwae.runs.config import MeasureOptions, RunConfig
 from iwae.runs.directory import RunDirectory
-from iwae.runs.interruption import Interrupted, SignalWatch
+from iwae.runs.interruption import SignalWatch
 from iwae.schedule import stage_end
 
 POLL_SECONDS = 0.5
-LOG_NAME = "train.log"
+ENDING_SECONDS = 0.05
+LOG_SUFFIX = "train.log"
+# A module that the runner only names: a cell's process has a command line's manners.
+CELL_MODULE = "iwae.cli.paper_cell"
 
 
 @dataclass(frozen=True)
 class CellProgress:
-    """How far one run is: `epochs` of `total` are done. `state` is waiting, training, done or failed."""
+    """How far one run is: `epochs` of `total` are done. `state` is waiting, training, measuring,
+    stopping, done or failed."""
 
     config: RunConfig
     epochs: int
@@ -33,83 +39,99 @@ class CellProgress:
 OnCells = Callable[[Sequence[CellProgress]], None]
 
 
-def train_command(config: RunConfig, results_dir: Path, stages: int | None, extra: Sequence[str] = ()) -> list[str]:
-    """The command line that trains one configuration."""
-    command = [sys.executable, "-m", "iwae", "train", "--results-dir", str(results_dir)]
-    for name in ("dataset", "model", "k", "layers", "schedule", "seed"):
-        command += [f"--{name}", str(getattr(config, name))]
-    for name in ("latent", "hidden"):
-        if values := getattr(config, name):
-            command += [f"--{name}", *map(str, values)]
-    if config.batch_size != RunConfig.batch_size:
-        command += ["--batch-size", str(config.batch_size)]
-    if config.init_from is not None:
-        command += ["--init-from", config.init_from, "--epochs", str(config.epochs)]
-        command += ["--learning-rate", str(config.learning_rate)]
-    elif stages is not None:
-        command += ["--stages", str(stages)]
-    return [*command, *extra]
-
-
 def train_cells(
-    cells: Sequence[Cell],
+    plan: Plan,
     results_dir: Path,
     *,
     stages: int | None = None,
+    measure: MeasureOptions | None = None,
     jobs: int = 1,
-    extra: Sequence[str] = (),
+    datasets_dir: Path | None = None,
     on_cells: OnCells | None = None,
 ) -> list[str]:
-    """Trains every cell that is not finished, `jobs` at once, in their order; returns what failed, a line each.
+    """Trains, measures and analyzes the work of a plan, `jobs` cells at once; returns what failed, a line each.
 
-    Finished runs are left alone and unfinished ones continued. A cell that starts from another run waits for it.
-    Two cells of one configuration (k = 1 of both objectives has two) are two runs. On SIGINT or SIGTERM the
-    processes are told to save and stop, and Interrupted is raised. `extra` is handed to every `iwae train`.
+    Unfinished runs are continued. A cell that starts from another run waits for it. What a cell's process says goes
+    to `<run>.train.log` beside its run.
+
+    On SIGINT, SIGTERM or SIGHUP all processes are told to save and stop, and Interrupted is raised once they have;
+    a further signal kills those that are left. Should this process die, they save and stop by themselves.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
-    work = [_Work(cell, results_dir, stages) for cell in cells]
-    with SignalWatch() as signals:
+    measure = measure or MeasureOptions()
+    work = [_Work(cell, results_dir, stages, measure, datasets_dir) for cell in plan.work]
+    with SignalWatch(hold=True) as signals:
         try:
-            while any(not job.ended for job in work):
-                running = sum(job.process is not None and not job.ended for job in work)
+            while any(not job.ended for job in work) and signals.received is None:
+                running = sum(job.is_running for job in work)
                 for job in work:
                     if running < jobs and job.can_start(work):
-                        job.start(extra)
+                        job.start()
                         running += not job.ended
                 if on_cells is not None:
                     on_cells([job.progress() for job in work])
-                if signals.received is not None:
-                    raise Interrupted(
-                        "interrupted; all is saved. The same command continues where it stopped", signals.received
-                    )
                 for job in work:
                     job.poll()
                 time.sleep(POLL_SECONDS)
         finally:
-            for job in work:
-                job.stop()
+            killed = _end(work, signals, on_cells)
+        lost = "what was done since the last checkpoint is lost" if killed else "all is saved"
+        signals.check(f"interrupted; {lost}. The same command continues where it stopped")
     if on_cells is not None:
         on_cells([job.progress() for job in work])
     return [job.failure for job in work if job.failure is not None]
 
 
+def _end(work: Sequence["_Work"], signals: SignalWatch, on_cells: OnCells | None) -> bool:
+    """Tells every running process to save and end before it waits for any; kills them at a further signal.
+
+    Returns whether any was killed.
+    """
+    running = [job.process for job in work if job.stop() and job.process is not None]
+    if running and on_cells is not None:
+        on_cells([job.progress() for job in work])
+    killed = False
+    while any(process.poll() is None for process in running):
+        if signals.count > 1 and not killed:
+            for process in running:
+                process.kill()
+            killed = True
+        time.sleep(ENDING_SECONDS)
+    return killed
+
+
 class _Work:
     """One cell's process."""
 
-    def __init__(self, cell: Cell, results_dir: Path, stages: int | None):
-        self.cell, self.results_dir, self.stages = cell, results_dir, stages
+    def __init__(
+        self,
+        cell: Cell,
+        results_dir: Path,
+        stages: int | None,
+        measure: MeasureOptions,
+        datasets_dir: Path | None,
+    ):
+        self.cell, self.results_dir = cell, results_dir
         self.run = RunDirectory(cell.directory(results_dir))
+        self.log_path = results_dir / f"{self.run.path.name}.{LOG_SUFFIX}"
         self.process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
-        self.ended = self._is_finished()
+        self.ended = False
+        self.stopping = False
+        self._stages = None if cell.config.init_from else stages
+        self._total = stage_end(cell.config.full_schedule(self._stages), len(cell.config.full_schedule(self._stages)))
+        self._log_start = 0
+        self._order = {
+            "run_dir": str(self.run.path),
+            "config": cell.config.to_json(),
+            "stages": self._stages,
+            "measure": asdict(measure),
+            "datasets_dir": str(datasets_dir) if datasets_dir else None,
+        }
 
     @property
-    def _schedule(self):
-        return self.cell.config.full_schedule(None if self.cell.config.init_from else self.stages)
-
-    def _is_finished(self) -> bool:
-        measured = status_of(self.cell, self.results_dir).measured_stages
-        return measured is not None and measured >= len(self._schedule)
+    def is_running(self) -> bool:
+        return self.process is not None and not self.ended
 
     def can_start(self, work: Sequence["_Work"]) -> bool:
         """Not started yet, and not waiting for the run that it starts from."""
@@ -117,22 +139,32 @@ class _Work:
             return False
         return not any(other.cell.config == self.cell.source and not other.ended for other in work)
 
-    def start(self, extra: Sequence[str]) -> None:
-        source = self.cell.source
-        if source is not None and not RunDirectory(self.results_dir / source.name()).exists:
-            command = " ".join(train_command(source, self.results_dir, None)[2:])
-            self._fail(f"{self.run.path.name}: its source is missing; make it with: iwae {command.partition(' ')[2]}")
+    def start(self) -> None:
+        done, needed = source_stages(self.cell, self.results_dir)
+        if self.cell.source is not None and not self.run.exists and done < needed:
+            self._fail(f"not begun: {self.cell.source.name()}, which it starts from, has {done} of {needed} stages")
             return
-        log_path = self.results_dir / f"{self.run.path.name}.{LOG_NAME}"
-        with open(log_path, "ab") as log:
+        with open(self.log_path, "ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(
-                train_command(self.cell.config, self.results_dir, self.stages, extra),
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", CELL_MODULE, json.dumps(self._order)],
+                # Held open and never written to: it closes when this process dies, however it does.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C reaches this process alone, which passes it on: each is told once.
                 start_new_session=True,
             )
+
+    def stop(self) -> bool:
+        """Tells its process, if one is running, to save and end; returns whether one is."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        self.stopping = True
+        # It may have ended by itself in this moment.
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        return True
 
     def poll(self) -> None:
         if self.process is None or self.ended or self.process.poll() is None:
@@ -140,31 +172,30 @@ class _Work:
         if self.process.returncode == 0:
             self.ended = True
         else:
-            self._fail(f"{self.run.path.name}: {self._last_line()}")
+            self._fail(f"{self._last_error()} (all that it said: {self.log_path})")
 
     def _fail(self, message: str) -> None:
-        self.failure, self.ended = message, True
+        self.failure, self.ended = f"{self.run.path.name}: {message}", True
 
-    def _last_line(self) -> str:
-        lines = (self.results_dir / f"{self.run.path.name}.{LOG_NAME}").read_text(errors="replace").split("\n")
+    def _last_error(self) -> str:
+        with open(self.log_path, "rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").split("\n")
         errors = [line for line in lines if line.startswith("iwae: error: ")]
         assert self.process is not None
         return errors[-1].removeprefix("iwae: error: ") if errors else f"ended with status {self.process.returncode}"
 
-    def stop(self) -> None:
-        """Tells a running process to save and end, and waits for it."""
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGTERM)
-            self.process.wait()
-
     def progress(self) -> CellProgress:
-        total = stage_end(self._schedule, len(self._schedule))
+        lines = self.run.read_metrics()
+        epochs = min(self._total, lines[-1]["epoch"] if lines else 0)
         if self.failure is not None:
             state = "failed"
         elif self.ended:
             state = "done"
+        elif self.stopping:
+            state = "stopping"
+        elif self.process is None:
+            state = "waiting"
         else:
-            state = "training" if self.process is not None else "waiting"
-        lines = self.run.read_metrics()
-        return CellProgress(self.cell.config, min(total, lines[-1]["epoch"] if lines else 0), total, state)
+            state = "training" if epochs < self._total else "measuring"
+        return CellProgress(self.cell.config, epochs, self._total, state)

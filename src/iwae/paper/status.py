@@ -1,4 +1,4 @@
-"""How far each cell of the paper's tables has been repeated, as rows for a terminal, Markdown or JSON."""
+"""How far each cell of the paper's tables has been repeated, as rows for Markdown and objects for JSON."""
 
 import json
 from collections.abc import Sequence
@@ -6,122 +6,299 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from iwae.data import shown_name
 from iwae.errors import IWAEError
-from iwae.paper.cells import OVERFITTING, Cell
+from iwae.paper.cells import Cell, Published
+from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
+from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 
-HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "seed", "stages")
-NOT_A_REPRODUCTION = "partial"
+HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")
+PARTIAL = "partial"
+UNREADABLE = "unreadable"
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Test minus training NLL in nats with its standard error, and what it was measured on, of `split_examples`
+    test examples.
+    """
+
+    value: float
+    stderr: float | None
+    num_samples: int
+    test_examples: int
+    train_examples: int
+    split_examples: int
+
+    @property
+    def deviation(self) -> str | None:
+        """In what it is less than L_5000 on the whole test set, in words; None: in nothing."""
+        if self.num_samples >= PAPER_SAMPLES and self.test_examples == self.split_examples:
+            return None
+        return (
+            f"the gap was measured with {self.num_samples:,} samples on {self.test_examples:,} test and"
+            f" {self.train_examples:,} training examples"
+        )
 
 
 @dataclass(frozen=True)
 class CellStatus:
     """A cell and what its run has come to.
 
-    `stages_done` of `stages_total` are complete; `complete` means all of them. `nll`, `stderr` (nats) and
-    `active` belong to the checkpoint after `measured_stages`; `gap` is test minus training NLL with its standard
-    error, where the run was analyzed. `mark` is the data's: verified, unverified or own.
+    `stages_done` of `stages_total` are complete. `nll`, `stderr` (nats), `active` and the counts belong to the
+    checkpoint after `measured_stages`; `gap` is there once the run was analyzed. `mark` is the data's: verified,
+    unverified or own, or None before there is a run. `deviations` say in what the figure is not what the paper did.
+    `problem` says why the directory can't be used as this cell's run; the rest is then empty.
     """
 
     cell: Cell
     stages_done: int
     stages_total: int
+    begun: bool = False
+    pruned: bool = False
     mark: str | None = None
     measured_stages: int | None = None
     nll: float | None = None
     stderr: float | None = None
     active: tuple[int, ...] | None = None
-    gap: tuple[float, float] | None = None
+    num_samples: int = 0
+    num_examples: int = 0
+    split_examples: int = 0
+    gap: Gap | None = None
+    deviations: tuple[str, ...] = ()
+    problem: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every stage of the paper's schedule was trained and measured: a reproduction."""
+        """Whether every stage of the paper's schedule was trained and measured."""
         return self.measured_stages == self.stages_total
 
     @property
     def is_reproduction(self) -> bool:
-        """Complete, and on the published data: only then may the figure stand beside the paper's."""
-        return self.complete and self.mark == "verified"
+        """Trained and measured as the paper did, on its data: only then may the figure stand for the paper's."""
+        return self.measured_stages is not None and not self.deviations
+
+    @property
+    def published(self) -> Published | None:
+        """The paper's figure, where ours is, or will be, from the same data."""
+        return self.cell.published if self.mark in (None, "verified") else None
+
+    @property
+    def published_gap(self) -> float | None:
+        """The largest gap that the paper reports on this data, in nats."""
+        return paper_gap({"name": self.cell.config.dataset, "mark": self.mark or "verified"})
+
+    @property
+    def data(self) -> str:
+        """The name of the data, as figures from it are to be called."""
+        return shown_name(self.cell.config.dataset, self.mark)
+
+    @property
+    def measured_early(self) -> bool:
+        """Whether the figure is older than the stage that was reached."""
+        return self.measured_stages is not None and self.measured_stages != self.stages_done
+
+    def measured_as(self, options: MeasureOptions) -> bool:
+        """Whether the figure and the gap are there, from at least the samples and examples that are asked for."""
+        wanted = options.examples_for(self.cell.config)
+        examples = self.split_examples if wanted is None else min(wanted, self.split_examples)
+        if self.measured_stages is None or self.gap is None:
+            return False
+        return (
+            min(self.num_samples, self.gap.num_samples) >= options.test_samples
+            and min(self.num_examples, self.gap.test_examples) >= examples
+        )
 
 
 def status_of(cell: Cell, results_dir: Path) -> CellStatus:
-    """Reads a cell's run, if there is one. Raises IWAEError for a run of another configuration in its place."""
+    """Reads a cell's run, if there is one. Whatever lies in its place, this returns: see `CellStatus.problem`."""
     run = RunDirectory(cell.directory(results_dir))
-    total = len(cell.config.full_schedule())
+    empty = CellStatus(cell, 0, len(cell.config.full_schedule()))
+    try:
+        return _read(run, empty)
+    except IWAEError as error:
+        return replace(empty, problem=str(error))
+    except OSError as error:
+        return replace(empty, problem=f"{error.filename or run.path}: {error.strerror or error}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        return replace(empty, problem=f"{run.path}: run.json or results.json is not what a run has ({what})")
+
+
+def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
     if not run.exists:
-        return CellStatus(cell, 0, total)
-    differences = cell.config.differences(run.config())
+        return empty
+    differences = run.differences(empty.cell.config)
     if differences:
-        raise IWAEError(f"{run.path} is not the paper's run: {'; '.join(differences)}; move it elsewhere")
-    stages = run.stage_checkpoints()
-    begun = CellStatus(cell, stages[-1] if stages else 0, total, run.read_record()["data"].get("mark"))
-    results = run.results()
+        raise IWAEError(f"{run.path} is another run than the paper's ({'; '.join(differences)}): move it elsewhere")
+    record, stages, results = run.read_record(), run.stage_checkpoints(), run.results()
+    begun = replace(
+        empty,
+        begun=True,
+        pruned="pruned" in record,
+        stages_done=stages[-1] if stages else 0,
+        mark=record["data"].get("mark"),
+    )
     if results is None:
         return begun
+    test, gap = results["test"], _gap(run, results)
     return replace(
         begun,
         measured_stages=results["stages_done"],
-        nll=results["test"].get("nll"),
-        stderr=results["test"].get("stderr"),
-        active=tuple(results.get("active_units", ())),
-        gap=_gap(run, results),
+        nll=test["nll"],
+        stderr=test["stderr"],
+        active=tuple(results["active_units"]),
+        num_samples=test["num_samples"],
+        num_examples=test["num_examples"],
+        split_examples=test["split_examples"],
+        gap=gap,
+        deviations=tuple(deviations(run.config(), record, results)),
     )
 
 
-def _gap(run: RunDirectory, results: dict[str, Any]) -> tuple[float, float] | None:
+def _gap(run: RunDirectory, results: dict[str, Any]) -> Gap | None:
+    """The gap of the weights that were measured, if they were analyzed. A damaged analysis is made again."""
     path = run.path / "analysis" / "analysis.json"
     if not path.is_file():
         return None
     try:
-        analysis = json.loads(path.read_text())
+        analysis = json.loads(path.read_text(encoding="utf-8"))
         if analysis["weights_sha256"] != results["weights_sha256"]:
             return None
-        return float(analysis["gap"]["value"]), float(analysis["gap"]["stderr"])
+        value, stderr = analysis["gap"]["value"], analysis["gap"]["stderr"]
+        test, train = analysis["test"], analysis["train"]
+        return Gap(
+            float(value),
+            None if stderr is None else float(stderr),
+            min(int(test["num_samples"]), int(train["num_samples"])),
+            int(test["num_examples"]),
+            int(train["num_examples"]),
+            int(test["split_examples"]),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
 
+def source_stages(cell: Cell, results_dir: Path) -> tuple[int, int]:
+    """How many stages the run that a cell starts from has done, and how many it needs; (0, 0) without a source.
+
+    A run that is there but is not the paper's, or can't be read, has done none.
+    """
+    if cell.source is None:
+        return 0, 0
+    source = Cell("1", cell.source, cell.published)
+    status = status_of(source, results_dir)
+    return (0 if status.pruned else status.stages_done), status.stages_total
+
+
+def figure(value: float, stderr: float | None, *, sign: bool = False) -> str:
+    """`84.78 ± 0.24`; with `sign`, `+0.31 ± 0.35`."""
+    text = f"{value:+.2f}".replace("-", "−") if sign else f"{value:.2f}"
+    return text if stderr is None else f"{text} ± {stderr:.2f}"
+
+
+def model_text(status: CellStatus) -> str:
+    """`iwae`, or `vae→iwae` for one that starts from the other."""
+    config, source = status.cell.config, status.cell.source
+    return str(config.model) if source is None else f"{source.model}→{config.model}"
+
+
+def paper_text(status: CellStatus) -> str:
+    """`84.78 (25)`: the paper's figure, where ours can stand beside it."""
+    published = status.published
+    if published is None:
+        return NONE
+    return f"{published.nll:.2f}" + (f" ({published.active})" if published.active else "")
+
+
+def gap_text(status: CellStatus, mark: str) -> str:
+    """`+0.31 ± 0.35`, with `mark` where the gap was measured on less than the paper's."""
+    if status.gap is None:
+        return ""
+    return figure(status.gap.value, status.gap.stderr, sign=True) + (mark if status.gap.deviation else "")
+
+
 def row(status: CellStatus) -> tuple[str, ...]:
     """One line of text cells under `HEADINGS`."""
-    config, published = status.cell.config, status.cell.published
-    paper = f"{published.nll:.2f}" + (f" ({published.active})" if published.active else "")
+    config = status.cell.config
     ours = ""
-    if status.nll is not None:
-        error = f" ± {status.stderr:.2f}" if status.stderr is not None else ""
-        note = "" if status.complete else f" {NOT_A_REPRODUCTION}"
-        ours = f"{status.nll:.2f}{error}{note}"
-    active = "+".join(map(str, status.active)) if status.active else ""
-    data = config.dataset if status.mark in (None, "verified") else f"{config.dataset} ({status.mark})"
-    model = str(config.model) if status.cell.source is None else f"{status.cell.source.model}→{config.model}"
-    stages = f"{status.stages_done}/{status.stages_total}"
-    return data, model, str(config.k), str(config.layers), paper, ours, active, str(config.seed), stages
+    if status.problem is not None:
+        ours = UNREADABLE
+    elif status.measured_stages is not None:
+        ours = figure(status.nll, status.stderr) if status.nll is not None else "not finite"
+        if not status.is_reproduction:
+            ours += f" {PARTIAL}"
+        if status.measured_early:
+            ours += f" (after stage {status.measured_stages})"
+    return (
+        status.data,
+        model_text(status),
+        str(config.k),
+        str(config.layers),
+        paper_text(status),
+        ours,
+        "+".join(map(str, status.active)) if status.active else "",
+        gap_text(status, f" {PARTIAL}"),
+        NONE if status.published_gap is None else f"up to {status.published_gap:g}",
+        str(config.seed),
+        f"{status.stages_done}/{status.stages_total}",
+    )
 
 
 def to_markdown(statuses: Sequence[CellStatus]) -> str:
-    """A Markdown table, partial runs marked."""
+    """A Markdown table, and below it why some figures are marked."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     lines += ["| " + " | ".join(row(status)) + " |" for status in statuses]
-    return "\n".join(lines)
+    remarks = notes(statuses, PARTIAL)
+    return "\n".join([*lines, *([""] if remarks else []), *(f"- {remark}" for remark in remarks)])
+
+
+def notes(statuses: Sequence[CellStatus], mark: str) -> list[str]:
+    """What must be read with a table, a line each: why figures carry `mark`, and what could not be read."""
+    counts: dict[str, int] = {}
+    for status in statuses:
+        gap = [status.gap.deviation] if status.gap and status.gap.deviation else []
+        for deviation in [*status.deviations, *gap]:
+            counts[deviation] = counts.get(deviation, 0) + 1
+    lines = [f"{mark}: {reason} ({count} run{'s' if count > 1 else ''})" for reason, count in counts.items()]
+    return lines + [f"{UNREADABLE}: {status.problem}" for status in statuses if status.problem is not None]
 
 
 def to_json(statuses: Sequence[CellStatus]) -> list[dict[str, Any]]:
-    """One object a cell, every figure as a number."""
+    """One object a cell, every figure as a number. `published` is null where ours is from other data."""
     return [
         {
             "table": status.cell.table,
             "config": status.cell.config.to_json(),
-            "published": {"nll": status.cell.published.nll, "active": status.cell.published.active},
+            "published": {"nll": status.published.nll, "active": status.published.active} if status.published else None,
             "stages_done": status.stages_done,
             "stages_total": status.stages_total,
             "complete": status.complete,
             "is_reproduction": status.is_reproduction,
+            "deviations": list(status.deviations),
+            "problem": status.problem,
+            "data": status.data,
             "data_mark": status.mark,
             "measured_stages": status.measured_stages,
             "nll": status.nll,
             "stderr": status.stderr,
+            "num_samples": status.num_samples or None,
+            "num_examples": status.num_examples or None,
+            "split_examples": status.split_examples or None,
             "active_units": list(status.active) if status.active is not None else None,
-            "gap": {"value": status.gap[0], "stderr": status.gap[1]} if status.gap else None,
-            "published_gap": OVERFITTING.get(status.cell.config.dataset),
+            "gap": {
+                "value": status.gap.value,
+                "stderr": status.gap.stderr,
+                "num_samples": status.gap.num_samples,
+                "test_examples": status.gap.test_examples,
+                "train_examples": status.gap.train_examples,
+                "deviation": status.gap.deviation,
+            }
+            if status.gap
+            else None,
+            "published_gap": status.published_gap,
         }
         for status in statuses
     ]

@@ -1,7 +1,7 @@
 """Analysis of a trained run: numbers to `analysis/analysis.json`, arrays to `analysis.npz`, pictures as PNG.
 
 analysis.json:
-  format                 1
+  format                 2
   config, data           the run's configuration; its data: name, mark, sizes, checksums
   architecture           units of every layer
   checkpoint             file name; with `stages_done`, `stages_total`, `epochs`, `step`, `weights_sha256`,
@@ -14,7 +14,8 @@ analysis.json:
   active_threshold       0.01
   layers                 one object per stochastic layer, h_1 first: units, active, active_paper_code (counted on 500
                          images with one sample), variances (of each unit's posterior mean over the training data)
-  log_weights            examples, num_samples, quantiles of log w - log mean w over all of them (nats)
+  log_weights            examples, num_samples, quantiles of log w - log mean w over all of them (nats);
+                         weight_above_mean: the share of the weight that samples of more than average weight carry
   effective_sample_size  examples, num_samples, mean, quantiles
   pictures, skipped      file names by kind; why a kind is missing
   arrays                 name of the .npz: relative_log_weights [examples, k], effective_sample_size and
@@ -41,10 +42,10 @@ from iwae.report.draw import Findings, draw
 from iwae.report.measurements import Measurement, measure, overfitting_gap
 from iwae.runs.config import MeasureOptions, RunConfig, check_count
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import data_record, device, finite_or_none, run_dataset, versions
+from iwae.runs.measure import data_record, device, finite_or_none, kept_units, run_dataset, versions
 from iwae.runs.reporter import Reporter
 
-FORMAT = 1
+FORMAT = 2
 DIRECTORY = "analysis"
 FILE = "analysis.json"
 ARRAYS = "analysis.npz"
@@ -81,12 +82,14 @@ def analyze_run(
     *,
     options: AnalyzeOptions | None = None,
     checkpoint: int | None = None,
+    dataset: Path | None = None,
     datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Analyzes a run's newest checkpoint (or the one after `checkpoint` stages) and returns `analysis.json`.
 
-    Likelihoods that were already measured with the same weights, k and examples are not measured again.
+    Likelihoods that were already measured with the same weights, k and examples are not measured again. `dataset`
+    is where one's own data is now, if it has moved since training.
 
     Raises IWAEError, in one line, where there is no run, no such checkpoint, or other data than it was trained
     on; OSError when a file can't be written.
@@ -95,25 +98,26 @@ def analyze_run(
     run = RunDirectory(path)
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
-    dataset = run_dataset(run, datasets_dir, reporter)
+    data = run_dataset(run, datasets_dir, reporter, dataset)
     run.create()
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
     start = time.perf_counter()
-    test, train = _likelihoods(run, loaded, dataset, options, reporter)
+    test, train = _likelihoods(run, loaded, data, options, reporter)
     reporter.message("Counting active units, drawing pictures.")
     model = loaded.model()
-    units, paper_units = active_units(model, dataset), paper_active_units(model, dataset)
+    units, paper_units = active_units(model, data), paper_active_units(model, data)
     findings = Findings(
         model=model,
-        dataset=dataset,
+        dataset=data,
         variances=units.variances,
         relative_log_weights=diagnostics.relative_log_weights(
             diagnostics.example_log_weights(
                 model,
-                dataset,
+                data,
                 num_samples=min(test.likelihoods.num_samples, LOG_WEIGHT_SAMPLES),
                 num_examples=LOG_WEIGHT_EXAMPLES,
+                kept=kept_units(run),
             )
         ),
         likelihoods=test.likelihoods,
@@ -126,14 +130,17 @@ def analyze_run(
         write_atomically(directory / name, content)
     _write_arrays(directory / ARRAYS, findings)
     record = {
-        **_provenance(run, loaded, dataset, options),
+        **_provenance(run, loaded, data, options),
         "train_bound": finite_or_none(findings.metrics[-1]["bound"]) if findings.metrics else None,
         "test": test.to_json(),
         "train": train.to_json(),
         "gap": overfitting_gap(test.likelihoods, train.likelihoods),
         "active_threshold": ACTIVE_THRESHOLD,
         "layers": _layers(units, paper_units),
-        "log_weights": _distribution(findings.relative_log_weights, findings.relative_log_weights.shape[-1]),
+        "log_weights": {
+            **_distribution(findings.relative_log_weights, findings.relative_log_weights.shape[-1]),
+            "weight_above_mean": finite_or_none(diagnostics.weight_above_mean(findings.relative_log_weights)),
+        },
         "effective_sample_size": {
             **_distribution(test.likelihoods.effective_sample_size, test.likelihoods.num_samples),
             "mean": finite_or_none(test.likelihoods.mean_effective_sample_size),

@@ -42,17 +42,22 @@ def _traversals(analysis: Analysis) -> str:
     rows = min(TRAVERSED_UNITS, analysis["layers"][-1]["active"])
     return (
         f"Grid of decoded images: {rows} rows, one for each active unit of the top layer in order of variance;"
-        " columns for values from −3 to 3."
+        f" columns for values from {'0 to 1' if _is_binary(analysis) else '−3 to 3'}."
     )
 
 
+def _is_binary(analysis: Analysis) -> bool:
+    return analysis["architecture"].get("kinds", ["gaussian"])[-1] == "bernoulli"
+
+
 def _log_weights(analysis: Analysis) -> str:
-    quantiles = analysis["log_weights"]["quantiles"]
+    quantiles, above = analysis["log_weights"]["quantiles"], analysis["log_weights"]["weight_above_mean"]
+    share = "an unknown part" if above is None else f"{above:.0%}"
     middle, low, high = (labels.nats(quantiles[level]) for level in ("0.5", "0.05", "0.95"))
     return (
         "Two histograms of log weights relative to the log of the example's mean weight. Of the samples from q, half"
-        f" lie below {middle} nats and nine tenths between {low} and {high}; counted by weight, nearly all of the"
-        " mass lies above 0."
+        f" lie below {middle} nats and nine tenths between {low} and {high}; {share} of the weight is on"
+        " samples above 0."
     )
 
 
@@ -97,10 +102,10 @@ CAPTIONS: dict[str, Caption] = {
     ),
     "traversals": Caption(
         "Latent traversals",
-        "What each active unit of the top layer does: its value goes from −3 to 3 while the other units stay at 0 and"
-        f" the layers below at their means. Units are in order of their variance (at most {TRAVERSED_UNITS} are shown)."
-        " Look for one change per row, and for rows near the bottom in which little changes. The middle column is the"
-        " same in every row.",
+        "What each active unit of the top layer does: its value goes from −3 to 3 (a binary unit's from 0 to 1) while"
+        " the other units stay at the prior's mean and the layers below at their means. Units are in order of their"
+        f" variance (at most {TRAVERSED_UNITS} are shown). Look for one change per row, and for rows near the bottom in"
+        " which little changes. Where the units are Gaussian, the middle column is the same in every row.",
         _traversals,
     ),
     "log_weights": Caption(

@@ -216,7 +216,8 @@ def traversal_chart(
             axes.axhline(row * height - 0.5, color=GRID, linewidth=0.7)
         for column in range(1, columns):
             axes.axvline(column * width - 0.5, color=GRID, linewidth=0.7)
-        shown = [(index, value) for index, value in enumerate(values) if value == round(value)]
+        step = 1.0 if max(values) - min(values) > 1 else 0.5
+        shown = [(index, value) for index, value in enumerate(values) if (value / step).is_integer()]
         places = [(index + 0.5) * width - 0.5 for index, _ in shown]
         axes.set_xticks(places, [f"{value:g}".replace("-", "−") for _, value in shown])
         axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, labels)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iwae.paper.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.report import labels
-from iwae.report.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.runs.config import RunConfig
+
+WHOLE_PROTOCOL = "after its whole protocol; this run is no reproduction of it"
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,11 @@ def _start(run: Analyzed) -> Cell:
     pruned, source = run.record.get("pruned"), run.record.get("init_from")
     if pruned is not None:
         before, after = labels.nats(pruned["nll_before"]), labels.nats(pruned["nll_after"])
+        difference = labels.nats(pruned["difference"], pruned["difference_stderr"], sign=True, digits=4)
         return Cell(
             f"{Path(pruned['source']).name}, pruned",
-            f"checkpoint {pruned['checkpoint']} without its inactive units; test NLL before {before}, after {after}"
-            " nats with the same noise",
+            f"checkpoint {pruned['checkpoint']} without its inactive units{_kept_inactive(pruned)}; with the same noise"
+            f" its test NLL was {before} nats before and {after} after: {difference}",
         )
     if source is None:
         return Cell("random weights")
@@ -127,6 +130,11 @@ def _start(run: Analyzed) -> Cell:
         f"{Path(source['run']).name}: {before}",
         f"checkpoint {source['checkpoint']}, {source['step']:,} steps; weights sha256 {source['weights_sha256'][:12]}…",
     )
+
+
+def _kept_inactive(pruned: dict[str, Any]) -> str:
+    layers = " and ".join(map(str, pruned["kept_inactive"]))
+    return f", but for one in layer {layers}, which has no active one and could not be without any" if layers else ""
 
 
 def _stages(run: Analyzed) -> Cell:
@@ -150,7 +158,7 @@ def _published_nll(run: Analyzed, find: FindPublished) -> Cell:
         theirs = run.analysis["data"]["mark"] == "verified"
         return Cell("none", "the paper has no such model" if theirs else "not the paper's data")
     if run.deviations:
-        return Cell(f"{published.nll:.2f}", "after its whole protocol; this run is no reproduction of it")
+        return Cell(f"{published.nll:.2f}", WHOLE_PROTOCOL)
     ours = run.analysis["test"]["nll"]
     difference = labels.nats(None if ours is None else ours - published.nll, sign=True)
     return Cell(f"{published.nll:.2f}", f"ours lies {difference} nats from it")
@@ -158,11 +166,13 @@ def _published_nll(run: Analyzed, find: FindPublished) -> Cell:
 
 def _published_active(run: Analyzed, find: FindPublished) -> Cell:
     published = published_for(run.config, run.record, run.analysis, find)
-    return Cell(published.active if published is not None and published.active else "none given")
+    if published is None or published.active is None:
+        return Cell("none given")
+    return Cell(published.active, WHOLE_PROTOCOL if run.deviations else "")
 
 
 def _gap(run: Analyzed) -> Cell:
-    gap, paper = run.analysis["gap"], paper_gap(run.analysis)
+    gap, paper = run.analysis["gap"], paper_gap(run.analysis["data"])
     notes = [] if paper is None else [f"the paper, fully trained: up to {paper:g}"]
     test = run.analysis["test"]
     if test["num_examples"] != test["split_examples"]:

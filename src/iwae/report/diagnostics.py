@@ -13,6 +13,7 @@ from iwae.evaluation import NoiseLayout, binarized_batches, example_noise
 from iwae.model import HierarchicalVAE
 from iwae.networks import GaussianLayer
 from iwae.randomness import Purpose, purpose_key
+from iwae.top_layer import resting_values
 
 SAMPLES_AT_ONCE = 50
 EXAMPLES_AT_ONCE = 40
@@ -26,10 +27,11 @@ def example_log_weights(
     num_samples: int = 5000,
     num_examples: int = 100,
     seed: int = 0,
+    kept: tuple[np.ndarray, ...] | None = None,
 ) -> np.ndarray:
     """log w of every sample of a split's first examples, in nats: float32 `[examples, k]`.
 
-    The binarization and the draws are those of `iwae.likelihoods` with the same `seed`: the log of the mean
+    The binarization and the draws are those of `iwae.likelihoods` with the same `seed` and `kept`: the log of the mean
     weight of a row is that example's L_k there.
 
     Raises IWAEError for an empty split, a dataset of another dimension, or a count below one.
@@ -37,7 +39,7 @@ def example_log_weights(
     if num_samples < 1 or num_examples < 1:
         raise IWAEError(f"log weights need at least 1 sample and example, got {num_samples} and {num_examples}")
     key = purpose_key(seed, Purpose.LIKELIHOOD)
-    layout = NoiseLayout.of(model)
+    layout = NoiseLayout.of(model, kept)
     size = min(SAMPLES_AT_ONCE, num_samples)
     rows = []
     for x, indices, count, _ in binarized_batches(model, dataset, split, EXAMPLES_AT_ONCE, num_examples):
@@ -65,6 +67,16 @@ def relative_log_weights(log_weights: np.ndarray) -> np.ndarray:
     return values - peak - np.log(np.mean(np.exp(values - peak), axis=1, keepdims=True))
 
 
+def weight_above_mean(relative: np.ndarray) -> float:
+    """The share of the weight, mean over examples, that lies on samples of more than their example's mean weight.
+
+    `relative` is what `relative_log_weights` gives, `[examples, k]`; NaN for no examples.
+    """
+    if not relative.size:
+        return float("nan")
+    return float(np.mean(np.where(relative > 0, np.exp(relative), 0.0)))
+
+
 def reconstructions(
     model: HierarchicalVAE, dataset: Dataset, split: Split = "test", *, num_examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -81,10 +93,10 @@ def reconstructions(
 def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[float]) -> np.ndarray:
     """Visible means `[units, values, visible]` when one top-layer unit at a time takes each of `values`.
 
-    The other units of the top layer are 0, the prior's mean, and the layers below are at their conditional means.
+    The other units of the top layer are at the prior's mean, and the layers below at their conditional means.
     """
     num_units, num_values = len(units), len(values)
-    top = np.zeros((num_units, num_values, model.latent[-1]), np.float32)
+    top = np.tile(resting_values(model), (num_units, num_values, 1))
     top[np.arange(num_units), :, np.asarray(units, int)] = np.asarray(values, np.float32)
     value = jnp.asarray(top.reshape(num_units * num_values, -1))
     for layer in model.decoder[:0:-1]:

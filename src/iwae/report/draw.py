@@ -10,11 +10,14 @@ from iwae.data import Dataset
 from iwae.evaluation import ACTIVE_THRESHOLD, Likelihoods
 from iwae.model import HierarchicalVAE
 from iwae.report import charts, diagnostics, pictures
+from iwae.top_layer import is_binary
 
 GRID = 100
 RECONSTRUCTIONS = 50
 TRAVERSED_UNITS = 25
 TRAVERSED_VALUES = (-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
+# Between its two values, a binary unit's probability: what the layers below are given then is a mean.
+TRAVERSED_PROBABILITIES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,10 @@ def _traversals(findings: Findings) -> bytes:
     units = traversed_units(variances)
     if not len(units):
         raise _NothingToShow("no unit of the top layer is active")
-    images = diagnostics.traverse(findings.model, [int(unit) for unit in units], TRAVERSED_VALUES)
+    values = TRAVERSED_PROBABILITIES if is_binary(findings.model) else TRAVERSED_VALUES
+    images = diagnostics.traverse(findings.model, [int(unit) for unit in units], values)
     labels = [f"{unit} ({variances[unit]:.2f})" for unit in units]
-    return charts.traversal_chart(images, shape, TRAVERSED_VALUES, labels)
+    return charts.traversal_chart(images, shape, values, labels)
 
 
 def _log_variances(findings: Findings) -> bytes:

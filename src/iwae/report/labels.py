@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iwae.data import shown_name
 from iwae.objectives import ESTIMATORS, EstimatorName, ObjectiveName
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
@@ -32,15 +33,14 @@ ESTIMATOR_NAMES: dict[EstimatorName, str] = {
 }
 MARKS = {
     "verified": "verified: the published files",
-    "unverified": "unverified: not the published files",
+    "unverified": "unverified: not the published file, so no figure compares with the paper's",
     "own": "your own data",
 }
 
 
 def data_name(data: dict[str, Any]) -> str:
     """A dataset's name, marked where it is not the published one."""
-    name = Path(data["name"]).name
-    return f"{name} (unverified)" if data["mark"] == "unverified" else name
+    return shown_name(data["name"], data["mark"])
 
 
 def objective(config: RunConfig) -> str:
@@ -80,12 +80,12 @@ def network(architecture: dict[str, Any]) -> str:
     return " → ".join(widths)
 
 
-def nats(value: float | None, stderr: float | None = None, *, sign: bool = False) -> str:
+def nats(value: float | None, stderr: float | None = None, *, sign: bool = False, digits: int = 2) -> str:
     """`94.13 ± 0.81`; `not finite` where there is no number."""
     if value is None:
         return "not finite"
-    text = f"{value:+.2f}" if sign else f"{value:.2f}"
-    return text.replace("-", "−") + (f" ± {stderr:.2f}" if stderr is not None else "")
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.replace("-", "−") + (f" ± {stderr:.{digits}f}" if stderr is not None else "")
 
 
 def units(counts: Sequence[int]) -> str:
@@ -128,11 +128,16 @@ def train_command(path: Path, config: RunConfig, analysis: dict[str, Any]) -> st
     return shlex.join([*words, "--run-dir", str(path)])
 
 
-def prune_command(path: Path, pruned: dict[str, Any]) -> str:
-    """The command that makes a pruned run from its source again."""
-    words = ["iwae", "prune", pruned["source"], "--out", str(path), "--samples", str(pruned["num_samples"])]
+def prune_commands(path: Path, pruned: dict[str, Any], config: RunConfig, analysis: dict[str, Any]) -> list[str]:
+    """The commands that make a pruned run again: its source is trained (or pruned itself), then pruned."""
+    source, before = Path(pruned["source"]), pruned.get("source_pruned")
+    words = ["iwae", "prune", str(source), "--out", str(path), "--samples", str(pruned["num_samples"])]
+    if pruned["num_examples"] != pruned["split_examples"]:
+        words += ["--examples", str(pruned["num_examples"])]
     stem = Path(pruned["checkpoint"]).stem
-    return shlex.join(words if stem == LATEST else [*words, "--checkpoint", stem])
+    words += [] if stem == LATEST else ["--checkpoint", stem]
+    first = prune_commands(source, before, config, analysis) if before else [train_command(source, config, analysis)]
+    return [*first, shlex.join(words)]
 
 
 def analyze_command(path: Path, analysis: dict[str, Any]) -> str:

@@ -11,12 +11,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from iwae.paper import published
+from iwae.paper.reproduction import FindPublished
 from iwae.report import charts, labels
 from iwae.report.analyze import DIRECTORY
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, Row, number_rows, training_rows
 from iwae.report.draw import training_curve
-from iwae.report.reproduction import FindPublished
 from iwae.schedule import schedule_to_json
 from iwae.version import __version__
 
@@ -135,9 +135,11 @@ def _run_view(run: Analyzed) -> RunView:
     )
     commands = "\n".join(
         [
-            labels.prune_command(run.path, pruned)
-            if (pruned := run.record.get("pruned"))
-            else labels.train_command(run.path, run.config, run.analysis),
+            *(
+                labels.prune_commands(run.path, pruned, run.config, run.analysis)
+                if (pruned := run.record.get("pruned"))
+                else [labels.train_command(run.path, run.config, run.analysis)]
+            ),
             labels.analyze_command(run.path, run.analysis),
             labels.report_command(run.path),
         ]

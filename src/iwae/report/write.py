@@ -26,6 +26,7 @@ def write_report(
     *,
     out: str | Path | None = None,
     options: AnalyzeOptions | None = None,
+    dataset: Path | None = None,
     datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
@@ -33,7 +34,7 @@ def write_report(
 
     `out` is by default `report.html` in the run's directory, or for several runs in the working directory. A run
     whose newest checkpoint is not analyzed yet (or not with the `samples` and `examples` of `options`) is
-    analyzed first.
+    analyzed first. `dataset` is where one's own data is now, if it has moved since training.
 
     Raises IWAEError, in one line, for what is no run, or where `out` can't be written; see `analyze_run` too.
     """
@@ -55,7 +56,8 @@ def write_report(
         analysis = current_analysis(run, options)
         if analysis is None:
             reporter.message(f"Analyzing {path}.")
-            analysis = analyze_run(path, options=options, datasets_dir=datasets_dir, reporter=reporter)
+            moved = dataset if run.config().dataset.endswith((".npy", ".npz")) else None
+            analysis = analyze_run(path, options=options, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
         metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)
         runs.append(Analyzed(path, shown, run.read_record(), analysis, metrics))

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LATEST = "latest"
+RESTORE = "restore it, or start over with `iwae train --fresh`"
 
 
 class RunDirectory:
@@ -89,15 +91,41 @@ class RunDirectory:
                 f" (up to {FORMAT}): upgrade iwae"
             )
         if not isinstance(record.get("config"), dict) or not isinstance(record.get("data"), dict):
-            raise IWAEError(f"{self.record_path}: damaged, it has no configuration; restore it, or use --fresh")
+            raise IWAEError(f"{self.record_path}: damaged, it has no configuration; {RESTORE}")
         return record
 
     def config(self) -> RunConfig:
         """The configuration that the run was begun with."""
+        record = self.read_record()
         try:
-            return RunConfig.from_json(self.read_record()["config"])
+            return RunConfig.from_json(record["config"])
         except IWAEError as error:
-            raise IWAEError(f"{self.path}: {error}") from None
+            raise IWAEError(f"{self.record_path}: {error}") from None
+
+    def differences(self, config: RunConfig) -> list[str]:
+        """`field: theirs, there` for every field in which `config` is another than this run's.
+
+        Where the run that it started from lies is no difference while name and weights are the same: whole
+        directories of results are moved, and reached through links.
+        """
+        there = self.config()
+        if config.init_from is not None and self._has_source(Path(config.init_from)):
+            there = replace(there, init_from=config.init_from)
+        return config.differences(there)
+
+    def _has_source(self, path: Path) -> bool:
+        """Whether the run in `path` is the one that this run started from, as far as can be told."""
+        recorded = self.read_record().get("init_from")
+        if not isinstance(recorded, dict) or Path(str(recorded.get("run"))).name != path.name:
+            return False
+        try:
+            results = RunDirectory(path).results()
+        except IWAEError:
+            return True
+        # A source that was trained on since has other weights, after other steps.
+        if results is None or results.get("step") != recorded.get("step"):
+            return True
+        return results.get("weights_sha256") == recorded.get("weights_sha256")
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Writes `run.json`."""
@@ -140,7 +168,7 @@ class RunDirectory:
         if not names:
             raise CheckpointError(
                 f"{self.checkpoints_path}: all checkpoints of this run are missing; restore one, or start over"
-                " with --fresh"
+                " with `iwae train --fresh`"
             )
         try:
             newest = max((self._load(name) for name in names), key=lambda c: c.step)
@@ -151,7 +179,7 @@ class RunDirectory:
         except CheckpointError as error:
             intact = self._newest_intact(numbers)
             advice = (
-                "no other is intact: restore one, or start over with --fresh"
+                "no other is intact: restore one, or start over with `iwae train --fresh`"
                 if intact is None
                 else f"the newest intact one is {self.checkpoint_path(intact).name}: continue from it with"
                 f" --checkpoint {intact}"
@@ -249,7 +277,7 @@ class RunDirectory:
             os.fsync(file.fileno())
 
 
-def read_json(path: Path, advice: str = "restore it, or use --fresh") -> dict[str, Any]:
+def read_json(path: Path, advice: str = RESTORE) -> dict[str, Any]:
     """A JSON object from a file. Raises IWAEError, naming the file and giving `advice`, for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

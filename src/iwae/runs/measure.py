@@ -65,6 +65,23 @@ def run_dataset(
     return dataset
 
 
+def kept_units(run: RunDirectory) -> tuple[np.ndarray, ...] | None:
+    """Of a pruned run, bool `[units]` per layer of the model that it was made from: the units that are left.
+
+    With them it is measured with that model's noise, so that the two differ by what was removed alone. None for
+    any other run.
+    """
+    pruned = run.read_record().get("pruned")
+    if pruned is None:
+        return None
+    masks = []
+    for units, kept in zip(pruned["units"], pruned["kept_units"], strict=True):
+        mask = np.zeros(units, bool)
+        mask[kept] = True
+        masks.append(mask)
+    return tuple(masks)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A likelihood measurement and where it was written."""
@@ -102,6 +119,7 @@ def evaluate_checkpoint(
         num_samples=samples,
         seed=seed,
         max_examples=examples,
+        kept=kept_units(run),
         on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={samples}", done, total),
     )
     record = {

@@ -1,23 +1,31 @@
 """Pruning a run: a smaller model without its inactive units, in a run directory of its own."""
 
+import contextlib
+import json
 import math
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from iwae import evaluation
 from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.data import Dataset
-from iwae.errors import IWAEError
-from iwae.files import write_json
+from iwae.errors import IWAEError, RunBusyError
+from iwae.evaluation import MAX_SAMPLES, ActiveUnits
+from iwae.files import sync_directory, write_atomically, write_json
+from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
 from iwae.pruning import prune, units_to_keep
-from iwae.runs.config import MeasureOptions
+from iwae.runs.config import MeasureOptions, check_count
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import measure_run
+from iwae.runs.measure import finite_or_none, kept_units, measure_run
 from iwae.runs.reporter import Reporter
 from iwae.training import TrainState
 
@@ -25,7 +33,8 @@ from iwae.training import TrainState
 @dataclass(frozen=True)
 class PruneResult:
     """NLL in nats before and after, with the same noise; `difference` is after minus before, with its standard
-    error over examples. `kept` and `total` count units per layer.
+    error over examples (NaN for one example). `kept` and `total` count units per layer; `kept_inactive` are the
+    numbers of the layers, from 1, in which no unit is active and one is kept so that the layer exists.
     """
 
     before: float
@@ -34,6 +43,7 @@ class PruneResult:
     difference_stderr: float
     kept: tuple[int, ...]
     total: tuple[int, ...]
+    kept_inactive: tuple[int, ...]
 
 
 def prune_run(
@@ -48,97 +58,178 @@ def prune_run(
 ) -> PruneResult:
     """Writes the newest (or the given) checkpoint of `source` without its inactive units as the run `out`.
 
-    Activity is measured on the whole training set. Both models are measured on the test set with the same noise,
-    and `out` gets its own `results.json`. Everything but training accepts the pruned run; `iwae train
-    --init-from` trains on from it.
+    Activity is measured on the whole training set. Both models are measured on the test set with the same noise:
+    the second measurement is the pruned run's own result, and every later one of it uses that noise too. The
+    optimizer's moments are pruned with the weights. Everything but training accepts the pruned run; `iwae train
+    --init-from` trains on from it. `out` appears once it is whole: an interrupted call leaves nothing in its place.
 
-    Raises IWAEError when `out` is not empty or every unit is active, and CheckpointError for a bad checkpoint.
+    Raises IWAEError when `out` is not empty, there is nothing to prune, or `samples` or `examples` have no meaning,
+    and CheckpointError for a bad checkpoint.
     """
+    check_samples(samples, examples)
     reporter = reporter or Reporter()
-    out.check_no_file_in_the_way()
-    if out.path.is_dir() and any(out.path.iterdir()):
-        raise IWAEError(f"{out.path} is not empty: choose another --out")
+    _check_free(out)
     origin = source.newest_checkpoint() if checkpoint is None else source.load_checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")
     units = evaluation.active_units(model, dataset)
-    kept = units_to_keep(units)
+    kept, kept_inactive = units_to_keep(units), layers_kept_inactive(units)
     counts, total = tuple(int(mask.sum()) for mask in kept), tuple(map(len, kept))
     if counts == total:
-        raise IWAEError(f"{source.path}: all units are active ({'+'.join(map(str, total))}), nothing to prune")
-    smaller = prune(model, kept, units.means)
-
-    def measure(what: str, subject: Any, mask: tuple[np.ndarray, ...] | None) -> np.ndarray:
-        return evaluation.likelihoods(
-            subject,
-            dataset,
-            num_samples=samples,
-            max_examples=examples,
-            kept=mask,
-            on_examples=lambda done, count: reporter.measuring(f"{what} pruning, k={samples}", done, count),
-        ).log_likelihood
-
-    before, after = measure("before", model, None), measure("after", smaller, kept)
-    result = PruneResult(
-        before=-float(before.mean()),
-        after=-float(after.mean()),
-        difference=float((before - after).mean()),
-        difference_stderr=float((before - after).std(ddof=1)) / math.sqrt(len(before)) if len(before) > 1 else 0.0,
-        kept=counts,
-        total=total,
-    )
-    _write(source, out, origin, smaller, kept, result, samples, len(before))
-    pruned = load_checkpoint(out.checkpoint_path(origin.stages_done))
-    options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
-    with out.lock():
-        measure_run(out, pruned, dataset, options, reporter)
+        raise IWAEError(f"{source.path}: {_nothing_to_prune(total, kept_inactive)}")
+    before = evaluation.likelihoods(
+        model,
+        dataset,
+        num_samples=samples,
+        max_examples=examples,
+        kept=kept_units(source),
+        on_examples=lambda done, count: reporter.measuring(f"before pruning, k={samples}", done, count),
+    ).log_likelihood
+    with _made_whole(out) as unfinished:
+        record = _write_model(source, unfinished, origin, prune_state(origin, kept, units.means), kept)
+        pruned = load_checkpoint(unfinished.checkpoint_path(origin.stages_done))
+        options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
+        results = measure_run(unfinished, pruned, dataset, options, reporter)
+        with np.load(unfinished.path / results["files"]["per_example"]) as arrays:
+            after = np.asarray(arrays["log_likelihood"], np.float64)
+        result = PruneResult(
+            before=-float(before.mean()),
+            after=-float(after.mean()),
+            difference=float((before - after).mean()),
+            difference_stderr=_standard_error(before - after),
+            kept=counts,
+            total=total,
+            kept_inactive=kept_inactive,
+        )
+        figures = {
+            "nll_before": finite_or_none(result.before),
+            "nll_after": finite_or_none(result.after),
+            "difference": finite_or_none(result.difference),
+            "difference_stderr": finite_or_none(result.difference_stderr),
+            "num_samples": samples,
+            "num_examples": len(after),
+            "split_examples": len(dataset.test),
+            "kept_inactive": list(kept_inactive),
+        }
+        record["pruned"] |= figures
+        write_json(unfinished.path / "pruning.json", record["pruned"])
+        unfinished.write_record(record)
     return result
 
 
-def _write(
-    source: RunDirectory,
-    out: RunDirectory,
-    origin: Checkpoint,
-    model: Any,
-    kept: tuple[np.ndarray, ...],
-    result: PruneResult,
-    samples: int,
-    examples: int,
-) -> None:
-    record = source.read_record()
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def check_samples(samples: int, examples: int | None) -> None:
+    """Raises IWAEError, naming the option, for counts that have no meaning."""
+    check_count("--samples", samples)
+    if samples > MAX_SAMPLES:
+        raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {samples}")
+    if examples is not None:
+        check_count("--examples", examples)
+
+
+def layers_kept_inactive(units: ActiveUnits) -> tuple[int, ...]:
+    """Numbers, from 1, of the layers without an active unit, of which pruning leaves one."""
+    return tuple(number for number, count in enumerate(units.counts, 1) if count == 0)
+
+
+def _nothing_to_prune(total: tuple[int, ...], kept_inactive: tuple[int, ...]) -> str:
+    if not kept_inactive:
+        return f"all units are active ({'+'.join(map(str, total))}), nothing to prune"
+    layers = " and ".join(map(str, kept_inactive))
+    return (
+        f"nothing to prune: of layer{'s' if len(kept_inactive) > 1 else ''} {layers} only one unit is left, which is"
+        " inactive but without which there is no layer; all others are active"
+    )
+
+
+def prune_state(origin: Checkpoint, kept: tuple[np.ndarray, ...], means: tuple[np.ndarray, ...]) -> TrainState:
+    """The whole state of a checkpoint without some units: Adam's moments of the weights that are left are kept."""
+    state = origin.train_state(paper_adam())
+    assert isinstance(state.optimizer, optax.ScaleByAdamState)
+    # What removed units gave to the biases is a change of the weights, not of the moments of their gradients.
+    nothing = tuple(np.zeros_like(mean) for mean in means)
+    mu, nu = (prune(moments, kept, nothing) for moments in (state.optimizer.mu, state.optimizer.nu))  # pyright: ignore[reportArgumentType]
+    return replace(state, model=prune(state.model, kept, means), optimizer=state.optimizer._replace(mu=mu, nu=nu))
+
+
+def _check_free(out: RunDirectory) -> None:
+    out.check_no_file_in_the_way()
+    if out.path.is_dir() and any(out.path.iterdir()):
+        raise IWAEError(f"{out.path} is not empty: choose another --out")
+
+
+@contextlib.contextmanager
+def _made_whole(out: RunDirectory) -> Iterator[RunDirectory]:
+    """A run directory beside `out` that takes its place at the end, and goes away after a failure.
+
+    What a killed process left of an earlier one is removed first.
+    """
+    unfinished = RunDirectory(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
+    unfinished.create()
+    try:
+        with unfinished.lock():
+            for path in unfinished.path.iterdir():
+                if path.name != ".lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            unfinished.create()
+            yield unfinished
+        _check_free(out)
+        _take_place(unfinished.path, out.path.resolve())
+    except RunBusyError:
+        raise
+    except BaseException:
+        shutil.rmtree(unfinished.path, ignore_errors=True)
+        raise
+
+
+def _take_place(unfinished: Path, out: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        out.rmdir()
+    os.rename(unfinished, out)
+    sync_directory(out.parent)
+
+
+def _write_model(
+    source: RunDirectory, out: RunDirectory, origin: Checkpoint, state: TrainState, kept: tuple[np.ndarray, ...]
+) -> dict[str, Any]:
+    """Writes the pruned checkpoint, the metrics up to it and a first record, which is returned."""
+    model: HierarchicalVAE = state.model
     architecture = Architecture(
         origin.architecture.visible, model.latent, origin.architecture.hidden, origin.architecture.kinds
     )
-    state = TrainState.create(model, paper_adam(), origin.seed)
-    state = replace(
+    save_checkpoint(
+        out.checkpoint_path(origin.stages_done),
         state,
-        step=jnp.asarray(origin.arrays["step"]),
-        epoch_bound=jnp.asarray(origin.arrays["epoch_bound"]),
+        architecture=architecture,
+        seed=origin.seed,
+        stages_done=origin.stages_done,
+        seconds=origin.seconds,
     )
-    out.create()
-    with out.lock():
-        save_checkpoint(
-            out.checkpoint_path(origin.stages_done),
-            state,
-            architecture=architecture,
-            seed=origin.seed,
-            stages_done=origin.stages_done,
-            seconds=origin.seconds,
-        )
-        metrics = [line for line in source.read_metrics() if line["step"] <= origin.step]
-        for line in metrics:
-            out.append_metrics(line)
-        pruned = {
-            "source": str(source.path.resolve()),
-            "checkpoint": origin.path.name,
-            "weights_sha256": origin.weights_digest(),
-            "kept_units": [np.flatnonzero(mask).tolist() for mask in kept],
-            "nll_before": result.before,
-            "nll_after": result.after,
-            "difference": result.difference,
-            "difference_stderr": result.difference_stderr,
-            "num_samples": samples,
-            "num_examples": examples,
-        }
-        write_json(out.path / "pruning.json", pruned)
-        out.write_record({**record, "architecture": architecture.to_json(), "pruned": pruned})
+    metrics = [json.dumps(line) + "\n" for line in source.read_metrics() if line["step"] <= origin.step]
+    write_atomically(out.metrics_path, "".join(metrics).encode())
+    source_record = source.read_record()
+    left = _left_of_the_first(kept_units(source), kept)
+    pruned = {
+        "source": str(source.path.resolve()),
+        "checkpoint": origin.path.name,
+        "weights_sha256": origin.weights_digest(),
+        "units": [len(mask) for mask in left],
+        "kept_units": [np.flatnonzero(mask).tolist() for mask in left],
+        **({"source_pruned": source_record["pruned"]} if "pruned" in source_record else {}),
+    }
+    record = {**source_record, "architecture": architecture.to_json(), "pruned": pruned}
+    out.write_record(record)
+    return record
+
+
+def _left_of_the_first(before: tuple[np.ndarray, ...] | None, kept: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Which units of the model that was never pruned are left, after this pruning and those `before`."""
+    if before is None:
+        return kept
+    left = tuple(mask.copy() for mask in before)
+    for mask, still in zip(left, kept, strict=True):
+        mask[np.flatnonzero(mask)] = still
+    return left

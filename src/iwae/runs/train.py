@@ -32,6 +32,7 @@ def train_run(
     *,
     options: TrainOptions | None = None,
     measure: MeasureOptions | None = None,
+    measure_again: bool = False,
     datasets_dir: Path | None = None,
     default_datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
@@ -40,7 +41,9 @@ def train_run(
     """Trains the run in directory `path` to the end of its schedule, measures it, and returns its results.
 
     A run that is there is continued, exactly: the weights, moments and metrics are those of a run that was
-    never stopped. A complete one is not trained again. On SIGINT or SIGTERM the state is saved first.
+    never stopped. A complete one is not trained again; with `measure_again` it is measured again if it was
+    measured with fewer samples or examples than `measure` asks for. On SIGINT, SIGTERM or SIGHUP the state is
+    saved first.
 
     Raises IWAEError (RunBusyError, CheckpointError, Divergence, Interrupted among them) with one line that says
     what to do, and OSError when a file can't be written; the last checkpoint is intact after each.
@@ -82,7 +85,8 @@ def train_run(
         job = _Job(run, config, architecture, source, dataset, schedule, options, reporter, signals, continue_command)
         checkpoint = job.train()
         results = run.results()
-        if results is not None and results.get("stages_done", 0) >= checkpoint.stages_done:
+        complete = results is not None and results.get("stages_done", 0) >= checkpoint.stages_done
+        if results is not None and complete and not (measure_again and _measured_less(results, measure, config)):
             reporter.message(f"This run is complete: {run.path}")
             if results["test"].get("num_samples") != measure.test_samples:
                 reporter.message(
@@ -93,6 +97,13 @@ def train_run(
         return measure_run(run, checkpoint, dataset, measure, _StoppingReporter(reporter, job))
 
 
+def _measured_less(results: dict[str, Any], measure: MeasureOptions, config: RunConfig) -> bool:
+    """Whether a run's results come from fewer samples or examples than `measure` asks for."""
+    test, wanted = results["test"], measure.examples_for(config)
+    examples = test["split_examples"] if wanted is None else min(wanted, test["split_examples"])
+    return test["num_samples"] < measure.test_samples or test["num_examples"] < examples
+
+
 def _check_may_train(run: RunDirectory, config: RunConfig, options: TrainOptions) -> None:
     """Raises IWAEError unless the run that is there is this one, or a new one can start here."""
     if not run.exists:
@@ -100,7 +111,7 @@ def _check_may_train(run: RunDirectory, config: RunConfig, options: TrainOptions
         return
     if "pruned" in run.read_record():
         raise IWAEError(f"{run.path} is a pruned model: train on from it in another run, with --init-from {run.path}")
-    differences = config.differences(run.config())
+    differences = run.differences(config)
     if differences:
         raise IWAEError(
             f"{run.path} holds a run with another configuration ({'; '.join(differences)}): give the same, choose"

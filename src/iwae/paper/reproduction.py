@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from iwae.paper import OVERFITTING, Published, cells_of, published
+from iwae.paper.cells import OVERFITTING, Published, cells_of, published
 from iwae.runs.config import RunConfig
 from iwae.schedule import SCHEDULES, WARM_START, schedule_to_json
 
@@ -46,13 +46,14 @@ def _model(config: RunConfig) -> tuple[Any, ...]:
     return config.dataset, config.model, config.k, config.layers, config.latent
 
 
-def deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
+def deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     """In what a run and its measurement differ from what the paper did, in words; empty: in nothing.
 
-    `record` is the run's `run.json`.
+    `record` is the run's `run.json`, `measured` what was found out about it: its `analysis.json` or its
+    `results.json`.
     """
     warm = config.init_from is not None
-    found = _warm_start_deviations(config, record, analysis) if warm else _schedule_deviations(config, record, analysis)
+    found = _warm_start_deviations(config, record, measured) if warm else _schedule_deviations(config, record, measured)
     if "pruned" in record:
         found.append("its inactive units were removed")
     if config.latent or config.latent_kind != "gaussian":
@@ -63,22 +64,24 @@ def deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, An
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
     if config.beta1 != 0.99:
         found.append(f"Adam's beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
-    if analysis["data"]["mark"] == "own":
+    if measured["data"]["mark"] == "own":
         found.append("its data are not the paper's")
-    elif analysis["data"]["mark"] != "verified":
+    elif measured["data"]["mark"] != "verified":
         found.append("its data are not verified to be the paper's")
-    elif not config.latent and published_for(config, record, analysis) is None:
+    elif not config.latent and published_for(config, record, measured) is None:
         found.append("the paper has no result for this model on this data")
-    test = analysis["test"]
+    test = measured["test"]
     if test["num_examples"] != test["split_examples"]:
         found.append(f"only {test['num_examples']:,} of {test['split_examples']:,} test examples were measured")
+    if test["nll"] is None:
+        found.append("its likelihood is not finite")
     if test["num_samples"] != PAPER_SAMPLES:
         found.append(f"the likelihood was measured with {test['num_samples']:,} samples, not {PAPER_SAMPLES:,}")
     return found
 
 
-def _schedule_deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
-    epochs, stages = analysis["epochs"], analysis["stages_done"]
+def _schedule_deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    epochs, stages = measured["epochs"] or 0, measured["stages_done"]
     if config.schedule != "paper":
         return [
             f"it was trained for {epochs:,} epochs of the {config.schedule} schedule, not the paper's {PAPER_EPOCHS:,}"
@@ -93,7 +96,7 @@ def _schedule_deviations(config: RunConfig, record: dict[str, Any], analysis: di
     return []
 
 
-def _warm_start_deviations(config: RunConfig, record: dict[str, Any], analysis: dict[str, Any]) -> list[str]:
+def _warm_start_deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     """Table 2 goes on from runs of the whole protocol, for 2187 epochs, with their optimizer's moments."""
     found = []
     if (config.epochs, config.learning_rate) != (WARM_START.epochs, WARM_START.learning_rate):
@@ -101,8 +104,8 @@ def _warm_start_deviations(config: RunConfig, record: dict[str, Any], analysis: 
             f"it was to be trained on for {config.epochs:,} epochs at learning rate {config.learning_rate:g}, not the"
             f" paper's {WARM_START.epochs:,} at {WARM_START.learning_rate:g}"
         )
-    if analysis["stages_done"] < 1:
-        found.append(f"it was trained on for only {analysis['epochs']:,} of its {config.epochs:,} epochs")
+    if measured["stages_done"] < 1:
+        found.append(f"it was trained on for only {measured['epochs'] or 0:,} of its {config.epochs:,} epochs")
     if config.fresh_optimizer:
         found.append("the optimizer's moments were not kept")
     start = record["init_from"]
@@ -116,7 +119,9 @@ def _warm_start_deviations(config: RunConfig, record: dict[str, Any], analysis: 
     return found
 
 
-def paper_gap(analysis: dict[str, Any]) -> float | None:
-    """The largest gap between test and training NLL, in nats, that the paper reports on this data, or None."""
-    data = analysis["data"]
+def paper_gap(data: dict[str, Any]) -> float | None:
+    """The largest gap between test and training NLL, in nats, that the paper reports on this data, or None.
+
+    `data` is a record's: its `name` and its `mark`.
+    """
     return OVERFITTING.get(data["name"]) if data["mark"] == "verified" else None

@@ -1,0 +1,65 @@
+"""One cell of the paper's tables, as the process that `iwae paper run` starts for it.
+
+`python -m iwae.cli.paper_cell ORDER`, where ORDER is JSON: `run_dir`, `config`, `stages`, `measure` and
+`datasets_dir`. Trains the run or continues it, measures it, and analyzes it for the gap between test and training
+data. Standard input must be a pipe that the parent holds open: when it closes, the parent is gone, and this process
+saves and ends as if it had been told to.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from iwae.cli.app import guarded
+from iwae.cli.console import PlainReporter
+from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+
+
+def main(order: str) -> int:
+    """Does what `order` asks and returns the exit status, as `iwae train` would."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return guarded(lambda: _run(json.loads(order)))
+
+
+def _end_with_parent() -> None:
+    # Not through sys.stdin: a lock held in a daemon thread would break the interpreter's end.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(order: dict[str, Any]) -> int:
+    from iwae.report.analyze import AnalyzeOptions, analyze_run
+    from iwae.runs.train import train_run
+
+    path, measure = Path(order["run_dir"]), MeasureOptions(**order["measure"])
+    datasets_dir = Path(order["datasets_dir"]) if order["datasets_dir"] else None
+    with PlainReporter(Console(stderr=True)) as reporter:
+        results = train_run(
+            path,
+            RunConfig.from_json(order["config"]),
+            options=TrainOptions(stages=order["stages"]),
+            measure=measure,
+            measure_again=True,
+            datasets_dir=datasets_dir,
+            reporter=reporter,
+            continue_command="the same iwae paper run",
+        )
+        analyze_run(
+            path,
+            options=AnalyzeOptions(results["test"]["num_samples"], results["test"]["num_examples"]),
+            checkpoint=results["stages_done"],
+            datasets_dir=datasets_dir,
+            reporter=reporter,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

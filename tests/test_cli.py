@@ -267,7 +267,7 @@ def test_evaluate_and_sample_print_where_it_is(trained: Path, place: Path, capsy
     record = json.loads((place / "other/evaluations/1-valid-30.json").read_text())
     assert f"valid NLL, L_30: {record['nll']:.2f} ± {record['stderr']:.2f} nats, on 7 examples of d.npz" in out
     assert "other/evaluations/1-valid-30.npz" in out
-    assert err.splitlines() == ["measuring valid likelihood, k=30: 7/7 examples"]
+    assert err.splitlines() == ["measuring valid likelihood, k=30: 7/7"]
     before = files_below(place / "other")
     assert main(["sample", "other", "--seed", "3", "--out", "drawn"]) == 0
     assert capsys.readouterr().out.split() == ["drawn/samples.png", "drawn/samples.npy"]

@@ -113,7 +113,7 @@ class PlainReporter(Reporter):
         self._line(training_line(progress, self._schedule), finished=progress.stage_done)
 
     def measuring(self, what: str, done: int, total: int) -> None:
-        self._line(f"measuring {what}: {done}/{total} examples", finished=done == total)
+        self._line(f"measuring {what}: {done}/{total}", finished=done == total)
 
     def _line(self, text: str, *, finished: bool) -> None:
         now = time.monotonic()

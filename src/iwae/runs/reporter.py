@@ -24,4 +24,4 @@ class Reporter:
         """A chunk of steps is done."""
 
     def measuring(self, what: str, done: int, total: int) -> None:
-        """Examples measured so far."""
+        """Examples, or estimators, measured so far."""

@@ -4,8 +4,10 @@ over binary latents; and, for deeper Gaussian models, how many standard errors t
 The noise of all k samples is one point of a grid, its probability a weight; the grid is the batch.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +19,10 @@ from iwae.architecture import Architecture
 from iwae.estimators import WeightedEstimator
 from iwae.gradients import Coefficients, weighted_gradient
 from iwae.model import HierarchicalVAE
+from iwae.networks import Linear
 
 X = np.array([1.0, 0.0, 1.0])
-NODES = 40
+NODES = 80
 
 
 class Grid(eqx.Module):
@@ -57,15 +60,29 @@ class Grid(eqx.Module):
 
 
 def rough_model(layers: int, kind: str = "gaussian", units: tuple[int, ...] | None = None) -> HierarchicalVAE:
-    """A nonlinear model of x in {0, 1}^3 whose posterior its encoder does not match, in float64."""
+    """A nonlinear model of x in {0, 1}^3 whose posterior its encoder does not match, in float64.
+
+    Gaussian layers have even widths, so that weights have tails light enough for averages over draws, and upper ones
+    of the encoder depend on what they see.
+    """
     latent = units or (1,) * layers
     architecture = Architecture(3, latent, ((3,),) * layers, (kind,) * layers)  # pyright: ignore[reportArgumentType]
     model = HierarchicalVAE.create(architecture, jax.random.key(3))
     leaves, structure = jax.tree.flatten(model)
     keys = jax.random.split(jax.random.key(8), len(leaves))
-    return jax.tree.unflatten(
-        structure, [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    )
+    moved = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    model = jax.tree.unflatten(structure, moved)
+    if kind == "bernoulli":
+        return model
+    encoder = [gentle(layer, 1.0 if i == 0 else 2.0) for i, layer in enumerate(model.encoder)]
+    decoder = [model.decoder[0], *(gentle(layer, 1.0) for layer in model.decoder[1:])]
+    return HierarchicalVAE(tuple(encoder), tuple(decoder))
+
+
+def gentle(layer: Any, loudness: float) -> Any:
+    """A Gaussian layer with more even widths, its mean's dependence on the input multiplied."""
+    mean = Linear(loudness * layer.mean.weight, layer.mean.bias)
+    return dataclasses.replace(layer, mean=mean, log_sigma=jax.tree.map(lambda leaf: 0.3 * leaf, layer.log_sigma))
 
 
 @eqx.filter_jit
@@ -117,26 +134,37 @@ def of_encoder(gradient: HierarchicalVAE) -> Array:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(gradient.encoder)])
 
 
+class Side(eqx.Module):
+    """An estimator and the model that it is run on."""
+
+    estimator: WeightedEstimator
+    model: HierarchicalVAE
+
+    def gradient(self, noise: tuple[Array, ...]) -> Array:
+        """The encoder's gradient at X from the first of the noise's samples."""
+        own = tuple(layer[: self.estimator.num_samples] for layer in noise)
+        rule = self.estimator.coefficients, self.estimator.derivative
+        return of_encoder(weighted_gradient(self.model, jnp.asarray(X)[None], own, *rule)[1])
+
+
 @eqx.filter_jit
 def standard_errors_apart(
-    ours: WeightedEstimator, theirs: WeightedEstimator, model: HierarchicalVAE, *, draws: int = 50_000
-) -> tuple[Array, Array]:
-    """The encoder's mean difference between two estimators over draws of the same noise, and its standard error,
-    both relative to the largest entry of the mean gradient of `theirs`.
+    pairs: dict[str, tuple[Side, Side]], *, draws: int, most_samples: int = 4
+) -> dict[str, tuple[Array, Array]]:
+    """Of each pair, the mean difference over draws of the same noise and its standard error, both relative to the
+    largest entry of the second's mean gradient.
     """
-    x = jnp.asarray(X)[None]
-    most = max(ours.num_samples, theirs.num_samples)
+    model = next(iter(pairs.values()))[0].model
 
-    def pair(key: Array) -> tuple[Array, Array]:
-        noise = model.draw_noise(key, most, 1)
-        a, b = (
-            of_encoder(
-                weighted_gradient(model, x, tuple(n[: e.num_samples] for n in noise), e.coefficients, e.derivative)[1]
-            )
-            for e in (ours, theirs)
-        )
-        return a - b, b
+    def differences(key: Array) -> dict[str, tuple[Array, Array]]:
+        noise = model.draw_noise(key, most_samples, 1)
+        both = {name: [side.gradient(noise) for side in pair] for name, pair in pairs.items()}
+        return {name: (ours - theirs, theirs) for name, (ours, theirs) in both.items()}
 
-    difference, reference = jax.lax.map(pair, jax.random.split(jax.random.key(11), draws), batch_size=10_000)
-    scale = jnp.max(jnp.abs(jnp.mean(reference, axis=0)))
-    return jnp.mean(difference, axis=0) / scale, jnp.std(difference, axis=0) / scale / jnp.sqrt(draws)
+    found = jax.lax.map(differences, jax.random.split(jax.random.key(11), draws), batch_size=10_000)
+    apart = {}
+    for name, (difference, reference) in found.items():
+        scale = jnp.max(jnp.abs(jnp.mean(reference, axis=0)))
+        error = jnp.std(difference, axis=0) / jnp.sqrt(draws)
+        apart[name] = jnp.mean(difference, axis=0) / scale, error / scale
+    return apart

@@ -16,9 +16,9 @@ from iwae.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Measure gradient estimators on a trained run: signal, noise and bias; and how even its weights are.
+    """Measure gradient estimators on a trained run, into RUN/diagnostics/.
 
-    Figures and diagnostics.json go into RUN/diagnostics/.
+    Signal, noise and bias of each; and how even the importance weights are.
     """
 
     path: Positional[Path]

@@ -142,9 +142,11 @@ def publish(server, private_cache, monkeypatch):
         base = f"http://127.0.0.1:{server.server_port}"
         mirrors = tuple(Mirror(f"{base}/{folder}/", suffix) for folder in folders)
         monkeypatch.setitem(PUBLISHED, "mnist", dataclasses.replace(PUBLISHED["mnist"], files=files, sources=mirrors))
+        # Short where the server keeps silent on purpose; a busy machine's pauses are no stall.
+        patience = 0.8 if STALLING & set(folders) else 5.0
+        for name in ("CONNECT_SECONDS", "STALL_SECONDS"):
+            monkeypatch.setattr(sources, name, patience)
 
-    for name in ("CONNECT_SECONDS", "STALL_SECONDS"):
-        monkeypatch.setattr(sources, name, 0.8)
     monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 8.0)
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
@@ -171,6 +173,9 @@ FAILURES = {
     "trickle": "stalled",
     "trickling_headers": "stalled",
 }
+
+
+STALLING = {folder for folder, reason in FAILURES.items() if reason == "stalled"}
 
 
 @pytest.mark.parametrize(("folder", "reason"), FAILURES.items())

@@ -74,9 +74,9 @@ def gradient_quality(
 ) -> list[EstimatorQuality]:
     """The quality of each objective's gradient estimator at fixed binary examples, from `draws` independent draws.
 
-    The reference of the bias is the same objective and estimator with `reference_k` samples, from as many draws
-    but at least 10 times fewer where that many samples cost more: for bounds that become tight the decoder's
-    reference is the gradient of log p(x), while the encoder's expected gradient itself may vanish as k grows.
+    The reference of the bias is the same objective and estimator with `reference_k` samples, from a tenth as many
+    draws, at least 10: for bounds that become tight the decoder's reference is the gradient of log p(x), while the
+    encoder's expected gradient itself may vanish as k grows.
 
     Raises IWAEError for fewer than 10 draws or a reference whose k is below an objective's.
     """

@@ -364,3 +364,10 @@ def test_an_estimator_of_ones_own_is_a_small_class():
     own, dreg = gradients_at([Halved(5), DReGAlpha(5, 0.0)], 2, 5)
     assert_same(own, dreg, scale=0.5)
     assert isinstance(Halved(5), Estimator)
+
+
+@pytest.mark.parametrize("kind", [Reparameterized, StickingTheLanding, DoublyReparameterized])
+def test_binary_latents_refuse_derivatives_through_their_samples(kind):
+    model = rough_model(2, "bernoulli", (2, 1))
+    with pytest.raises(IWAEError, match=r"binary latents have no (total|path) derivative"):
+        kind(2, bounds.iwae)(model, jnp.zeros((1, 3)), jax.random.key(0))

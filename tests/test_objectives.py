@@ -111,6 +111,8 @@ def test_parameters_reach_the_estimators():
         ({"name": "iwae", "k": 0}, "--k must be an integer of at least 1, got 0"),
         ({"name": "iwae", "k": True}, "--k must be an integer"),
         ({"name": "vimco", "k": 1}, "--k must be an integer of at least 2 for --objective vimco, got 1"),
+        ({"name": "rws"}, "--k must be an integer of at least 2 for --objective rws, got 1"),
+        ({"name": "vr-max", "estimator": "dreg"}, "dreg does not go with --objective vr-max"),
         ({"name": "miwae"}, "--objective miwae needs --m"),
         ({"name": "miwae", "m": 0}, "--m must be an integer of at least 1, got 0"),
         ({"name": "iwae", "m": 2}, "--m 2 goes with --objective miwae and piwae, not with --objective iwae"),
@@ -120,8 +122,8 @@ def test_parameters_reach_the_estimators():
         ({"name": "renyi", "alpha": float("nan")}, "--alpha must be a finite number, got nan"),
         ({"name": "iwae", "alpha": 0.5}, "--alpha 0.5 goes with --objective renyi, and iwae with --estimator dreg"),
         ({"name": "iwae", "gamma": 0.5}, "--gamma 0.5 goes with --objective ovis"),
-        ({"name": "rws", "sleep": 0.5, "estimator": "rws-dreg"}, "--sleep 0.5 goes with --objective rws with"),
-        ({"name": "rws", "sleep": 2}, "--sleep must be a number from 0 to 1, got 2"),
+        ({"name": "rws", "k": 2, "sleep": 0.5, "estimator": "rws-dreg"}, "--sleep 0.5 goes with --objective rws with"),
+        ({"name": "rws", "k": 2, "sleep": 2}, "--sleep must be a number from 0 to 1, got 2"),
     ],
 )
 def test_combinations_without_meaning_are_refused_saying_which_have_one(settings, problem):

@@ -153,8 +153,9 @@ class DoublyReparameterized(OfBound):
     """DReG: the score term reparameterized a second time, c_i - d c_i / d log w_i times the path derivative.
 
     Tucker et al. (2019), who give it for the IWAE bound, where that is w~_i^2. The same step, E[c_i grad log q] =
-    E[d c_i / d log w_i path_i], holds for every bound: for the ELBO the result is STL, for CIWAE beta / k + (1 -
-    beta) w~_i^2, for VR-alpha alpha v_i + (1 - alpha) v_i^2 with v the normalized powers. Unbiased.
+    E[d c_i / d log w_i path_i], holds for every bound whose c_i are continuous: for the ELBO the result is STL, for
+    CIWAE beta / k + (1 - beta) w~_i^2, for VR-alpha alpha v_i + (1 - alpha) v_i^2 with v the normalized powers.
+    Unbiased for these; biased where c_i jumps, as for a maximum or a median.
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"

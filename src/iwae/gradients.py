@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from iwae.errors import IWAEError
 from iwae.model import HierarchicalVAE
+from iwae.networks import BernoulliLayer
 
 EncoderDerivative = Literal["total", "path", "score"]
 
@@ -51,7 +53,14 @@ def weighted_gradient(
 
     For the path derivative the PARAMETERS of q are held fixed, not what they compute: q(h_2 | h_1) still depends
     on the sampled h_1, and the derivative through it stays (Bauer & Mnih 2021, section 4).
+
+    Raises IWAEError for binary latents and another derivative than the score.
     """
+    if derivative != "score" and any(isinstance(layer, BernoulliLayer) for layer in model.encoder):
+        raise IWAEError(
+            f"binary latents have no {derivative} derivative through their samples: use VIMCO, OVIS,"
+            " ReweightedWakeSleep or ScoreFunction"
+        )
     latents, log_q, pull_encoder = _ENCODER_SIDES[derivative](model, x, noise)
     log_p, pull_log_p = jax.vjp(lambda m, h: m.log_joint(x, h), model, latents)
     bound, decoder, encoder = coefficients(log_p - log_q)

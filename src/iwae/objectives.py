@@ -18,15 +18,16 @@ ESTIMATORS: dict[ObjectiveName, tuple[EstimatorName, ...]] = {
     "miwae": OF_BOUNDS,
     "ciwae": OF_BOUNDS,
     "renyi": OF_BOUNDS,
-    "vr-max": OF_BOUNDS,
+    # The largest weight's slope jumps from 0 to 1: there is no second derivative that DReG could be made of.
+    "vr-max": ("reparameterized", "stl", "score"),
     "jvi": OF_BOUNDS,
     "rws": ("score", "rws-dreg"),
     "piwae": ("reparameterized", "dreg"),
     "vimco": ("score",),
     "ovis": ("score",),
 }
-# These compare a sample with the others.
-NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis")
+# These compare a sample with the others; from a single one wake-phi learns nothing.
+NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis", "rws")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Objective:
                 f"--estimator {self.estimator} does not go with --objective {self.name}, which has"
                 f" {', '.join(possible)}; {self.estimator} goes with {partners}"
             )
-        least = 2 if self.name in NEED_TWO_SAMPLES else 1
+        only_sleeps = self.name == "rws" and self.sleep == 1.0
+        least = 2 if self.name in NEED_TWO_SAMPLES and not only_sleeps else 1
         _check_integer("k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
         self._check_owner("m", self.name in ("miwae", "piwae"), "--objective miwae and piwae")
         self._check_owner("beta", self.name == "ciwae", "--objective ciwae")
@@ -111,6 +113,8 @@ class Objective:
         settings: dict[str, Any] = {}
         for part in rest:
             field, equals, value = part.partition("=")
+            if (field if equals else "estimator") in settings:
+                raise IWAEError(f"{text!r} gives {field if equals else 'an estimator'} twice")
             if not equals:
                 settings["estimator"] = part
             elif field in ("m", "alpha", "beta", "gamma", "sleep"):

@@ -26,6 +26,8 @@ class Diagnose:
     options: DiagnoseOptions = field(default_factory=DiagnoseOptions)
     checkpoint: OptionalInt = None
     """Diagnose the state after this many stages (default: the newest)."""
+    dataset: OptionalPath = None
+    """Where your own data is now, if it has moved since training."""
     datasets_dir: OptionalPath = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
@@ -39,6 +41,7 @@ class Diagnose:
                 self.path,
                 options=self.options,
                 checkpoint=self.checkpoint,
+                dataset=self.dataset,
                 datasets_dir=self.datasets_dir,
                 reporter=reporter,
             )

@@ -37,11 +37,12 @@ def diagnose_run(
     *,
     options: DiagnoseOptions | None = None,
     checkpoint: int | None = None,
+    dataset: Path | None = None,
     datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Diagnoses a run's newest checkpoint (or the one after `checkpoint` stages), writes figures and
-    `diagnostics/diagnostics.json` into it and returns the latter's content.
+    `diagnostics/diagnostics.json` into it and returns the latter's content. `dataset` is where one's own data is now.
 
     Raises IWAEError, in one line, where there is no run, no such checkpoint, other data than it was trained on, or
     an estimator that has no meaning for it; OSError when a file can't be written.
@@ -53,16 +54,16 @@ def diagnose_run(
     if options.weight_samples < FEWEST_PARETO_SAMPLES:
         raise IWAEError(f"--weight-samples must be at least {FEWEST_PARETO_SAMPLES}, got {options.weight_samples}")
     words, objectives = _objectives(options, loaded)
-    dataset = run_dataset(run, datasets_dir, reporter)
+    data = run_dataset(run, datasets_dir, reporter, dataset)
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
     start = time.perf_counter()
     reporter.message(f"Drawing {options.draws} gradients of each of {len(objectives)} estimators.")
-    found = _gradients(loaded, dataset, objectives, options, reporter)
+    found = _gradients(loaded, data, objectives, options, reporter)
     reporter.message("Measuring the importance weights.")
     log_weights = example_log_weights(
         loaded.model(),
-        dataset,
+        data,
         num_samples=options.weight_samples,
         num_examples=options.weight_examples,
         seed=options.seed,

@@ -1,7 +1,7 @@
 """How good gradient estimators are on a model at hand, and how even its importance weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -85,7 +85,7 @@ def gradient_quality(
     largest = max(objective.k for objective in objectives)
     if reference_k < largest:
         raise IWAEError(f"--reference-k must be at least the largest k, {largest}, got {reference_k}")
-    families = {_with_k(objective, reference_k): None for objective in objectives}
+    families = {replace(objective, k=reference_k): None for objective in objectives}
     total = len(families) + len(objectives)
     references: dict[Objective, _Moments] = {}
     key = purpose_key(seed, Purpose.DIAGNOSE)
@@ -96,7 +96,7 @@ def gradient_quality(
     results = []
     for number, objective in enumerate(objectives, len(families)):
         found = _moments(model, x, make_estimator(objective), jax.random.fold_in(key, number), draws)
-        reference = references[_with_k(objective, reference_k)]
+        reference = references[replace(objective, k=reference_k)]
         results.append(EstimatorQuality(objective, *(_quality(found, reference, group) for group in GROUPS)))
         _report(on_estimator, number + 1, total)
     return results
@@ -105,20 +105,6 @@ def gradient_quality(
 def _report(on_estimator: OnEstimator | None, done: int, total: int) -> None:
     if on_estimator is not None:
         on_estimator(done, total)
-
-
-def _with_k(objective: Objective, k: int) -> Objective:
-    """The same family with k samples (miwae, piwae: in each group)."""
-    return Objective(
-        objective.name,
-        k,
-        objective.m,
-        objective.alpha,
-        objective.beta,
-        objective.gamma,
-        objective.sleep,
-        objective.estimator,
-    )
 
 
 def _quality(found: _Moments, reference: _Moments, group: str) -> GradientQuality:

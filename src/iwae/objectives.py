@@ -26,6 +26,7 @@ ESTIMATORS: dict[ObjectiveName, tuple[EstimatorName, ...]] = {
     "vimco": ("score",),
     "ovis": ("score",),
 }
+PARAMETERS = ("m", "alpha", "beta", "gamma", "sleep")
 # These compare a sample with the others; from a single one wake-phi learns nothing.
 NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis", "rws")
 
@@ -117,7 +118,7 @@ class Objective:
                 raise IWAEError(f"{text!r} gives {field if equals else 'an estimator'} twice")
             if not equals:
                 settings["estimator"] = part
-            elif field in ("m", "alpha", "beta", "gamma", "sleep"):
+            elif field in PARAMETERS:
                 try:
                     settings[field] = int(value) if field == "m" else float(value)
                 except ValueError:
@@ -147,7 +148,7 @@ class Objective:
 
     def parameters(self) -> dict[str, Any]:
         """The parameters that have a meaning here, by name, k last."""
-        fields = {field: getattr(self, field) for field in ("m", "alpha", "beta", "gamma", "sleep")}
+        fields = {field: getattr(self, field) for field in PARAMETERS}
         return {**{field: value for field, value in fields.items() if value is not None}, "k": self.k}
 
 

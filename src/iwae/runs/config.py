@@ -10,7 +10,7 @@ from typing import Any, Literal
 from iwae.architecture import Architecture, LatentKind
 from iwae.data import canonical_name
 from iwae.errors import IWAEError
-from iwae.objectives import EstimatorName, Objective, ObjectiveName
+from iwae.objectives import PARAMETERS, EstimatorName, Objective, ObjectiveName
 from iwae.schedule import WARM_START, Schedule, Stage, make_schedule
 
 QUICK_TEST_EXAMPLES = 2000
@@ -113,7 +113,7 @@ class RunConfig:
         models = {name: model for model, name in SHORT_FORMS.items()}
         object.__setattr__(self, "model", models.get(str(self.objective)))
         objective = self.full_objective()
-        for field in ("alpha", "beta", "gamma", "sleep", "estimator"):
+        for field in (*PARAMETERS, "estimator"):
             object.__setattr__(self, field, getattr(objective, field))
         if self.latent_kind == "bernoulli" and objective.needs_gaussian_latents:
             raise IWAEError(

@@ -168,3 +168,39 @@ def test_jvi_is_nowozins_formula():
 def test_parameters_without_meaning_are_refused(bound, problem):
     with pytest.raises(IWAEError, match=problem):
         bound(jnp.zeros((3, 2)))
+
+
+# What `bound` does where one sample, all but one and all are impossible, and where it is finite.
+IMPOSSIBLE = np.array(
+    [
+        [0.0, -np.inf, -np.inf, 1e30],
+        [-3.0, -np.inf, -np.inf, -1e30],
+        [1.0, 2.0, -np.inf, 0.0],
+    ],
+    np.float32,
+)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        bounds.elbo,
+        bounds.iwae,
+        bounds.cubo,
+        bounds.vr_max,
+        bounds.jvi,
+        lambda w: bounds.ciwae(w, 0.3),
+        lambda w: bounds.renyi(w, 0.5),
+        lambda w: bounds.renyi(w, 1.5),
+        lambda w: bounds.renyi(w, -2.0),
+    ],
+)
+def test_derivatives_are_finite_where_the_bound_is(bound):
+    for column in IMPOSSIBLE.T:
+        log_weights = jnp.asarray(column[:, None])
+        value, slope = bound(log_weights), jax.grad(lambda w: bound(w).sum())(log_weights)
+        assert not jnp.isnan(value[0])
+        if jnp.isfinite(value[0]):
+            assert jnp.all(jnp.isfinite(slope)), (column, slope)
+            # Every bound here commutes with adding a constant.
+            assert float(slope.sum()) == pytest.approx(1.0, abs=1e-4)

@@ -34,6 +34,7 @@ from iwae.estimators import (
     StickingTheLanding,
     WeightedEstimator,
     curvatures,
+    slopes,
 )
 from iwae.gradients import Coefficients, weighted_gradient
 from iwae.model import HierarchicalVAE
@@ -348,9 +349,107 @@ def test_doubly_reparameterized_gradients_cost_no_second_forward_pass():
             assert flops[1] / flops[0] < most
 
 
-def test_samples_that_do_not_divide_into_groups_are_refused():
-    with pytest.raises(IWAEError, match="10 samples can't be divided into 3 groups"):
-        Reparameterized(10, bounds.iwae, 3)
+# Weights 1, 2, 5 of one example: Z = 8, shares 1/8, 2/8, 5/8; the sums of the others are 7, 6 and 3.
+HAND = np.log([[1.0], [2.0], [5.0]])
+SHARES = np.array([1.0, 2.0, 5.0]) / 8
+OTHERS = np.array([7.0, 6.0, 3.0])
+ROOTS = np.sqrt([10.0, 5.0, 2.0])
+L_3 = np.log(8 / 3)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "encoder"),
+    [
+        (ScoreFunction(3, bounds.iwae), L_3 - SHARES),
+        (VIMCO(3), L_3 - np.log((OTHERS + ROOTS) / 3) - SHARES),
+        (OVIS(3, 1.0), L_3 - np.log(OTHERS / 2)),
+        (OVIS(3, 0.25), L_3 - np.log(OTHERS / 2) - 0.75 * (SHARES + np.log(2 / 3))),
+        (ReweightedWakeSleep(3, 0.3), 0.7 * SHARES),
+        (DReGAlpha(3, 0.2), 0.2 * SHARES + 0.6 * SHARES**2),
+        (PIWAE(3, 3), np.full(3, 1 / 3)),
+        (PIWAEDReG(3, 1), SHARES**2),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, WeightedEstimator) else "",
+)
+def test_coefficients_are_those_of_the_papers_by_hand(estimator, encoder):
+    bound, decoder, actual = estimator.coefficients(jnp.asarray(HAND))
+    np.testing.assert_allclose(bound, [L_3], rtol=1e-12)
+    np.testing.assert_allclose(decoder[:, 0], SHARES, rtol=1e-12)
+    np.testing.assert_allclose(actual[:, 0], encoder, rtol=1e-12)
+
+
+def test_coefficients_of_ovis_with_auxiliary_samples_by_hand():
+    # L_2 of weights 1 and 2; sample i's baseline is the mean over the auxiliary weights 5 and 4, in its place.
+    log_weights = jnp.log(jnp.array([[1.0], [2.0], [5.0], [4.0]]))
+    bound, decoder, encoder = OVISMonteCarlo(4, 2).coefficients(log_weights)
+    value = np.log(3 / 2)
+    first = np.mean([np.log(7 / 2) - 5 / 7, np.log(6 / 2) - 4 / 6])
+    second = np.mean([np.log(6 / 2) - 5 / 6, np.log(5 / 2) - 4 / 5])
+    np.testing.assert_allclose(bound, [value], rtol=1e-12)
+    np.testing.assert_allclose(decoder[:, 0], [1 / 3, 2 / 3, 0, 0], rtol=1e-12)
+    np.testing.assert_allclose(encoder[:, 0], [value - 1 / 3 - first, value - 2 / 3 - second, 0, 0], rtol=1e-12)
+
+
+def test_vimcos_baseline_of_an_impossible_sample_is_made_of_the_others():
+    log_weights = jnp.log(jnp.array([[0.0, 0.0], [2.0, 0.0], [8.0, 5.0]]))
+    _, _, encoder = VIMCO(3).coefficients(log_weights)
+    one = np.log(10 / 3) - np.log((10 + 4) / 3)
+    np.testing.assert_allclose(encoder[:, 0], [one, np.log(10 / 8) - 0.2, np.log(10 / 2) - 0.8], rtol=1e-12)
+    # Without its one possible sample the bound is -inf, and so is that sample's baseline.
+    np.testing.assert_array_equal(encoder[:, 1], [0.0, 0.0, np.inf])
+
+
+def test_piwaes_groups_keep_their_own_shares_in_single_precision():
+    """A group 300 nats below the others: squares of its shares of all samples would be zero."""
+    model = jax.tree.map(jnp.float32, rough_model(1, units=(3,)))
+    x = jnp.asarray([[1.0, 0.0, 1.0]], jnp.float32)
+    noise = tuple(jnp.concatenate([0.1 * n[:2], 60.0 * n[2:]]) for n in model.draw_noise(jax.random.key(0), 4, 1))
+    noise = jax.tree.map(jnp.float32, noise)
+    for kind, plain in ((PIWAE, Reparameterized), (PIWAEDReG, DoublyReparameterized)):
+        ours, theirs = (
+            weighted_gradient(model, x, noise, e.coefficients, e.derivative)[1].encoder
+            for e in (kind(4, 2), plain(4, bounds.iwae, 2))
+        )
+        for leaf, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            assert leaf.dtype == jnp.float32
+            np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Reparameterized, ScoreFunction])
+def test_vr_max_is_unbiased_without_a_second_reparameterization(kind):
+    model, grid = rough_model(1), Grid.gaussian(2)
+    # Where the largest weight changes hands the integrand jumps, and the grid sees that only to its step.
+    expected = expected_gradient(Reparameterized(2, bounds.vr_max), model, grid)
+    actual = expected_gradient(kind(2, bounds.vr_max), model, grid)
+    assert distance(actual, expected, "encoder") < 0.05
+    assert distance(expected_gradient(DoublyReparameterized(2, bounds.vr_max), model, grid), expected, "encoder") > 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Reparameterized(10, bounds.iwae, 3), "10 samples can't be divided into 3 groups"),
+        (lambda: PIWAE(5, 2), "5 samples can't be divided into 2 groups"),
+        (lambda: PIWAEDReG(4, 0), "num_groups must be an integer of at least 1, got 0"),
+        (lambda: Reparameterized(0, bounds.iwae), "num_samples must be an integer of at least 1, got 0"),
+        (lambda: DReGAlpha(3, float("nan")), "finite alpha, got nan"),
+        (lambda: ReweightedWakeSleep(3, 1.5), "sleep must be from 0 to 1, got 1.5"),
+        (lambda: ReweightedWakeSleep(1), "num_samples must be an integer of at least 2 for wake-phi, got 1"),
+        (lambda: VIMCO(1), "num_samples must be an integer of at least 2 for VIMCO, got 1"),
+        (lambda: OVIS(3, -0.1), "gamma must be from 0 to 1, got -0.1"),
+        (lambda: OVIS(1), "num_samples must be an integer of at least 2 for OVIS, got 1"),
+        (lambda: OVISMonteCarlo(2, 1), "num_samples must be an integer of at least 3 with 1 auxiliary, got 2"),
+        (lambda: OVISMonteCarlo(2, 0), "auxiliary must be an integer of at least 1, got 0"),
+    ],
+)
+def test_estimators_without_meaning_are_refused(make, problem):
+    with pytest.raises(IWAEError, match=problem):
+        make()
+
+
+def test_a_bound_that_is_no_function_of_each_examples_samples_is_refused():
+    with pytest.raises(IWAEError, match=r"into \[batch\], but this one made \[\] of \[2, 3\]: reduce over axis 0"):
+        slopes(jnp.mean, jnp.zeros((2, 3)))
 
 
 def test_an_estimator_of_ones_own_is_a_small_class():

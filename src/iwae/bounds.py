@@ -1,8 +1,9 @@
 """Bounds on log p(x) as pure functions of log weights: `[k, batch]` in, `[batch]` nats out.
 
 log w_i = log p(x, h_i) - log q(h_i | x) for k independent samples h_i ~ q(h | x), along the first axis. Every
-function here is exact for -inf (a sample that the model rules out) and for values of any size, and commutes with
-adding a constant to all log weights. Any function of this signature is a bound to the estimators.
+function's value is exact for -inf (a sample that the model rules out) and up to 1e30 in size, and commutes with adding
+a constant to all log weights. Its derivatives are finite wherever its value is. Any function of this signature is a
+bound to the estimators.
 """
 
 import math
@@ -70,7 +71,7 @@ def ciwae(log_weights: Float[Array, "k *batch"], beta: float) -> Float[Array, "*
 def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "*batch"]:
     """The variational Renyi bound VR-alpha: 1/(1 - alpha) log (1/k) sum_i w_i^(1 - alpha), for any real alpha.
 
-    Li & Turner (2016), "Renyi divergence variational inference", equation 6. alpha = 0 is L_k; the limit alpha = 1
+    Li & Turner (2016), "Renyi divergence variational inference". alpha = 0 is L_k; the limit alpha = 1
     is the ELBO; alpha to -infinity is `vr_max`. Falls in alpha; a lower bound on log p(x), in expectation, for
     alpha >= 0, an estimate of an upper one for alpha < 0.
 
@@ -121,7 +122,7 @@ def _finite_peak(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"
 def vr_max(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
     """VR-max: max_i log w_i, the limit of `renyi` for alpha to -infinity.
 
-    Li & Turner (2016), section 4.3. Above L_k, and above log p(x) for large k: a training objective, not a bound.
+    Li & Turner (2016). Above L_k, and above log p(x) for large k: a training objective, not a bound.
     """
     return jnp.max(log_weights, axis=0)
 

@@ -1,4 +1,6 @@
-"""The library's one public error."""
+"""The library's one public error, and the checks that most often raise it."""
+
+from typing import Any
 
 
 class IWAEError(Exception):
@@ -11,3 +13,9 @@ class IWAEError(Exception):
 
 class RunBusyError(IWAEError):
     """Another process is training or measuring in the same run directory."""
+
+
+def check_count(name: str, value: Any, least: int = 1, where: str = "") -> None:
+    """Raises IWAEError unless `value` is an integer of at least `least`; `where` says what asks for it."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise IWAEError(f"{name} must be an integer of at least {least}{where}, got {value!r}")

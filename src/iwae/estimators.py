@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
 from iwae import bounds
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.gradients import Coefficients, EncoderDerivative, weighted_gradient
 from iwae.model import HierarchicalVAE
 from iwae.objectives import Objective
@@ -50,6 +50,10 @@ class WeightedEstimator(Estimator):
     derivative: ClassVar[EncoderDerivative]
     num_samples: int = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a number of samples below one."""
+        check_count("num_samples", self.num_samples)
+
     @abc.abstractmethod
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         """The bound and each sample's coefficients, for log weights `[k, batch]`."""
@@ -78,8 +82,16 @@ def weights_within_groups(log_weights: Float[Array, "k batch"], num_groups: int)
 def slopes(
     bound: Bound, log_weights: Float[Array, "k batch"]
 ) -> tuple[Float[Array, " batch"], Float[Array, "k batch"]]:
-    """A bound's value `[batch]` and its derivative by each log weight, c_i, `[k, batch]`."""
+    """A bound's value `[batch]` and its derivative by each log weight, c_i, `[k, batch]`.
+
+    Raises IWAEError for a function that does not make one number of each example's samples.
+    """
     value, pull = jax.vjp(bound, log_weights)
+    if jnp.shape(value) != log_weights.shape[1:]:
+        raise IWAEError(
+            f"a bound turns log weights [k, batch] into [batch], but this one made {list(jnp.shape(value))} of"
+            f" {list(log_weights.shape)}: reduce over axis 0"
+        )
     return value, pull(jnp.ones_like(value))[0]
 
 
@@ -99,6 +111,17 @@ def curvatures(bound: Bound, log_weights: Float[Array, "k batch"]) -> Float[Arra
 ROWS_AT_ONCE = 128
 
 
+def _check_groups(num_samples: int, num_groups: int) -> None:
+    check_count("num_groups", num_groups)
+    if num_samples % num_groups:
+        raise IWAEError(f"{num_samples} samples can't be divided into {num_groups} groups")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise IWAEError(f"{name} must be from 0 to 1, got {value!r}")
+
+
 class OfBound(WeightedEstimator):
     """An estimator of the gradient of any bound.
 
@@ -111,8 +134,7 @@ class OfBound(WeightedEstimator):
 
     def __check_init__(self) -> None:
         """Raises IWAEError when the samples can't be divided into groups of one size."""
-        if self.num_samples % self.num_groups:
-            raise IWAEError(f"{self.num_samples} samples can't be divided into {self.num_groups} groups")
+        _check_groups(self.num_samples, self.num_groups)
 
     def grouped(self, log_weights: Float[Array, "k batch"]) -> Float[Array, " batch"]:
         """The bound of all log weights `[k, batch]`, averaged over the groups."""
@@ -180,13 +202,18 @@ class ScoreFunction(OfBound):
 class DReGAlpha(WeightedEstimator):
     """DReG(alpha): alpha w~_i + (1 - 2 alpha) w~_i^2 times the path derivative, for the encoder; IWAE's decoder.
 
-    Tucker et al. (2019), section 6: it interpolates between DReG for the IWAE bound (alpha = 0) and RWS-DReG, the
+    Tucker et al. (2019): it interpolates between DReG for the IWAE bound (alpha = 0) and RWS-DReG, the
     doubly reparameterized wake-phi update of reweighted wake-sleep, w~_i - w~_i^2 (alpha = 1). At alpha = 1/2 it
     is half of STL. Unbiased for the IWAE bound at alpha = 0, and for wake-phi at alpha = 1.
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"
     alpha: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for an alpha that is not finite."""
+        if not math.isfinite(self.alpha):
+            raise IWAEError(f"DReG(alpha) needs a finite alpha, got {self.alpha!r}")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         weights = normalized_weights(log_weights)
@@ -204,6 +231,10 @@ class PIWAE(WeightedEstimator):
     derivative: ClassVar[EncoderDerivative] = "total"
     num_groups: int = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        """Raises IWAEError when the samples can't be divided into groups of one size."""
+        _check_groups(self.num_samples, self.num_groups)
+
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         encoder = weights_within_groups(log_weights, self.num_groups) / self.num_groups
         return Coefficients(bounds.iwae(log_weights), normalized_weights(log_weights), encoder)
@@ -217,6 +248,10 @@ class PIWAEDReG(WeightedEstimator):
 
     derivative: ClassVar[EncoderDerivative] = "path"
     num_groups: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError when the samples can't be divided into groups of one size."""
+        _check_groups(self.num_samples, self.num_groups)
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         encoder = jnp.square(weights_within_groups(log_weights, self.num_groups)) / self.num_groups
@@ -234,6 +269,11 @@ class ReweightedWakeSleep(WeightedEstimator):
 
     derivative: ClassVar[EncoderDerivative] = "score"
     sleep: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a share outside of [0, 1], and for a single sample to compare while awake."""
+        _check_share("sleep", self.sleep)
+        check_count("num_samples", self.num_samples, 2 if self.sleep < 1.0 else 1, " for wake-phi")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         weights = normalized_weights(log_weights)
@@ -258,10 +298,18 @@ class VIMCO(WeightedEstimator):
 
     derivative: ClassVar[EncoderDerivative] = "score"
 
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a single sample, which has no others."""
+        check_count("num_samples", self.num_samples, 2, " for VIMCO")
+
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         count = self.num_samples
         bound, weights = bounds.iwae(log_weights), normalized_weights(log_weights)
-        others = (jnp.sum(log_weights, axis=0) - log_weights) / (count - 1)
+        # A sum less its own -inf would be NaN.
+        dead = jnp.isneginf(log_weights)
+        alive = jnp.where(dead, 0.0, log_weights)
+        others = (jnp.sum(alive, axis=0) - alive) / (count - 1)
+        others = jnp.where(jnp.sum(dead, axis=0) > dead, -jnp.inf, others)
         baseline = jnp.logaddexp(bounds.leave_one_out(log_weights), others) - math.log(count)
         return Coefficients(bound, weights, bound - baseline - weights)
 
@@ -276,6 +324,11 @@ class OVIS(WeightedEstimator):
 
     derivative: ClassVar[EncoderDerivative] = "score"
     gamma: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a gamma outside of [0, 1], and for a single sample, which has no others."""
+        _check_share("gamma", self.gamma)
+        check_count("num_samples", self.num_samples, 2, " for OVIS")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         count = self.num_samples
@@ -295,6 +348,11 @@ class OVISMonteCarlo(WeightedEstimator):
 
     derivative: ClassVar[EncoderDerivative] = "score"
     auxiliary: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError unless there is an auxiliary sample, and two others."""
+        check_count("auxiliary", self.auxiliary)
+        check_count("num_samples", self.num_samples, self.auxiliary + 2, f" with {self.auxiliary} auxiliary")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         count = self.num_samples - self.auxiliary

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 
 ObjectiveName = Literal["elbo", "iwae", "miwae", "ciwae", "renyi", "vr-max", "jvi", "rws", "piwae", "vimco", "ovis"]
 EstimatorName = Literal["reparameterized", "stl", "dreg", "rws-dreg", "score"]
@@ -67,7 +67,7 @@ class Objective:
             )
         only_sleeps = self.name == "rws" and self.sleep == 1.0
         least = 2 if self.name in NEED_TWO_SAMPLES and not only_sleeps else 1
-        _check_integer("k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
+        check_count("--k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
         self._check_owner("m", self.name in ("miwae", "piwae"), "--objective miwae and piwae")
         self._check_owner("beta", self.name == "ciwae", "--objective ciwae")
         self._check_owner("gamma", self.name == "ovis", "--objective ovis", default=1.0)
@@ -77,7 +77,7 @@ class Objective:
         owners = "--objective renyi, and iwae with --estimator dreg"
         self._check_owner("alpha", self.name == "renyi" or dreg, owners, default=0.0 if dreg else None)
         if self.m is not None:
-            _check_integer("m", self.m, 1, "")
+            check_count("--m", self.m)
         for field in ("beta", "gamma", "sleep"):
             self._check_number(field, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0)
         self._check_number("alpha", "a finite number", math.isfinite)
@@ -119,10 +119,11 @@ class Objective:
             if not equals:
                 settings["estimator"] = part
             elif field in PARAMETERS:
+                number, expected = (int, "an integer") if field == "m" else (float, "a number")
                 try:
-                    settings[field] = int(value) if field == "m" else float(value)
+                    settings[field] = number(value)
                 except ValueError:
-                    raise IWAEError(f"{text!r}: {field} must be a number, got {value!r}") from None
+                    raise IWAEError(f"{text!r}: {field} must be {expected}, got {value!r}") from None
             else:
                 raise IWAEError(f"{text!r}: expected a word such as iwae, iwae:dreg or ciwae:beta=0.5")
         return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
@@ -143,7 +144,7 @@ class Objective:
         for field, default in defaults.items():
             value = getattr(self, field)
             if value != default and value is not None:
-                parts.append(f"{field}{value:g}")
+                parts.append(f"{field}{exact_number(value)}")
         return parts
 
     def parameters(self) -> dict[str, Any]:
@@ -152,6 +153,7 @@ class Objective:
         return {**{field: value for field, value in fields.items() if value is not None}, "k": self.k}
 
 
-def _check_integer(field: str, value: Any, least: int, where: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise IWAEError(f"--{field} must be an integer of at least {least}{where}, got {value!r}")
+def exact_number(value: float) -> str:
+    """The number as a name holds it: 0.5, 2, 1e-05; with all its digits where six are not all."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -47,18 +47,20 @@ class Diagnose:
             )
         console = Console()
         for group in ("encoder", "decoder"):
-            console.print(_table(group, found["gradients"]))
+            console.print(_table(group, found))
         weights = found["weights"]
         shape = weights["pareto_k"]
         sizes = ", ".join(f"{size:.1f} of {k}" for k, size in weights["effective_sample_size"].items())
         lines = [
-            "~: a bias that can't be told from zero, which is below the figure.",
+            "|bias|: distance of the expectation from the objective's gradient at that k.",
+            f"to k={found['options']['reference_k']}: its distance from the gradient with that many samples.",
+            "~: what can't be told from zero, and is below the figure.",
             f"Effective sample size, mean of {weights['examples']} test examples: {sizes}",
         ]
         if shape["median"] is not None:
             lines.append(
-                f"Pareto k-hat: median {shape['median']:.2f}, above 0.7 for {shape['share_above_0.7']:.0%}"
-                f" of {shape['examples']} examples, from {weights['num_samples']} samples"
+                f"Pareto k-hat, from {weights['num_samples']} samples: median {shape['median']:.2f},"
+                f" above {shape['limit']:.2f} for {shape['share_above_limit']:.0%} of {shape['examples']} examples"
             )
         lines.append(f"Written: {self.path / DIRECTORY / FILE}")
         for line in lines:
@@ -66,22 +68,28 @@ class Diagnose:
         return 0
 
 
-def _table(group: str, gradients: list[dict[str, Any]]) -> Table:
-    """Norm of the expectation, root of the variance, their ratio and the bias, one row an estimator and k."""
-    table = Table(title=f"Gradient of the {group}", title_justify="left")
-    for heading in ("estimator", "k", "|mean|", "noise", "signal/noise", "|bias|"):
+def _table(group: str, record: dict[str, Any]) -> Table:
+    """Norm of the expectation, root of the variance, their ratio and the biases, one row an estimator and k."""
+    title = f"Gradient of the {group}, {record['gradient_examples']} test examples"
+    table = Table(title=title, title_justify="left")
+    headings = ("estimator", "k", "|mean|", "noise", "ratio", "|bias|", f"to k={record['options']['reference_k']}")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "estimator" else "right")
-    for one in gradients:
+    for one in record["gradients"]:
         found = one[group]
         ratio = found["signal_to_noise"]
-        hidden = found["bias"] <= found["bias_resolution"]
-        bias = f"~ {found['bias_resolution']:.2g}" if hidden else f"{found['bias']:.2g}"
         table.add_row(
             one["estimator"],
             str(one["k"]),
             f"{found['mean_norm']:.3g}",
             f"{found['variance'] ** 0.5:.3g}",
             "no noise" if ratio is None else f"{ratio:.3g}",
-            bias,
+            _gap_label(found["bias"]),
+            _gap_label(found["to_large_k"]),
         )
     return table
+
+
+def _gap_label(gap: dict[str, float]) -> str:
+    is_visible = gap["norm"] > gap["resolution"]
+    return f"{gap['norm']:.2g}" if is_visible else f"~ {gap['resolution']:.2g}"

@@ -12,12 +12,12 @@ from tyro.conf import Positional
 from iwae.cli.commands import OptionalInt, OptionalPath, default_results_dir
 from iwae.cli.paper_tables import MARK, progress_table, terminal_tables
 from iwae.data import canonical_name
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.paper import TABLES, Cell, CellStatus, Table, cells_of, status_of, to_json, to_markdown
 from iwae.paper.plan import Plan, make_plan
 from iwae.paper.runner import train_cells
 from iwae.paper.status import PARTIAL, notes
-from iwae.runs.config import MeasureOptions, check_count
+from iwae.runs.config import MeasureOptions
 
 TITLES: dict[Table, str] = {
     "1": "Table 1: test NLL in nats (active units)",

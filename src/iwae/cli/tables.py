@@ -49,7 +49,8 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
-    name, objective = short_name(run.path.resolve().name, config), " ".join(config.full_objective().name_parts())
+    name, words = short_name(run.path.resolve().name, config), config.full_objective().name_parts()
+    objective = " ".join(words if config.latent_kind == "gaussian" else [*words, config.latent_kind])
     cells = (name, data_label(record["data"]), objective)
     if results is None:
         return (*cells, _progress(run), "not measured", "")

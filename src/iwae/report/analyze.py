@@ -34,13 +34,13 @@ import numpy as np
 
 from iwae.checkpoint import Checkpoint
 from iwae.data import Dataset, Split
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.evaluation import ACTIVE_THRESHOLD, MAX_SAMPLES, ActiveUnits, active_units, paper_active_units
 from iwae.files import write_atomically, write_json
 from iwae.report import diagnostics
 from iwae.report.draw import Findings, draw
 from iwae.report.measurements import Measurement, measure, overfitting_gap
-from iwae.runs.config import MeasureOptions, RunConfig, check_count
+from iwae.runs.config import MeasureOptions, RunConfig
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import data_record, device, finite_or_none, kept_units, run_dataset, versions
 from iwae.runs.reporter import Reporter

@@ -1,7 +1,6 @@
 """Diagnosing a run: how good gradient estimators are on it, and how even its importance weights."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from iwae.checkpoint import Checkpoint
-from iwae.data import Dataset
-from iwae.diagnostics import FEWEST_PARETO_SAMPLES, EstimatorQuality, GradientQuality, gradient_quality, pareto_k
-from iwae.errors import IWAEError
+from iwae.diagnostics import (
+    FEWEST_PARETO_SAMPLES,
+    EstimatorQuality,
+    GradientQuality,
+    check_counts,
+    gradient_quality,
+    mean_effective_sample_size,
+    pareto_k,
+    pareto_limit,
+)
+from iwae.errors import IWAEError, check_count
 from iwae.evaluation import binarized_batches
 from iwae.files import write_atomically, write_json
 from iwae.objectives import NEED_TWO_SAMPLES, Objective
@@ -28,8 +35,6 @@ FILE = "diagnostics.json"
 FORMAT = 1
 GAUSSIAN = ("iwae", "iwae:stl", "iwae:dreg", "rws:rws-dreg")
 BINARY = ("iwae:score", "vimco", "ovis:gamma=0", "rws")
-# Above this an estimate from the weights can't be relied on (Vehtari et al. 2024).
-UNRELIABLE = 0.7
 
 
 def diagnose_run(
@@ -51,18 +56,28 @@ def diagnose_run(
     run = RunDirectory(path)
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
-    if options.weight_samples < FEWEST_PARETO_SAMPLES:
-        raise IWAEError(f"--weight-samples must be at least {FEWEST_PARETO_SAMPLES}, got {options.weight_samples}")
+    check_count("--weight-samples", options.weight_samples, FEWEST_PARETO_SAMPLES)
     words, objectives = _objectives(options, loaded)
+    check_counts(objectives, options.draws, options.reference_k)
     data = run_dataset(run, datasets_dir, reporter, dataset)
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
     start = time.perf_counter()
     reporter.message(f"Drawing {options.draws} gradients of each of {len(objectives)} estimators.")
-    found = _gradients(loaded, data, objectives, options, reporter)
+    model = loaded.model()
+    x, _, count, _ = next(binarized_batches(model, data, "test", options.examples, options.examples))
+    found = gradient_quality(
+        model,
+        jnp.asarray(x[:count]),
+        objectives,
+        draws=options.draws,
+        reference_k=options.reference_k,
+        seed=options.seed,
+        on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
+    )
     reporter.message("Measuring the importance weights.")
     log_weights = example_log_weights(
-        loaded.model(),
+        model,
         data,
         num_samples=options.weight_samples,
         num_examples=options.weight_examples,
@@ -72,8 +87,8 @@ def diagnose_run(
     lines = estimator_charts.lines_of(words, found)
     pictures = {
         "signal_to_noise.png": estimator_charts.signal_to_noise_chart(lines),
-        "bias.png": estimator_charts.bias_chart(lines),
-        "pareto_k.png": estimator_charts.pareto_chart(shapes, UNRELIABLE),
+        "bias.png": estimator_charts.bias_chart(lines, options.reference_k),
+        "pareto_k.png": estimator_charts.pareto_chart(shapes, pareto_limit(options.weight_samples)),
     }
     for name, content in pictures.items():
         write_atomically(directory / name, content)
@@ -84,6 +99,7 @@ def diagnose_run(
         "step": loaded.step,
         "weights_sha256": loaded.weights_digest(),
         "options": asdict(options),
+        "gradient_examples": count,
         "gradients": [_gradient_record(word, quality) for word, quality in zip(words, found, strict=True)],
         "weights": _weights_record(log_weights, shapes, options),
         "pictures": list(pictures),
@@ -97,12 +113,12 @@ def diagnose_run(
 
 
 def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[str], list[Objective]]:
-    """Each estimator's word and objective, k by k; those that compare samples are left out at k = 1."""
+    """Each estimator's word and objective, k by k, once; those that compare samples are left out at k = 1."""
     binary = "bernoulli" in checkpoint.architecture.kinds
     chosen = [
         (word, Objective.parse(word, k))
-        for word in options.estimators or (BINARY if binary else GAUSSIAN)
-        for k in options.k
+        for word in dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
+        for k in dict.fromkeys(options.k)
         if k > 1 or word.split(":")[0] not in NEED_TWO_SAMPLES
     ]
     if not chosen:
@@ -116,30 +132,14 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
     return [word for word, _ in chosen], [objective for _, objective in chosen]
 
 
-def _gradients(
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    objectives: Sequence[Objective],
-    options: DiagnoseOptions,
-    reporter: Reporter,
-) -> list[EstimatorQuality]:
-    model = checkpoint.model()
-    x, _, count, _ = next(binarized_batches(model, dataset, "test", options.examples, options.examples))
-    return gradient_quality(
-        model,
-        jnp.asarray(x[:count]),
-        objectives,
-        draws=options.draws,
-        reference_k=options.reference_k,
-        seed=options.seed,
-        on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
-    )
-
-
 def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
-    def group(found: GradientQuality) -> dict[str, float | None]:
-        figures = {**asdict(found), "signal_to_noise": found.signal_to_noise}
-        return {name: finite_or_none(value) for name, value in figures.items()}
+    def plain(figures: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: plain(value) if isinstance(value, dict) else finite_or_none(value) for name, value in figures.items()
+        }
+
+    def group(found: GradientQuality) -> dict[str, Any]:
+        return plain({**asdict(found), "signal_to_noise": found.signal_to_noise})
 
     parameters = quality.objective.parameters()
     return {
@@ -151,24 +151,19 @@ def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
 
 
 def _weights_record(log_weights: np.ndarray, shapes: np.ndarray, options: DiagnoseOptions) -> dict[str, Any]:
-    usable = shapes[np.isfinite(shapes)]
+    usable, limit = shapes[np.isfinite(shapes)], pareto_limit(options.weight_samples)
     return {
         "num_samples": options.weight_samples,
         "examples": len(log_weights),
         "effective_sample_size": {
-            str(k): finite_or_none(_mean_effective_sample_size(log_weights[:, :k]))
+            str(k): finite_or_none(mean_effective_sample_size(log_weights[:, :k]))
             for k in sorted({*options.k, options.weight_samples})
             if k <= options.weight_samples
         },
         "pareto_k": {
             "median": finite_or_none(float(np.median(usable)) if usable.size else float("nan")),
-            "share_above_0.7": finite_or_none(float(np.mean(usable > UNRELIABLE)) if usable.size else float("nan")),
+            "limit": limit,
+            "share_above_limit": finite_or_none(float(np.mean(usable > limit)) if usable.size else float("nan")),
             "examples": int(usable.size),
         },
     }
-
-
-def _mean_effective_sample_size(log_weights: np.ndarray) -> float:
-    """Mean over examples of (sum w)^2 / sum w^2."""
-    weights = np.exp(log_weights.astype(np.float64) - log_weights.max(axis=1, keepdims=True))
-    return float(np.mean(weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)))

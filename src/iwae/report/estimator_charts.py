@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from iwae.diagnostics import GROUPS, EstimatorQuality, GradientQuality
+from iwae.diagnostics import GROUPS, EstimatorQuality, Gap, GradientQuality
 from iwae.report.charts import BLUE, COLORS, DASHES, GREY, PLAIN, chart_style, new_figure, png
 
 
@@ -41,27 +41,40 @@ def lines_of(names: Sequence[str], found: Sequence[EstimatorQuality]) -> list[Li
 def signal_to_noise_chart(lines: Sequence[Line]) -> bytes:
     """The gradient's signal-to-noise ratio over k, both logarithmic, encoder above decoder."""
 
-    def visible(found: GradientQuality) -> float:
+    def visible(found: GradientQuality) -> tuple[float, bool]:
         # A signal that the number of draws can't tell from zero has no place on a logarithmic axis.
-        return found.signal_to_noise if found.mean_norm > 0 else math.nan
+        return (found.signal_to_noise if found.mean_norm > 0 else math.nan), True
 
-    return _over_k(lines, "signal-to-noise ratio", visible, slope=-0.5)
-
-
-def bias_chart(lines: Sequence[Line]) -> bytes:
-    """The norm of the bias against the large-k reference over k; hollow where it can't be told from zero."""
-    return _over_k(lines, "bias", lambda found: max(found.bias, found.bias_resolution))
+    return _over_k(lines, dict.fromkeys(GROUPS, ("signal-to-noise ratio", visible)), slope=-0.5)
 
 
-def _over_k(
-    lines: Sequence[Line], label: str, value: Callable[[GradientQuality], float], slope: float | None = None
-) -> bytes:
+def bias_chart(lines: Sequence[Line], reference_k: int) -> bytes:
+    """Over k: of the encoder the bias at that k, of the decoder the distance from the gradient at `reference_k`;
+    hollow, and at what could have been seen, where they can't be told from zero.
+    """
+
+    def of(gap: Callable[[GradientQuality], Gap]) -> Callable[[GradientQuality], tuple[float, bool]]:
+        return lambda found: (max(gap(found).norm, gap(found).resolution), gap(found).is_visible)
+
+    panels = {
+        "encoder": ("bias at this k", of(lambda found: found.bias)),
+        "decoder": (f"distance from k = {reference_k}", of(lambda found: found.to_large_k)),
+    }
+    return _over_k(lines, panels)
+
+
+# Of one figure: what to draw, and whether it is more than noise allows.
+Figure = Callable[[GradientQuality], tuple[float, bool]]
+
+
+def _over_k(lines: Sequence[Line], panels_of: dict[str, tuple[str, Figure]], slope: float | None = None) -> bytes:
     with chart_style():
         figure = new_figure(6.4)
         panels = figure.subplots(2, 1, sharex=True)
         for axes, group in zip(panels, GROUPS, strict=True):
+            label, value = panels_of[group]
             for number, line in enumerate(lines):
-                _draw_line(axes, line, getattr(line, group), value, number)
+                _draw_line(axes, line, [value(found) for found in getattr(line, group)], number)
             axes.set(xscale="log", yscale="log", ylabel=label, title=group)
             _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
         if slope is not None:
@@ -71,19 +84,16 @@ def _over_k(
         return png(figure)
 
 
-def _draw_line(
-    axes: Axes, line: Line, found: Sequence[GradientQuality], value: Callable[[GradientQuality], float], number: int
-) -> None:
+def _draw_line(axes: Axes, line: Line, figures: Sequence[tuple[float, bool]], number: int) -> None:
     color = COLORS[number % len(COLORS)]
-    values = [value(one) for one in found]
+    values = [value for value, _ in figures]
     axes.plot(line.k, values, color=color, ls=DASHES[number % len(DASHES)], lw=1.8, label=line.name)
-    # A figure that is only what noise allows is hollow.
-    fill = ["white" if figure == one.bias_resolution else color for figure, one in zip(values, found, strict=True)]
+    fill = [color if is_visible else "white" for _, is_visible in figures]
     axes.scatter(line.k, values, s=22, c=fill, edgecolors=color, zorder=3)
 
 
 def _reference_slope(axes: Axes, lines: Sequence[Line], slope: float) -> None:
-    """A thin line that falls as k^slope through the first estimator's last point but one."""
+    """A thin line that falls as k^slope through the first estimator's point at its smallest k above 1."""
     ks = np.array([k for k in lines[0].k if k > 1], float)
     if len(ks) < 2:
         return
@@ -100,13 +110,13 @@ def _plain_ticks(axes: Axes, ks: Sequence[int]) -> None:
         axis.set_minor_locator(NullLocator())
 
 
-def pareto_chart(shapes: np.ndarray, unreliable: float) -> bytes:
-    """Histogram over examples of Pareto k-hat, with the threshold above which weights are not to be relied on."""
+def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
+    """Histogram over examples of Pareto k-hat, with the limit above which weights are not to be relied on."""
     with chart_style():
         figure = new_figure(2.9)
         axes = figure.subplots()
         usable = shapes[np.isfinite(shapes)]
         axes.hist(usable, bins=30, color=BLUE)
-        axes.axvline(unreliable, color=GREY, ls="--", lw=1.2)
+        axes.axvline(limit, color=GREY, ls="--", lw=1.2)
         axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
         return png(figure)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from iwae.errors import IWAEError
-from iwae.runs.config import check_count
+from iwae.errors import IWAEError, check_count
+from iwae.runs.config import check_seed
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class DiagnoseOptions:
     examples: int = 20
     """Test examples that the gradients are of, the first ones."""
     reference_k: int = 1000
-    """Samples of the gradients that the others' bias is measured against."""
+    """Samples of the large-k gradients that the others are held against."""
     weight_samples: int = 1000
     """Importance samples for the effective sample size and Pareto k-hat."""
     weight_examples: int = 200
@@ -36,3 +36,4 @@ class DiagnoseOptions:
             check_count("--k", k)
         for name in ("draws", "examples", "reference_k", "weight_samples", "weight_examples"):
             check_count(f"--{name.replace('_', '-')}", getattr(self, name))
+        check_seed(self.seed)

@@ -9,19 +9,13 @@ from typing import Any, Literal
 
 from iwae.architecture import Architecture, LatentKind
 from iwae.data import canonical_name
-from iwae.errors import IWAEError
-from iwae.objectives import PARAMETERS, EstimatorName, Objective, ObjectiveName
+from iwae.errors import IWAEError, check_count
+from iwae.objectives import PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
 from iwae.schedule import WARM_START, Schedule, Stage, make_schedule
 
 QUICK_TEST_EXAMPLES = 2000
 # What the paper trained: `--model` is short for these two objectives.
 SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
-
-
-def check_count(name: str, value: int | None) -> None:
-    """Raises IWAEError unless `value` is an integer of at least one."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise IWAEError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def check_seed(value: int) -> None:
@@ -185,13 +179,14 @@ class RunConfig:
         if self.batch_size != 20:
             parts.append(f"batch{self.batch_size}")
         if not math.isclose(self.beta1, 0.99):
-            parts.append(f"beta{self.beta1:g}")
+            parts.append(f"beta{exact_number(self.beta1)}")
         if self.init_from is not None:
             parts.append(f"from-{Path(self.init_from).name}")
             if self.epochs != WARM_START.epochs:
                 parts.append(f"epochs{self.epochs}")
+            assert self.learning_rate is not None
             if self.learning_rate != WARM_START.learning_rate:
-                parts.append(f"rate{self.learning_rate:g}")
+                parts.append(f"rate{exact_number(self.learning_rate)}")
             if self.fresh_optimizer:
                 parts.append("fresh")
         return "-".join([*parts, f"seed{self.seed}"])

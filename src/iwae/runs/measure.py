@@ -15,12 +15,12 @@ import numpy as np
 from iwae import evaluation
 from iwae.checkpoint import Checkpoint
 from iwae.data import Dataset, Split, load_dataset
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.files import check_writable, write_atomically, write_json
 from iwae.images import sample_grid
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.runs.config import MeasureOptions, check_count, check_seed
+from iwae.runs.config import MeasureOptions, check_seed
 from iwae.runs.directory import RunDirectory
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__

@@ -17,13 +17,13 @@ from iwae import evaluation
 from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.data import Dataset
-from iwae.errors import IWAEError, RunBusyError
+from iwae.errors import IWAEError, RunBusyError, check_count
 from iwae.evaluation import MAX_SAMPLES, ActiveUnits
 from iwae.files import sync_directory, write_atomically, write_json
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
 from iwae.pruning import prune, units_to_keep
-from iwae.runs.config import MeasureOptions, check_count
+from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import finite_or_none, kept_units, measure_run
 from iwae.runs.reporter import Reporter

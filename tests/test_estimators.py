@@ -33,9 +33,8 @@ from iwae.estimators import (
     ScoreFunction,
     StickingTheLanding,
     WeightedEstimator,
-    curvatures,
-    slopes,
 )
+from iwae.estimators.of_bounds import curvatures, slopes
 from iwae.gradients import Coefficients, weighted_gradient
 from iwae.model import HierarchicalVAE
 from linear_gaussian import LinearGaussian

@@ -1,0 +1,88 @@
+"""How a bound is differentiated: (model, x, key) -> its value and a gradient estimate.
+
+Every estimator here is a rule that turns log weights into coefficients; `iwae.gradients` does the rest.
+"""
+
+from jax.tree_util import Partial
+
+from iwae import bounds
+from iwae.estimators.base import Estimate, Estimator, WeightedEstimator
+from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
+from iwae.estimators.of_bounds import (
+    Bound,
+    DoublyReparameterized,
+    OfBound,
+    Reparameterized,
+    ScoreFunction,
+    StickingTheLanding,
+)
+from iwae.estimators.scores import OVIS, VIMCO, OVISMonteCarlo, ReweightedWakeSleep
+from iwae.objectives import Objective
+
+__all__ = [
+    "OVIS",
+    "PIWAE",
+    "VIMCO",
+    "Bound",
+    "DReGAlpha",
+    "DoublyReparameterized",
+    "Estimate",
+    "Estimator",
+    "OVISMonteCarlo",
+    "OfBound",
+    "PIWAEDReG",
+    "Reparameterized",
+    "ReweightedWakeSleep",
+    "ScoreFunction",
+    "StickingTheLanding",
+    "WeightedEstimator",
+    "make_estimator",
+]
+
+
+def make_estimator(objective: Objective) -> Estimator:
+    """The estimator that an `Objective` names."""
+    k, chosen = objective.k, objective.estimator
+    match objective.name:
+        case "rws" if chosen == "score":
+            assert objective.sleep is not None
+            return ReweightedWakeSleep(k, objective.sleep)
+        case "rws":
+            return DReGAlpha(k, 1.0)
+        case "piwae":
+            assert objective.m is not None
+            return (PIWAE if chosen == "reparameterized" else PIWAEDReG)(objective.m * k, objective.m)
+        case "vimco":
+            return VIMCO(k)
+        case "ovis":
+            assert objective.gamma is not None
+            return OVIS(k, objective.gamma)
+        case "iwae" if chosen == "dreg":
+            assert objective.alpha is not None
+            return DReGAlpha(k, objective.alpha)
+    kinds: dict[str, type[OfBound]] = {
+        "reparameterized": Reparameterized,
+        "stl": StickingTheLanding,
+        "dreg": DoublyReparameterized,
+        "score": ScoreFunction,
+    }
+    assert chosen is not None
+    groups = objective.m or 1
+    return kinds[chosen](groups * k, bound_of(objective), groups)
+
+
+def bound_of(objective: Objective) -> Bound:
+    """The function of log weights `[k, batch]` whose gradient is estimated; miwae's is that of one group."""
+    match objective.name:
+        case "ciwae":
+            return Partial(bounds.ciwae, beta=objective.beta)
+        case "renyi":
+            return Partial(bounds.renyi, alpha=objective.alpha)
+        case "elbo":
+            return bounds.elbo
+        case "vr-max":
+            return bounds.vr_max
+        case "jvi":
+            return bounds.jvi
+        case _:
+            return bounds.iwae

@@ -1,0 +1,76 @@
+"""What an estimator is: (model, x, key) -> the bound's value and a gradient estimate; and what several use."""
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from iwae.errors import IWAEError, check_count
+from iwae.gradients import Coefficients, EncoderDerivative, weighted_gradient
+from iwae.model import HierarchicalVAE
+
+
+class Estimate(NamedTuple):
+    """`value` is the bound's mean over the batch, in nats; `gradient` estimates that of its SUM over the batch,
+    as the paper's code used it, in the shape of the model: add it to go uphill.
+    """
+
+    value: Float[Array, ""]
+    gradient: HierarchicalVAE
+
+
+class Estimator(eqx.Module):
+    """Turns a model, a batch and a key into an `Estimate`. `x` is `[batch, visible]`."""
+
+    @abc.abstractmethod
+    def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
+        """The bound's value and a gradient estimate, from draws that depend on `key` alone."""
+
+
+class WeightedEstimator(Estimator):
+    """An estimator that is given by each sample's coefficients. Subclass it to add one:
+
+    `derivative` says which derivative the encoder's coefficients multiply (see `iwae.gradients`), and
+    `coefficients` computes them. `num_samples` posterior samples are drawn per example.
+    """
+
+    derivative: ClassVar[EncoderDerivative]
+    num_samples: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a number of samples below one."""
+        check_count("num_samples", self.num_samples)
+
+    @abc.abstractmethod
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        """The bound and each sample's coefficients, for log weights `[k, batch]`."""
+
+    def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
+        noise = model.draw_noise(key, self.num_samples, x.shape[0])
+        bound, gradient = weighted_gradient(model, x, noise, self.coefficients, self.derivative)
+        return Estimate(jnp.mean(bound), gradient)
+
+
+def normalized_weights(log_weights: Float[Array, "k batch"]) -> Float[Array, "k batch"]:
+    """w~_i = w_i / sum_j w_j."""
+    return jax.nn.softmax(log_weights, axis=0)
+
+
+def into_groups(log_weights: Float[Array, "k batch"], num_groups: int) -> Float[Array, "m n batch"]:
+    """`[m n, batch]` as m groups, `[m, n, batch]`."""
+    return log_weights.reshape(num_groups, -1, log_weights.shape[1])
+
+
+def weights_within_groups(log_weights: Float[Array, "k batch"], num_groups: int) -> Float[Array, "k batch"]:
+    """Weights normalized within each of the groups, `[k, batch]`."""
+    return jax.nn.softmax(into_groups(log_weights, num_groups), axis=1).reshape(log_weights.shape)
+
+
+def check_groups(num_samples: int, num_groups: int) -> None:
+    """Raises IWAEError when the samples can't be divided into groups of one size."""
+    check_count("num_groups", num_groups)
+    if num_samples % num_groups:
+        raise IWAEError(f"{num_samples} samples can't be divided into {num_groups} groups")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all bench lint format clean
 
 demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
@@ -14,6 +14,16 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# About ten minutes; rewrites the tables of docs/speed.md. PyTorch comes into an environment of its own.
+bench: $(VENV)-bench/.installed
+	$(VENV)-bench/bin/python -m benchmarks
+
+$(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "Installing PyTorch beside iwae into $(VENV)-bench ..."
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -25,7 +35,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-bench
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing pinned versions into $(VENV) (a minute or two) ..."

@@ -51,21 +51,29 @@ def bernoulli_log_prob(
     `value` holds zeros and ones (or probabilities, for a cross entropy) and broadcasts against `logits`.
     Exact for logits of any size: value * logits - max(logits, 0) - log(1 + exp(-|logits|)).
     """
-    terms = value * logits - jax.nn.relu(logits) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.sum(terms, axis=-1)
+    return bernoulli_log_prob_and_residual(value, logits)[0]
 
 
-# One exponential serves the value and the gradient: this is the largest array of a training step, and
-# differentiating the formula as written costs several times its value.
+def bernoulli_log_prob_and_residual(
+    value: Float[Array, "*more units"], logits: Float[Array, "*shape units"]
+) -> tuple[Float[Array, "*result"], Float[Array, "*result units"]]:
+    """`bernoulli_log_prob`, and its derivative by each logit, value - sigmoid(logits).
+
+    One exponential serves both: this is the largest array of a training step, and differentiating the formula as
+    written costs several times its value.
+    """
+    exp = jnp.exp(-jnp.abs(logits))
+    terms = value * logits - jax.nn.relu(logits) - jnp.log1p(exp)
+    sigmoid = jnp.where(logits >= 0, 1.0, exp) / (1.0 + exp)
+    return jnp.sum(terms, axis=-1), value - sigmoid
+
+
 @bernoulli_log_prob.defjvp
 def _bernoulli_log_prob_jvp(primals, tangents):  # pyright: ignore[reportUnusedFunction]
     value, logits = primals
     value_dot, logits_dot = tangents
-    exp = jnp.exp(-jnp.abs(logits))
-    terms = value * logits - jax.nn.relu(logits) - jnp.log1p(exp)
-    sigmoid = jnp.where(logits >= 0, 1.0, exp) / (1.0 + exp)
-    tangent = jnp.sum((value - sigmoid) * logits_dot + logits * value_dot, axis=-1)
-    return jnp.sum(terms, axis=-1), tangent
+    log_prob, residual = bernoulli_log_prob_and_residual(value, logits)
+    return log_prob, jnp.sum(residual * logits_dot + logits * value_dot, axis=-1)
 
 
 class Bernoulli(eqx.Module):

@@ -88,7 +88,7 @@ class HierarchicalVAE(eqx.Module):
     ) -> Float[Array, "*k batch"]:
         """log q(h_1, ..., h_L | x) in nats of given latents."""
         below = (x, *latents[:-1])
-        return sum(layer(b).log_prob(h) for layer, b, h in zip(self.encoder, below, latents, strict=True))  # pyright: ignore[reportReturnType]
+        return sum(layer.log_prob(h, b) for layer, b, h in zip(self.encoder, below, latents, strict=True))  # pyright: ignore[reportReturnType]
 
     def log_joint(
         self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
@@ -96,7 +96,7 @@ class HierarchicalVAE(eqx.Module):
         """log p(x, h_1, ..., h_L) in nats of given latents."""
         total = self.prior.log_prob(latents[-1])
         for layer, value, above in zip(self.decoder, (x, *latents[:-1]), latents, strict=True):
-            total = total + layer(above).log_prob(value)
+            total = total + layer.log_prob(value, above)
         return total
 
     def log_weights_at(

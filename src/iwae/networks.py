@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from iwae.distributions import Bernoulli, Normal
+from iwae.distributions import Bernoulli, Normal, bernoulli_log_prob, bernoulli_log_prob_and_residual
 
 
 class Linear(eqx.Module):
@@ -67,6 +67,12 @@ class GaussianLayer(eqx.Module):
         features = _apply_hidden(self.hidden, x)
         return Normal(self.mean(features), self.log_sigma(features))
 
+    def log_prob(
+        self, value: Float[Array, "*more n_out"], given: Float[Array, "*rows n_in"]
+    ) -> Float[Array, "*result"]:
+        """Log density of `value` in nats, summed over units, under the distribution that `given` makes."""
+        return self(given).log_prob(value)
+
 
 class BernoulliLayer(eqx.Module):
     """Independent Bernoullis whose logits come from a tanh network of the input."""
@@ -88,6 +94,48 @@ class BernoulliLayer(eqx.Module):
 
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Bernoulli:
         return Bernoulli(self.logits(_apply_hidden(self.hidden, x)))
+
+    def log_prob(
+        self, value: Float[Array, "*more n_out"], given: Float[Array, "*rows n_in"]
+    ) -> Float[Array, "*result"]:
+        """Log probability of `value` in nats, summed over units, under the distribution that `given` makes."""
+        features = _apply_hidden(self.hidden, given)
+        rows = features.shape[:-1]
+        if jnp.broadcast_shapes(rows, value.shape[:-1]) == rows:
+            return linear_bernoulli_log_prob(features, self.logits, value)
+        return Bernoulli(self.logits(features)).log_prob(value)
+
+
+@jax.custom_vjp
+def linear_bernoulli_log_prob(
+    features: Float[Array, "*rows n_in"], linear: Linear, value: Float[Array, "*more n_out"]
+) -> Float[Array, "*rows"]:
+    """log Bernoulli(value; sigmoid(linear(features))) in nats, summed over units, `value` broadcast to the rows.
+
+    Its gradient never scales the array of residuals, value - sigmoid, which over the visible units is the largest of
+    a training step: a row's weight goes onto its features instead, of which the paper's networks have a quarter as
+    many.
+    """
+    return bernoulli_log_prob(value, linear(features))
+
+
+def _forward(features: Array, linear: Linear, value: Array) -> tuple[Array, tuple[Array, ...]]:
+    logits = linear(features)
+    log_prob, residual = bernoulli_log_prob_and_residual(value, logits)
+    return log_prob, (features, linear.weight, logits, residual, value)
+
+
+def _backward(saved: tuple[Array, ...], row_weights: Array) -> tuple[Array, Linear, Array]:
+    features, weight, logits, residual, value = saved
+    row_weights = row_weights[..., None]
+    rows = (-1, residual.shape[-1])
+    weighted = (row_weights * features).reshape(-1, features.shape[-1])
+    linear = Linear(weighted.T @ residual.reshape(rows), row_weights.reshape(-1) @ residual.reshape(rows))
+    _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)
+    return row_weights * (residual @ weight.T), linear, to_value(row_weights * logits)[0]
+
+
+linear_bernoulli_log_prob.defvjp(_forward, _backward)
 
 
 StochasticLayer = GaussianLayer | BernoulliLayer

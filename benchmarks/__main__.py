@@ -1,0 +1,127 @@
+"""Measures everything and writes the tables of docs/speed.md: `make bench` (about ten minutes)."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks import floor, footprint, ours, torch_side
+from benchmarks.setting import BATCH, example_values, paper_model
+from benchmarks.tables import write_into
+from benchmarks.timing import Side, alternate, ratio
+
+CELLS = tuple((layers, k) for layers in (1, 2) for k in (1, 5, 50))
+TORCH = {"PyTorch": (False, False), "PyTorch compiled": (True, False), "PyTorch compiled bfloat16": (True, True)}
+TORCH["PyTorch bfloat16"] = (False, True)
+EXAMPLES_AT_ONCE = 40
+# PyTorch's rows at once are 2000, as ours, its fastest of 500, 1000, 2000 and 5000 here.
+SAMPLES_AT_ONCE = 50
+CLOSE = 1e-4
+
+
+def training(layers: int, k: int) -> dict[str, Any]:
+    """One cell: seconds per step of every side, after a check that both compute the same bound."""
+    model, values = paper_model(layers), example_values()
+    x = (values[:BATCH] > 0).astype(np.float32)
+    difference = torch_side.check_same_bound(model, x, k)
+    if difference > CLOSE:
+        raise SystemExit(f"the two sides compute different bounds: {difference:.1e} apart with {layers} layers, k={k}")
+    shapes = floor.products(model, k, BATCH, training=True)
+    sides: dict[str, Side] = {"ours": ours.trainer(model, values, k, BATCH)}
+    if k > 1:
+        sides["ours, DReG"] = ours.trainer(model, values, k, BATCH, "iwae:dreg")
+    for name, (compiled, bfloat16) in TORCH.items():
+        sides[name] = torch_side.trainer(model, values, k, BATCH, compiled=compiled, bfloat16=bfloat16)
+    found = alternate({**sides, **floor.runners(shapes)})
+    return {"layers": layers, "k": k, "bound_difference": difference, **_summary(found, floor.operations(shapes))}
+
+
+def measuring(layers: int, num_samples: int = 5000) -> dict[str, Any]:
+    """L_5000: seconds per group of 40 examples."""
+    model, values = paper_model(layers), example_values()
+    x = (values > 0).astype(np.float32)
+    block = floor.products(model, SAMPLES_AT_ONCE, EXAMPLES_AT_ONCE, training=False)
+    blocks = num_samples // SAMPLES_AT_ONCE
+    # A whole group takes seconds: a tenth of its samples, times ten, is as good and alternates more often.
+    part = 10
+    sides: dict[str, Side] = {
+        "ours": ours.measurer(model, values, num_samples // part, examples=EXAMPLES_AT_ONCE),
+        "PyTorch": torch_side.measurer(
+            model, x, num_samples // part, examples=EXAMPLES_AT_ONCE, samples_at_once=SAMPLES_AT_ONCE
+        ),
+    }
+    for name, run in floor.runners(block).items():
+        sides[name] = lambda groups, run=run: run(groups * blocks // part)
+    found = {name: [part * s for s in seconds] for name, seconds in alternate(sides).items()}
+    return {
+        "layers": layers,
+        "k": num_samples,
+        "examples": EXAMPLES_AT_ONCE,
+        **_summary(found, floor.operations(block) * blocks),
+    }
+
+
+def _summary(found: dict[str, list[float]], operations: int) -> dict[str, Any]:
+    floors = [name for name in found if name.startswith("floor")]
+    best = min(floors, key=lambda name: statistics.median(found[name]))
+    theirs = [name for name in found if name.startswith("PyTorch")]
+    full = [name for name in theirs if "bfloat16" not in name]
+    best_full = min(full, key=lambda name: statistics.median(found[name]))
+    return {
+        "seconds": {name: statistics.median(seconds) for name, seconds in found.items()},
+        "over_ours": {name: ratio(found, name, "ours") for name in theirs},
+        "best_float32": best_full,
+        "over_floor": ratio(found, "ours", best),
+        "floor": best,
+        "floor_gflops": operations / statistics.median(found[best]) / 1e9,
+        **({"dreg_over_plain": ratio(found, "ours, DReG", "ours")} if "ours, DReG" in found else {}),
+    }
+
+
+def main() -> None:
+    """Runs what is asked for and writes the results and the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("results/benchmark.json"), help="where the figures go")
+    parser.add_argument("--docs", type=Path, default=Path("docs/speed.md"), help="whose tables are written anew")
+    parser.add_argument("--cells", nargs="*", default=[f"{layers}:{k}" for layers, k in CELLS], help="layers:k")
+    chosen = parser.parse_args()
+    record: dict[str, Any] = {
+        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": _processor(), "device": str(jax.devices()[0])},
+        "versions": {"python": platform.python_version(), "jax": jax.__version__, "torch": torch.__version__},
+        "training": [],
+        "measuring": [],
+    }
+    for cell in chosen.cells:
+        layers, k = map(int, cell.split(":"))
+        record["training"].append(training(layers, k))
+        print(json.dumps(record["training"][-1]), flush=True)
+    for layers in (1, 2):
+        record["measuring"].append(measuring(layers))
+        print(json.dumps(record["measuring"][-1]), flush=True)
+    record["footprint"] = footprint.measure()
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_into(chosen.docs, record)
+    print(f"Written: {chosen.output} and the tables of {chosen.docs}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    width = next((name for name in ("amx_tile", "avx512f", "avx2") if name in flags), "")
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name} {width}".strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Our training and measuring, as the commands run them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from iwae.data.dataset import Dataset
+from iwae.estimators import make_estimator
+from iwae.evaluation import likelihoods
+from iwae.model import HierarchicalVAE
+from iwae.objectives import Objective
+from iwae.optim import paper_adam
+from iwae.training import DeviceData, TrainState, run_chunk
+
+
+def dataset(values: np.ndarray) -> Dataset:
+    """The grey values as training and as test data."""
+    return Dataset("benchmark", values, values[:0], values, 1 / 255.0, False, (28, 28), ())
+
+
+def trainer(
+    model: HierarchicalVAE, values: np.ndarray, num_samples: int, batch: int, word: str = "iwae"
+) -> Callable[[int], None]:
+    """Runs that many training steps, as one compiled loop."""
+    optimizer = paper_adam()
+    estimator = make_estimator(Objective.parse(word, num_samples))
+    data = DeviceData.put(values, dataset(values))
+    state = TrainState.create(model, optimizer, seed=0)
+
+    def run(steps: int) -> None:
+        nonlocal state
+        rate, count = jnp.float32(1e-3), jnp.int32(steps)
+        state, bad_step, _ = run_chunk(
+            state, data, rate, count, estimator=estimator, optimizer=optimizer, batch_size=batch
+        )
+        assert int(bad_step) < 0
+
+    return run
+
+
+def measurer(model: HierarchicalVAE, values: np.ndarray, num_samples: int, *, examples: int) -> Callable[[int], None]:
+    """Measures L_k of that many groups of `examples` examples."""
+    data = dataset(values)
+
+    def run(groups: int) -> None:
+        jax.block_until_ready(
+            likelihoods(model, data, num_samples=num_samples, max_examples=examples * groups).log_likelihood
+        )
+
+    return run

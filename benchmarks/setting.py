@@ -1,0 +1,23 @@
+"""What every side is given: the paper's networks and images of MNIST's size."""
+
+import jax
+import numpy as np
+
+from iwae.architecture import Architecture
+from iwae.model import HierarchicalVAE
+
+BATCH = 20
+NUM_EXAMPLES = 10_000
+VISIBLE = 784
+
+
+def example_values() -> np.ndarray:
+    """Grey values of type uint8, most of them 0 or 255 as in MNIST: what they are does not change what steps cost."""
+    rng = np.random.default_rng(0)
+    return (rng.random((NUM_EXAMPLES, VISIBLE)) < 0.13).astype(np.uint8) * 255
+
+
+def paper_model(num_layers: int) -> HierarchicalVAE:
+    """The paper's network with 1 or 2 stochastic layers, untrained."""
+    mean = example_values().mean(axis=0) / 255.0
+    return HierarchicalVAE.create(Architecture.paper(num_layers), jax.random.key(0), jax.numpy.asarray(mean))

@@ -1,0 +1,140 @@
+"""The same model, bound and optimizer as a good PyTorch user would write them."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from iwae.model import HierarchicalVAE
+from iwae.networks import GaussianLayer, Linear
+from iwae.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def linear(ours: Linear) -> nn.Linear:
+    """The same weights; PyTorch keeps them as `[out, in]`."""
+    theirs = nn.Linear(*ours.weight.shape)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.from_numpy(np.array(ours.weight.T)))
+        theirs.bias.copy_(torch.from_numpy(np.array(ours.bias)))
+    return theirs
+
+
+def tanh_network(hidden: tuple[Linear, ...]) -> nn.Sequential:
+    """The tanh layers below a distribution's heads."""
+    return nn.Sequential(*(module for layer in hidden for module in (linear(layer), nn.Tanh())))
+
+
+class Gaussian(nn.Module):
+    """Mean and log sigma of a diagonal Gaussian."""
+
+    def __init__(self, ours: GaussianLayer):
+        super().__init__()
+        self.hidden = tanh_network(ours.hidden)
+        self.mean, self.log_sigma = linear(ours.mean), linear(ours.log_sigma)
+
+    def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.hidden(value)
+        return self.mean(features), self.log_sigma(features)
+
+
+class TorchIWAE(nn.Module):
+    """A copy of one of our models with Gaussian latents."""
+
+    def __init__(self, ours: HierarchicalVAE):
+        super().__init__()
+        self.encoder = nn.ModuleList(Gaussian(layer) for layer in ours.encoder)
+        self.decoder = nn.ModuleList(Gaussian(layer) for layer in ours.decoder[1:])
+        visible = ours.decoder[0]
+        self.visible = nn.Sequential(tanh_network(visible.hidden), linear(visible.logits))
+        self.latent = ours.latent
+
+    def noise(self, num_samples: int, batch: int) -> list[Tensor]:
+        """Standard normal noise `[k, batch, units]` for each stochastic layer."""
+        return [torch.randn(num_samples, batch, units) for units in self.latent]
+
+    def log_weights(self, x: Tensor, noise: list[Tensor]) -> Tensor:
+        """log p(x, h) - log q(h | x), `[k, batch]`; q(h_1 | x) once per example."""
+        below, latents = x, []
+        total = torch.zeros(())
+        for layer, eps in zip(self.encoder, noise, strict=True):
+            mean, log_sigma = layer(below)
+            below = mean + torch.exp(log_sigma) * eps
+            latents.append(below)
+            total = total + (0.5 * eps.square() + log_sigma + HALF_LOG_TWO_PI).sum(-1)
+        total = total - (0.5 * latents[-1].square() + HALF_LOG_TWO_PI).sum(-1)
+        for layer, above, value in zip(self.decoder, latents[1:], latents, strict=False):
+            mean, log_sigma = layer(above)
+            standardized = (value - mean) * torch.exp(-log_sigma)
+            total = total - (0.5 * standardized.square() + log_sigma + HALF_LOG_TWO_PI).sum(-1)
+        logits = self.visible(latents[0]).float()
+        cross_entropy = functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
+        return total.float() - cross_entropy.sum(-1)
+
+    def bound(self, x: Tensor, noise: list[Tensor]) -> Tensor:
+        """L_k of each example."""
+        return torch.logsumexp(self.log_weights(x, noise), 0) - math.log(len(noise[0]))
+
+
+def trainer(
+    ours: HierarchicalVAE, values: np.ndarray, num_samples: int, batch: int, *, compiled: bool, bfloat16: bool
+) -> Callable[[int], None]:
+    """Runs that many training steps on the grey values `[examples, visible]` of type uint8, in order."""
+    model = TorchIWAE(ours)
+    data = torch.from_numpy(values.astype(np.float32) / 255.0)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=1e-3, betas=(PAPER_BETA1, PAPER_BETA2), eps=PAPER_EPSILON, fused=True
+    )
+
+    def loss(rows: Tensor) -> Tensor:
+        x = (torch.rand(rows.shape) < rows).float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return -model.bound(x, model.noise(num_samples, batch)).sum()
+
+    objective = torch.compile(loss) if compiled else loss
+    batches = len(data) // batch
+    done = 0
+
+    def run(steps: int) -> None:
+        nonlocal done
+        for _ in range(steps):
+            start = done % batches * batch
+            optimizer.zero_grad()
+            objective(data[start : start + batch]).backward()
+            optimizer.step()
+            done += 1
+
+    return run
+
+
+def measurer(
+    ours: HierarchicalVAE, x: np.ndarray, num_samples: int, *, examples: int, samples_at_once: int
+) -> Callable[[int], None]:
+    """Measures L_k of that many groups of `examples` rows of `x`, by a running log-sum-exp."""
+    model = TorchIWAE(ours)
+    rows = torch.from_numpy(np.array(x[:examples]))
+
+    @torch.no_grad()
+    def run(groups: int) -> None:
+        for _ in range(groups):
+            total = torch.full((examples,), -math.inf)
+            for _ in range(num_samples // samples_at_once):
+                log_weights = model.log_weights(rows, model.noise(samples_at_once, examples))
+                total = torch.logaddexp(total, torch.logsumexp(log_weights, 0))
+
+    return run
+
+
+def check_same_bound(ours: HierarchicalVAE, x: np.ndarray, num_samples: int) -> float:
+    """The largest relative difference of L_k of any example between the two, from the same weights and noise."""
+    noise = ours.draw_noise(jax.random.key(1), num_samples, len(x))
+    log_weights = np.asarray(ours.log_weights_at(jax.numpy.asarray(x), noise), np.float64)
+    expected = np.logaddexp.reduce(log_weights, axis=0) - math.log(num_samples)
+    with torch.no_grad():
+        theirs = TorchIWAE(ours).bound(torch.from_numpy(np.array(x)), [torch.from_numpy(np.array(n)) for n in noise])
+    return float(np.max(np.abs(theirs.numpy() / expected - 1.0)))

@@ -1,0 +1,109 @@
+"""The benchmark's own arithmetic: a floor that counts what a step needs, tables that say what was measured."""
+
+import json
+import statistics
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from benchmarks.setting import BATCH, paper_model
+from benchmarks.tables import END, START, render, write_into
+from benchmarks.timing import ratio
+
+from iwae.gradients import weighted_gradient
+from iwae.objectives import Objective
+
+CELL = {
+    "layers": 1,
+    "k": 50,
+    "seconds": {"ours": 0.014, "PyTorch": 0.021, "floor, NumPy": 0.011},
+    "over_ours": {"PyTorch": 1.5},
+    "over_floor": 1.27,
+    "floor": "floor, NumPy",
+    "dreg_over_plain": 1.01,
+    "examples": 40,
+}
+RECORD = {
+    "machine": {"cores": 2, "processor": "some avx2", "device": "cpu"},
+    "versions": {"jax": "1", "torch": "2"},
+    "training": [CELL],
+    "measuring": [CELL],
+    "footprint": {
+        "nothing": {"peak_mib": 200.0},
+        "training": {"peak_mib": 700.0, "compile_seconds": 4.0},
+        "measuring": {"peak_mib": 300.4},
+        "start_seconds": {"python": 0.02, "import iwae": 0.12, "iwae --help": 0.6},
+    },
+}
+
+
+def test_tables_are_written_between_the_marks_and_nowhere_else(tmp_path):
+    page = tmp_path / "speed.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    write_into(page, RECORD)
+    text = page.read_text()
+    assert text == f"before\n{START}\n{render(RECORD)}{END}\nafter\n"
+    assert "| 1 | 50 | 1.50 | 1.27 | 1.01 | 14.00 ms |" in text
+    assert "| peak memory of training, 1 layer, k = 50 | 500 MiB |" in text
+    assert "| `import iwae` | 0.10 s |" in text
+    page.write_text("no marks")
+    with pytest.raises(SystemExit, match="has no place for the tables"):
+        write_into(page, RECORD)
+
+
+def test_ratios_are_medians_of_rounds_and_not_of_sides():
+    found = {"a": [1.0, 4.0, 30.0], "b": [1.0, 2.0, 10.0]}
+    assert ratio(found, "a", "b") == statistics.median([1.0, 2.0, 3.0])
+
+
+def test_the_documents_tables_have_a_place():
+    text = (Path(__file__).parents[1] / "docs" / "speed.md").read_text()
+    assert text.index(START) < text.index(END)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_floor_is_what_the_compiler_counts_in_products(layers):
+    """A step's own operations are the products of the floor and a few per cent of elementwise work."""
+    pytest.importorskip("torch", reason="the benchmark's PyTorch is not installed here")
+    from benchmarks import floor
+
+    model, k = paper_model(layers), 50
+    from iwae.estimators import make_estimator
+
+    estimator = make_estimator(Objective("iwae", k))
+    x = jnp.zeros((BATCH, model.visible))
+    noise = model.draw_noise(jax.random.key(0), k, BATCH)
+
+    def gradient(model):
+        return weighted_gradient(model, x, noise, estimator.coefficients, estimator.derivative)  # pyright: ignore
+
+    costs = jax.jit(gradient).lower(model).compile().cost_analysis()
+    assert costs is not None
+    operations = floor.operations(floor.products(model, k, BATCH, training=True))
+    assert 1.0 < costs["flops"] / operations < 1.1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_both_sides_compute_the_same_bound(layers):
+    pytest.importorskip("torch", reason="the benchmark's PyTorch is not installed here")
+    from benchmarks import torch_side
+    from benchmarks.setting import example_values
+
+    x = (example_values()[:BATCH] > 0).astype("float32")
+    assert torch_side.check_same_bound(paper_model(layers), x, 5) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["nothing", "training"])
+def test_memory_is_that_of_a_process_of_its_own(name):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.footprint", name],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["peak_mib"] > 50

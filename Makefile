@@ -4,16 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-all bench lint format clean
+.PHONY: demo test test-all bench torture lint format clean
 
 demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not torture"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not torture"
+
+# Half an hour or so: processes are killed 200 times and more, disks fill up, permissions go.
+torture: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist load -m torture
 
 # About ten minutes; rewrites the tables of docs/speed.md. PyTorch comes into an environment of its own.
 bench: $(VENV)-bench/.installed

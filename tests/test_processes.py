@@ -4,99 +4,24 @@ All share one cache of compiled programs, which the uninterrupted run fills: wha
 same program from a file, and the test is quicker.
 """
 
-import json
 import os
 import random
 import resource
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
-from small_runs import COMMAND, environment, same_training, write_data
-
-STAGES = 5
-EPOCHS = 1 + 3 + 9 + 27 + 81
-DEADLINE = 120
-
-
-class Workshop:
-    """A directory to work in, with data, a cache, and a run that nothing interrupted."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self.environment = environment(directory / "cache")
-        write_data(directory / "small.npz", num_train=1500)
-        self.whole = directory / "whole"
-        done = self.run(self.train("whole"))
-        assert done.returncode == 0, done.stderr
-
-    def train(self, run: str) -> list[str]:
-        """A command line of the installed program: some seconds of training, a checkpoint several times a second."""
-        options = "--dataset small.npz --latent 3 --hidden 8 --model iwae --k 20"
-        limits = f"--stages {STAGES} --save-every 0.2 --test-samples 200"
-        return [str(COMMAND), "train", *options.split(), *limits.split(), "--run-dir", run]
-
-    def start(self, command: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=before,
-        )
-
-    def run(self, command: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
-        process = self.start(command, before)
-        out, err = process.communicate(timeout=DEADLINE)
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-    def completes(self, command: list[str], run: Path) -> None:
-        """Asserts that `command` ends the run with the bits of the uninterrupted one, and leaves nothing behind."""
-        done = self.run(command)
-        assert done.returncode == 0, done.stderr
-        for number in range(STAGES + 1):
-            same_training(run, self.whole, number)
-        mine, expected = (json.loads((path / "results.json").read_text()) for path in (run, self.whole))
-        for field in ("test", "active_units", "weights_sha256", "epochs", "train_bound"):
-            assert mine[field] == expected[field]
-        names = {str(path.relative_to(run)) for path in run.rglob("*")}
-        assert names == {str(path.relative_to(self.whole)) for path in self.whole.rglob("*")}
+from small_runs import COMMAND, same_training
+from workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
 
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    if not COMMAND.exists():
-        pytest.skip("the command is not installed in this environment")
-    return Workshop(tmp_path_factory.mktemp("workshop"))
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-def epochs(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def one_error_line(err: str) -> str:
-    """The only line of standard error that is an error, which must be the last, with nothing like a traceback."""
-    lines = err.splitlines()
-    assert "Traceback" not in err
-    assert [line for line in lines if line.startswith("iwae: error: ")] == lines[-1:]
-    return lines[-1]
+    return make_workshop(tmp_path_factory.mktemp("workshop"))
 
 
 def test_the_uninterrupted_run_is_whole(workshop: Workshop) -> None:

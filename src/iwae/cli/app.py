@@ -13,6 +13,7 @@ import tyro
 
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
+from iwae.runs.interruption import signals_raise
 from iwae.version import __version__
 
 T = TypeVar("T")
@@ -36,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(command: Callable[[], int]) -> int:
     """Runs `command` and turns what it raises into one line on standard error and an exit status."""
     try:
-        return command()
+        with signals_raise():
+            return command()
     except IWAEError as error:
         return fail(str(error), getattr(error, "exit_status", 1))
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        return fail("interrupted", getattr(error, "exit_status", 130))
     except BrokenPipeError:
         # The reader of our output went away; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

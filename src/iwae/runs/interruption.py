@@ -1,13 +1,81 @@
-"""Ctrl-C, SIGTERM and SIGHUP, noticed between chunks of steps instead of in the middle of one."""
+"""Ctrl-C, SIGTERM and SIGHUP: while training, noticed between chunks of steps; everywhere else, an exception."""
 
+import contextlib
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from iwae.errors import IWAEError
 
-# Windows has no SIGHUP.
+# Windows has neither.
 HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
+
+
+# After this long an exception that somebody else's code has swallowed is raised again.
+AGAIN_SECONDS = 1.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came while nothing watched for it. `exit_status` is the shell's for that signal."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal_number)
+        self.exit_status = 128 + signal_number
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """While entered, SIGINT, SIGTERM and SIGHUP raise Stopped, again and again until it gets here.
+
+    Python drops an exception that a handler raises inside a destructor or a garbage collector's callback, and JAX
+    has such: without more, a Ctrl-C could be lost. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        _raise_again_in(AGAIN_SECONDS)
+        raise Stopped(received[0])
+
+    def again(_number: int, _: FrameType | None) -> None:
+        _raise_again_in(AGAIN_SECONDS)
+        raise Stopped(received[0])
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            unraisable_before(unraisable)
+
+    unraisable_before, sys.unraisablehook = sys.unraisablehook, report
+    previous = {number: signal.signal(number, stop) for number in _heeded()}
+    if ALARM is not None:
+        previous[ALARM] = signal.signal(ALARM, again)
+    try:
+        yield
+    finally:
+        _raise_again_in(0.0)
+        sys.unraisablehook = unraisable_before
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _raise_again_in(seconds: float) -> None:
+    # Windows has no such timer.
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _heeded() -> list[signal.Signals]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # What was started with nohup is to live on when its terminal closes.
+    if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
+        numbers.append(HANG_UP)
+    return numbers
 
 
 class Interrupted(IWAEError):
@@ -33,11 +101,7 @@ class SignalWatch:
 
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
-            numbers = [signal.SIGINT, signal.SIGTERM]
-            # What was started with nohup is to live on when its terminal closes.
-            if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
-                numbers.append(HANG_UP)
-            self._previous = {number: signal.signal(number, self._note) for number in numbers}
+            self._previous = {number: signal.signal(number, self._note) for number in _heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-all bench torture lint format clean
+.PHONY: demo test test-all bench torture fuzz lint format clean
 
 demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
@@ -28,6 +28,13 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
 	touch $@
+
+# Ten minutes for each reader, one after the other: READERS="npz mat" for some, SECONDS=60 for less.
+READERS ?= idx amat mat packed npy npz own checkpoint record results
+SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r fuzz/requirements.txt
+	for reader in $(READERS); do $(BIN)/python -m fuzz $$reader -max_total_time=$(SECONDS) || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -150,6 +150,8 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
 def _check_member(key: str, member: zipfile.ZipInfo) -> None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise BadFileError(f"'{key}' is compressed in a way that numpy.savez does not use")
+    if member.header_offset < 0:
+        raise BadFileError(f"'{key}' claims to lie before the beginning of the file")
     if member.file_size > _MAX_DEFLATE_RATIO * (member.compress_size + 1):
         raise BadFileError(
             f"'{key}' claims to unpack from {member.compress_size} to {member.file_size} bytes, which is impossible"

@@ -1,0 +1,57 @@
+"""A valid file for each reader, from which the fuzzer starts."""
+
+import gzip
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import scipy.io
+
+from fuzz.readers import MAT_SHAPES
+from iwae.architecture import Architecture
+from iwae.checkpoint import save_checkpoint
+from iwae.data.formats import idx_bytes
+from iwae.model import HierarchicalVAE
+from iwae.optim import paper_adam
+from iwae.runs.config import RunConfig
+from iwae.training import TrainState
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Content by the reader's name."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 2, 2), dtype=np.uint8)
+    rows = (rng.random((20, 4)) < 0.5).astype(np.uint8)
+    npy, npz, mat, packed_mat = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(npy, rows)
+    np.savez_compressed(npz, train=rows, test=rows[:3].astype(float))
+    matrices = {name: rng.random(shape) for name, shape in MAT_SHAPES.items()}
+    scipy.io.savemat(mat, matrices)
+    scipy.io.savemat(packed_mat, matrices, do_compression=True)
+    record = {"format": 1, "config": RunConfig(latent=(3,), hidden=(4,)).to_json(), "data": {"files": []}}
+    results = {"stages_done": 1, "test": {"nll": 1.0}, "step": 3}
+    return {
+        "idx": [idx_bytes(images)],
+        "amat": [b"0 1 1 0\n1 1 0 0\n"],
+        "mat": [mat.getvalue(), packed_mat.getvalue()],
+        "packed": [gzip.compress(b"abc" * 100)],
+        "npy": [npy.getvalue()],
+        "npz": [npz.getvalue()],
+        "own": [npy.getvalue()],
+        "checkpoint": [_checkpoint()],
+        "record": [json.dumps(record).encode()],
+        "results": [json.dumps(results).encode()],
+    }
+
+
+def _checkpoint() -> bytes:
+    architecture = Architecture(2, (1,), ((1,),))
+    model = HierarchicalVAE.create(architecture, jax.random.key(0))
+    state = TrainState.create(model, paper_adam(), 0)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "1.safetensors"
+        save_checkpoint(path, state, architecture=architecture, seed=0, stages_done=1, seconds=1.0)
+        return path.read_bytes()

@@ -37,7 +37,8 @@ def parse_idx(content: bytes) -> np.ndarray:
     magic, *shape = struct.unpack(">4I", content[:16])
     if magic != _IDX_IMAGES:
         raise BadFileError(f"starts with {magic:#010x}, not with {_IDX_IMAGES:#010x} as idx images do")
-    if math.prod(shape) != len(content) - 16:
+    # Nothing times something huge is nothing, but more than an array may claim.
+    if math.prod(shape) != len(content) - 16 or 0 in shape:
         raise BadFileError(f"its header claims {tuple(shape)} bytes of images, {len(content) - 16} are there")
     return np.frombuffer(content, np.uint8, offset=16).reshape(shape)
 
@@ -176,7 +177,11 @@ def _read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     if dtype.kind not in "buif":
         raise BadFileError(f"{what} is of type {one_line(dtype)[:60]}, expected numbers")
     claimed = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or claimed != size - beginning.tell():
+    if (
+        min(shape, default=0) < 0
+        or math.prod(filter(None, shape)) > MAX_ARRAY_BYTES
+        or claimed != size - beginning.tell()
+    ):
         raise BadFileError(
             f"{what} claims shape {shape} of {dtype} in its header, but {size - beginning.tell()} bytes follow"
         )

@@ -336,3 +336,21 @@ def test_the_longest_line_of_figures_fits() -> None:
     assert len(line) < 80
     first = dataclasses.replace(progress, steps_per_second=float("nan"))
     assert training_line(first, schedule).endswith("compiling")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ["--objective", "foo"],
+            "'--objective': expected ciwae, elbo, iwae, jvi, miwae, ovis, piwae, renyi, rws, vimco",
+        ),
+        (["--m", "1.5"], "error: --m: expected an integer, got '1.5' (see"),
+        (["--alpha", "abc"], "error: --alpha: expected a number, got 'abc' (see"),
+    ],
+)
+def test_optional_values_are_refused_in_words_of_one_order(arguments, problem, capsys):
+    assert main(["train", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert problem in line
+    assert "None" not in line

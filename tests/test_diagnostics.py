@@ -223,10 +223,13 @@ def test_the_command_writes_figures_and_numbers(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--estimators", "iwae:magic"], "--estimator must be one of"),
+        (["--estimators", "iwae:magic"], "estimator must be one of"),
         (["--estimators", "iwae:power=2"], "'iwae:power=2': expected a word such as"),
         (["--estimators", "ciwae:beta=much"], "beta must be a number, got 'much'"),
-        (["--estimators", "vimco", "--k", "1"], "vimco need --k of at least 2"),
+        (["--estimators", "vimco", "--k", "1"], "nothing to diagnose at k = 1, since vimco compare samples"),
+        (["--estimators", "miwae"], "'miwae': miwae needs m"),
+        (["--estimators", "vae"], "'vae': objective must be one of elbo, iwae"),
+        (["--estimators", "iwae:beta=1"], "'iwae:beta=1': beta 1.0 goes with ciwae, not with iwae"),
         (["--weight-samples", "50"], "--weight-samples must be an integer of at least 100, got 50"),
         (["--draws", "0"], "--draws must be an integer of at least 1, got 0"),
         (["--draws", "9"], "--draws must be at least 10, got 9"),
@@ -242,6 +245,17 @@ def test_the_command_refuses_what_has_no_meaning_in_one_line(trained, arguments,
     assert problem in error
     assert len(error.strip().splitlines()) == 1
     assert not (path / "diagnostics").exists()
+
+
+def test_what_is_left_out_at_one_sample_is_said(trained, capsys):
+    path, kind = trained
+    words = ["vimco", "rws:sleep=1"] if kind == "bernoulli" else ["jvi", "rws:sleep=1"]
+    assert main(["diagnose", str(path), *QUICK, "--estimators", *words]) == 0
+    captured = capsys.readouterr()
+    assert f"{words[0]} compares samples: it is left out at k = 1." in captured.err
+    record = json.loads((path / "diagnostics" / "diagnostics.json").read_text())
+    found = [(one["estimator"], one["k"]) for one in record["gradients"]]
+    assert found == [(words[0], 3), (words[1], 1), (words[1], 3)]
 
 
 def test_binary_latents_refuse_path_derivatives(trained, capsys):

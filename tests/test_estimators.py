@@ -377,6 +377,43 @@ def test_coefficients_are_those_of_the_papers_by_hand(estimator, encoder):
     np.testing.assert_allclose(actual[:, 0], encoder, rtol=1e-12)
 
 
+# Two groups of two: weights 1 and 3, 2 and 6.
+GROUPED = np.log([[1.0], [3.0], [2.0], [6.0]])
+IN_GROUP = np.array([1 / 4, 3 / 4, 1 / 4, 3 / 4])
+GROUP_BOUNDS = np.log([2.0, 2.0, 4.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "encoder"),
+    [
+        (ScoreFunction(4, bounds.iwae, 2), (GROUP_BOUNDS - IN_GROUP) / 2),
+        (DoublyReparameterized(4, bounds.iwae, 2), IN_GROUP**2 / 2),
+        (PIWAE(4, 2), IN_GROUP / 2),
+        (PIWAEDReG(4, 2), IN_GROUP**2 / 2),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, WeightedEstimator) else "",
+)
+def test_coefficients_of_groups_by_hand(estimator, encoder):
+    bound, decoder, actual = estimator.coefficients(jnp.asarray(GROUPED))
+    whole = isinstance(estimator, PIWAE | PIWAEDReG)
+    np.testing.assert_allclose(bound, [np.log(3.0)] if whole else [(np.log(2) + np.log(4)) / 2], rtol=1e-12)
+    np.testing.assert_allclose(decoder[:, 0], np.exp(GROUPED[:, 0]) / 12 if whole else IN_GROUP / 2, rtol=1e-12)
+    np.testing.assert_allclose(actual[:, 0], encoder, rtol=1e-12)
+
+
+def test_sleep_mixes_its_share_with_that_of_wake():
+    model = rough_model(2, "bernoulli", (2, 1))
+    x, key = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), jax.random.key(0)
+    wake_key, sleep_key = jax.random.split(key)
+    wake = ReweightedWakeSleep(4)(model, x, wake_key).gradient
+    dream, latents = model.sample_joint(sleep_key, 2)
+    sleep = jax.grad(lambda m: jnp.sum(m.log_posterior(dream, latents)))(model)
+    mixed = ReweightedWakeSleep(4, sleep=0.3)(model, x, key).gradient
+    expected = jax.tree.map(lambda a, b: 0.7 * a + 0.3 * b, wake, sleep)
+    assert distance(mixed, expected, "encoder") < 1e-12
+    assert distance(mixed, wake, "decoder") < 1e-12
+
+
 def test_coefficients_of_ovis_with_auxiliary_samples_by_hand():
     # L_2 of weights 1 and 2; sample i's baseline is the mean over the auxiliary weights 5 and 4, in its place.
     log_weights = jnp.log(jnp.array([[1.0], [2.0], [5.0], [4.0]]))
@@ -444,6 +481,41 @@ def test_vr_max_is_unbiased_without_a_second_reparameterization(kind):
 def test_estimators_without_meaning_are_refused(make, problem):
     with pytest.raises(IWAEError, match=problem):
         make()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"bound": lambda b: b[None]}, r"a bound of shape \[2\], got of shape \[1, 2\]"),
+        ({"decoder": lambda a: a[0]}, r"a decoder of shape \[3, 2\], got of shape \[2\]"),
+        ({"encoder": lambda a: 1.0}, r"an? encoder of shape \[3, 2\], got of shape \[\]"),
+    ],
+)
+def test_coefficients_of_ones_own_of_other_shapes_are_refused(change, problem):
+    class Own(WeightedEstimator):
+        derivative = "path"
+
+        def coefficients(self, log_weights):
+            found = DReGAlpha(self.num_samples, 0.0).coefficients(log_weights)
+            return found._replace(**{name: to(getattr(found, name)) for name, to in change.items()})
+
+    with pytest.raises(IWAEError, match=problem):
+        Own(3)(rough_model(1), jnp.zeros((2, 3)), jax.random.key(0))
+
+
+def test_a_derivative_that_there_is_not_is_refused():
+    class Own(WeightedEstimator):
+        def coefficients(self, log_weights):
+            return DReGAlpha(self.num_samples, 0.0).coefficients(log_weights)
+
+    with pytest.raises(IWAEError, match="Own needs a derivative: total, path or score"):
+        Own(3)
+
+    class Other(Own):
+        derivative = "paths"  # pyright: ignore[reportAssignmentType]
+
+    with pytest.raises(IWAEError, match="derivative is one of total, path, score, got 'paths'"):
+        Other(3)(rough_model(1), jnp.zeros((2, 3)), jax.random.key(0))
 
 
 def test_a_bound_that_is_no_function_of_each_examples_samples_is_refused():

@@ -86,6 +86,13 @@ def test_names_of_bounds_are_those_of_the_functions(objective, function):
     np.testing.assert_allclose(estimator.grouped(log_weights), function(log_weights), rtol=1e-6)
 
 
+def test_numbers_of_numpy_are_numbers():
+    objective = Objective("renyi", k=np.int64(5), alpha=np.float32(0.5))  # pyright: ignore[reportArgumentType]
+    assert objective == Objective("renyi", k=5, alpha=0.5)
+    assert type(objective.k) is int
+    assert type(objective.alpha) is float
+
+
 def test_parameters_reach_the_estimators():
     rws = make_estimator(Objective("rws", k=3, sleep=0.25))
     ovis = make_estimator(Objective("ovis", k=3, gamma=0.5))

@@ -1,5 +1,6 @@
 """The library's one public error, and the checks that most often raise it."""
 
+import numbers
 from typing import Any
 
 
@@ -16,6 +17,8 @@ class RunBusyError(IWAEError):
 
 
 def check_count(name: str, value: Any, least: int = 1, where: str = "") -> None:
-    """Raises IWAEError unless `value` is an integer of at least `least`; `where` says what asks for it."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """Raises IWAEError unless `value` is an integer, Python's or NumPy's, of at least `least`; `where` says what asks
+    for it.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise IWAEError(f"{name} must be an integer of at least {least}{where}, got {value!r}")

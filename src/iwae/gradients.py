@@ -54,8 +54,11 @@ def weighted_gradient(
     For the path derivative the PARAMETERS of q are held fixed, not what they compute: q(h_2 | h_1) still depends
     on the sampled h_1, and the derivative through it stays (Bauer & Mnih 2021, section 4).
 
-    Raises IWAEError for binary latents and another derivative than the score.
+    Raises IWAEError for binary latents and another derivative than the score, for a derivative that there is not,
+    and for coefficients of other shapes.
     """
+    if derivative not in _ENCODER_SIDES:
+        raise IWAEError(f"an estimator's derivative is one of {', '.join(_ENCODER_SIDES)}, got {derivative!r}")
     if derivative != "score" and any(isinstance(layer, BernoulliLayer) for layer in model.encoder):
         raise IWAEError(
             f"binary latents have no {derivative} derivative through their samples: use VIMCO, OVIS,"
@@ -63,7 +66,7 @@ def weighted_gradient(
         )
     latents, log_q, pull_encoder = _ENCODER_SIDES[derivative](model, x, noise)
     log_p, pull_log_p = jax.vjp(lambda m, h: m.log_joint(x, h), model, latents)
-    bound, decoder, encoder = coefficients(log_p - log_q)
+    bound, decoder, encoder = _checked(coefficients(log_p - log_q), log_p.shape)
     if encoder is decoder:
         decoder_gradient, on_latents = pull_log_p(decoder)
     else:
@@ -73,6 +76,16 @@ def weighted_gradient(
         decoder_gradient, on_latents = pull_log_p(decoder)
         on_latents = jax.tree.map(lambda c: c * (encoder / decoder)[..., None], on_latents)
     return bound, jax.tree.map(jnp.add, decoder_gradient, pull_encoder(encoder, on_latents))
+
+
+def _checked(coefficients: Coefficients, shape: tuple[int, ...]) -> Coefficients:
+    expected = {"bound": shape[1:], "decoder": shape, "encoder": shape}
+    for name, should in expected.items():
+        found = getattr(coefficients, name, None)
+        if found is None or jnp.shape(found) != should:
+            what = type(found).__name__ if found is None else f"of shape {list(jnp.shape(found))}"
+            raise IWAEError(f"an estimator's coefficients need a {name} of shape {list(should)}, got {what}")
+    return coefficients
 
 
 # (b_i, the cotangents of log p on the samples) -> the encoder's gradient, in the shape of the model.

@@ -114,7 +114,7 @@ def linear_bernoulli_log_prob(
 
     Its gradient never scales the array of residuals, value - sigmoid, which over the visible units is the largest of
     a training step: a row's weight goes onto its features instead, of which the paper's networks have a quarter as
-    many.
+    many. Reverse mode only: for forward mode differentiate `BernoulliLayer.__call__(given).log_prob(value)`.
     """
     return bernoulli_log_prob(value, linear(features))
 

@@ -1,6 +1,8 @@
 """What can be maximized, and by which estimators of its gradient, by name (no JAX is imported here)."""
 
 import math
+import numbers
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -65,9 +67,9 @@ class Objective:
                 f"--estimator {self.estimator} does not go with --objective {self.name}, which has"
                 f" {', '.join(possible)}; {self.estimator} goes with {partners}"
             )
-        only_sleeps = self.name == "rws" and self.sleep == 1.0
-        least = 2 if self.name in NEED_TWO_SAMPLES and not only_sleeps else 1
+        least = 2 if self.compares_samples else 1
         check_count("--k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
+        object.__setattr__(self, "k", int(self.k))
         self._check_owner("m", self.name in ("miwae", "piwae"), "--objective miwae and piwae")
         self._check_owner("beta", self.name == "ciwae", "--objective ciwae")
         self._check_owner("gamma", self.name == "ovis", "--objective ovis", default=1.0)
@@ -78,6 +80,7 @@ class Objective:
         self._check_owner("alpha", self.name == "renyi" or dreg, owners, default=0.0 if dreg else None)
         if self.m is not None:
             check_count("--m", self.m)
+            object.__setattr__(self, "m", int(self.m))
         for field in ("beta", "gamma", "sleep"):
             self._check_number(field, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0)
         self._check_number("alpha", "a finite number", math.isfinite)
@@ -95,7 +98,7 @@ class Objective:
         value = getattr(self, field)
         if value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int | float) or not is_valid(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(float(value)):
             raise IWAEError(f"--{field} must be {expected}, got {value!r}")
         object.__setattr__(self, field, float(value))
 
@@ -126,7 +129,15 @@ class Objective:
                     raise IWAEError(f"{text!r}: {field} must be {expected}, got {value!r}") from None
             else:
                 raise IWAEError(f"{text!r}: expected a word such as iwae, iwae:dreg or ciwae:beta=0.5")
-        return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
+        try:
+            return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
+        except IWAEError as error:
+            raise IWAEError(f"{text!r}: {_as_words(str(error))}") from None
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether it compares a sample with the others, so that one alone gives it nothing."""
+        return self.name in NEED_TWO_SAMPLES and not (self.name == "rws" and self.sleep == 1.0)
 
     @property
     def needs_gaussian_latents(self) -> bool:
@@ -151,6 +162,12 @@ class Objective:
         """The parameters that have a meaning here, by name, k last."""
         fields = {field: getattr(self, field) for field in PARAMETERS}
         return {**{field: value for field, value in fields.items() if value is not None}, "k": self.k}
+
+
+def _as_words(message: str) -> str:
+    """A message about options in the syntax of `Objective.parse`."""
+    message = re.sub(r"--(objective|estimator) (?!must)(?=[a-z])", "", message)
+    return re.sub(r"--(\w+)", r"\1", message)
 
 
 def exact_number(value: float) -> str:

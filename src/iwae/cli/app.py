@@ -107,10 +107,18 @@ def usage_error(message: str, prog: str) -> IWAEError:
 
 
 def _in_words(message: str) -> str:
-    """The parser's message without Python's own words for what is no number."""
+    """The parser's message without Python's own words for what is no number, and its choices in one order."""
+    # Of an option that may be left out, what it is when it is given.
+    message = re.sub(r"no type matching .* could be instantiated from .* - <class '\w+'>: ", "", message)
+    message = re.sub(r"\. Expected one of \((.*?)\)", lambda found: f": expected {_choices(found[1])}", message)
     message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected an integer, got \1", message)
     message = re.sub(r"could not convert string to float: (.*)", r"expected a number, got \1", message)
     return message.removeprefix("Error parsing ")
+
+
+def _choices(listed: str) -> str:
+    names = sorted(name.strip(" '") for name in listed.split(",") if name.strip())
+    return ", ".join(name for name in names if name != "None")
 
 
 def _first_sentence(boxed: str) -> str:

@@ -52,8 +52,9 @@ class Diagnose:
         shape = weights["pareto_k"]
         sizes = ", ".join(f"{size:.1f} of {k}" for k, size in weights["effective_sample_size"].items())
         lines = [
+            "noise: the root of the total variance; ratio: |mean| over noise.",
             "|bias|: distance of the expectation from the objective's gradient at that k.",
-            f"to k={found['options']['reference_k']}: its distance from the gradient with that many samples.",
+            f"to k={found['options']['reference_k']}: its distance from the gradient at that k.",
             "~: what can't be told from zero, and is below the figure.",
             f"Effective sample size, mean of {weights['examples']} test examples: {sizes}",
         ]

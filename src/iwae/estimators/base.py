@@ -41,8 +41,10 @@ class WeightedEstimator(Estimator):
     num_samples: int = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        """Raises IWAEError for a number of samples below one."""
+        """Raises IWAEError for a number of samples below one, and for a class without a derivative."""
         check_count("num_samples", self.num_samples)
+        if not hasattr(self, "derivative"):
+            raise IWAEError(f"{type(self).__name__} needs a derivative: total, path or score (see iwae.gradients)")
 
     @abc.abstractmethod
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import WeightedEstimator, check_groups, into_groups
 from iwae.gradients import Coefficients, EncoderDerivative
 
@@ -58,7 +58,10 @@ class OfBound(WeightedEstimator):
     num_groups: int = eqx.field(static=True, default=1)
 
     def __check_init__(self) -> None:
-        """Raises IWAEError when the samples can't be divided into groups of one size."""
+        """Raises IWAEError for a bound that is no function, and samples that can't be divided into equal groups."""
+        check_count("num_samples", self.num_samples)
+        if not callable(self.bound):
+            raise IWAEError(f"a bound is a function of log weights [k, batch], as in iwae.bounds, got {self.bound!r}")
         check_groups(self.num_samples, self.num_groups)
 
     def grouped(self, log_weights: Float[Array, "k batch"]) -> Float[Array, " batch"]:

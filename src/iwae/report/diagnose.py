@@ -22,7 +22,7 @@ from iwae.diagnostics import (
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import binarized_batches
 from iwae.files import write_atomically, write_json
-from iwae.objectives import NEED_TWO_SAMPLES, Objective
+from iwae.objectives import Objective
 from iwae.report import estimator_charts
 from iwae.report.diagnostics import example_log_weights
 from iwae.report.options import DiagnoseOptions
@@ -57,8 +57,10 @@ def diagnose_run(
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
     check_count("--weight-samples", options.weight_samples, FEWEST_PARETO_SAMPLES)
-    words, objectives = _objectives(options, loaded)
+    words, objectives, left_out = _objectives(options, loaded)
     check_counts(objectives, options.draws, options.reference_k)
+    for word in left_out:
+        reporter.message(f"{word} compares samples: it is left out at k = 1.")
     data = run_dataset(run, datasets_dir, reporter, dataset)
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
@@ -112,24 +114,28 @@ def diagnose_run(
     return record
 
 
-def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[str], list[Objective]]:
-    """Each estimator's word and objective, k by k, once; those that compare samples are left out at k = 1."""
+def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[str], list[Objective], list[str]]:
+    """Each estimator's word and objective, k by k, once; and those that are left out at k = 1, since they compare
+    samples.
+    """
     binary = "bernoulli" in checkpoint.architecture.kinds
+    words = dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
+    left_out = [word for word in words if 1 in options.k and Objective.parse(word, 2).compares_samples]
     chosen = [
         (word, Objective.parse(word, k))
-        for word in dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
+        for word in words
         for k in dict.fromkeys(options.k)
-        if k > 1 or word.split(":")[0] not in NEED_TWO_SAMPLES
+        if k > 1 or word not in left_out
     ]
     if not chosen:
-        raise IWAEError(f"{' '.join(options.estimators)} need --k of at least 2")
+        raise IWAEError(f"nothing to diagnose at k = 1, since {' and '.join(words)} compare samples: give a larger --k")
     for word, objective in chosen:
         if binary and objective.needs_gaussian_latents:
             raise IWAEError(
                 f"{word} differentiates through samples, but this run's latents are binary: choose among"
                 f" {', '.join(BINARY)}"
             )
-    return [word for word, _ in chosen], [objective for _, objective in chosen]
+    return [word for word, _ in chosen], [objective for _, objective in chosen], left_out
 
 
 def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from iwae.diagnostics import GROUPS, EstimatorQuality, Gap, GradientQuality
 from iwae.report.charts import BLUE, COLORS, DASHES, GREY, PLAIN, chart_style, new_figure, png
@@ -50,7 +50,7 @@ def signal_to_noise_chart(lines: Sequence[Line]) -> bytes:
 
 def bias_chart(lines: Sequence[Line], reference_k: int) -> bytes:
     """Over k: of the encoder the bias at that k, of the decoder the distance from the gradient at `reference_k`;
-    hollow, and at what could have been seen, where they can't be told from zero.
+    where they can't be told from zero, a mark at what could have been seen.
     """
 
     def of(gap: Callable[[GradientQuality], Gap]) -> Callable[[GradientQuality], tuple[float, bool]]:
@@ -80,16 +80,22 @@ def _over_k(lines: Sequence[Line], panels_of: dict[str, tuple[str, Figure]], slo
         if slope is not None:
             _reference_slope(panels[0], lines, slope)
         panels[1].set_xlabel("number of samples k")
-        panels[0].legend(fontsize=9.5)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figures = (panels_of[group][1](found) for group in GROUPS for line in lines for found in getattr(line, group))
+        if not all(is_visible for _, is_visible in figures):
+            handles.append(panels[0].scatter([], [], s=30, marker="v", c="white", edgecolors=GREY))
+            labels.append("not to be told from zero: at most this")
+        figure.legend(handles, labels, fontsize=9.5, loc="outside upper center", ncols=2)
         return png(figure)
 
 
 def _draw_line(axes: Axes, line: Line, figures: Sequence[tuple[float, bool]], number: int) -> None:
+    """Joined where they are visible; what noise may have made is a limit, and no part of the line."""
     color = COLORS[number % len(COLORS)]
-    values = [value for value, _ in figures]
-    axes.plot(line.k, values, color=color, ls=DASHES[number % len(DASHES)], lw=1.8, label=line.name)
-    fill = [color if is_visible else "white" for _, is_visible in figures]
-    axes.scatter(line.k, values, s=22, c=fill, edgecolors=color, zorder=3)
+    seen = [value if is_visible else math.nan for value, is_visible in figures]
+    limits = [math.nan if is_visible else value for value, is_visible in figures]
+    axes.plot(line.k, seen, color=color, ls=DASHES[number % len(DASHES)], lw=1.8, marker="o", ms=4.5, label=line.name)
+    axes.scatter(line.k, limits, s=30, marker="v", c="white", edgecolors=color, zorder=3)
 
 
 def _reference_slope(axes: Axes, lines: Sequence[Line], slope: float) -> None:
@@ -104,7 +110,9 @@ def _reference_slope(axes: Axes, lines: Sequence[Line], slope: float) -> None:
 def _plain_ticks(axes: Axes, ks: Sequence[int]) -> None:
     """Numbers as one writes them: 0.5, not 5 times a power of ten."""
     axes.set_xticks(ks)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high / low > 5 else tuple(np.arange(1.0, 10.0, 0.5 if high / low > 1.6 else 0.1))
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PLAIN)
         axis.set_minor_locator(NullLocator())
@@ -117,6 +125,8 @@ def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
         axes = figure.subplots()
         usable = shapes[np.isfinite(shapes)]
         axes.hist(usable, bins=30, color=BLUE)
-        axes.axvline(limit, color=GREY, ls="--", lw=1.2)
+        axes.axvline(limit, color=GREY, ls="--", lw=1.2, label=f"not to be relied on above {limit:.2f}")
+        axes.legend(fontsize=9.5)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
         return png(figure)

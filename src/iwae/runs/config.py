@@ -47,14 +47,15 @@ class RunConfig:
     sleep: float | None = None
     """rws: the share of sleep-phi in the encoder's update, 0 by default."""
     estimator: EstimatorName | None = None
-    """How its gradient is estimated, where there is a choice; the first that fits by default."""
+    """How its gradient is estimated, where there is a choice; by default the objective's first. Binary latents need
+    score."""
     layers: int | None = None
     """Stochastic layers: 1 or 2 for the paper's networks; the number of --latent units given otherwise."""
     latent: tuple[int, ...] = ()
     """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
     hidden: tuple[int, ...] = ()
-    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0 makes the
-    connection linear: for --latent-kind bernoulli."""
+    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0 makes
+    it linear, for --latent-kind bernoulli."""
     latent_kind: LatentKind = "gaussian"
     """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
     schedule: Literal["paper", "quick"] = "paper"

@@ -11,6 +11,8 @@ from iwae import RunConfig
 from iwae.runs.config import MeasureOptions
 from small_runs import SMALL, go
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -30,7 +30,7 @@ $(VENV)-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements
 	touch $@
 
 # Ten minutes for each reader, one after the other: READERS="npz mat" for some, SECONDS=60 for less.
-READERS ?= idx amat mat packed npy npz own checkpoint record results
+READERS ?= $$($(BIN)/python -c 'from fuzz.readers import READERS; print(*READERS)')
 SECONDS ?= 600
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r fuzz/requirements.txt

@@ -1,16 +1,19 @@
 """Log weights against a NumPy loop, and the model's construction."""
 
 import math
+import re
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from scipy import stats
 
 from iwae.architecture import Architecture
 from iwae.errors import IWAEError
+from iwae.estimators import DReGAlpha
 from iwae.model import HierarchicalVAE
 
 SMALL = {
@@ -142,3 +145,16 @@ def test_architectures_without_meaning_are_refused(arguments, message):
 def test_the_paper_has_no_third_layer():
     with pytest.raises(IWAEError, match="--latent"):
         Architecture.paper(3)
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 5), (2, 3, 6)])
+def test_examples_of_another_shape_are_refused(shape, monkeypatch):
+    """One example alone would be taken for a batch of its pixels."""
+    # The tests' own check of shapes would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    model = HierarchicalVAE.create(Architecture(6, (2,), ((4, 4),)), jax.random.key(0))
+    said = re.escape(f"x must have shape [batch, 6], got {list(shape)}")
+    with pytest.raises(IWAEError, match=said):
+        model.log_weights(jnp.zeros(shape), jax.random.key(1), 3)
+    with pytest.raises(IWAEError, match=said):
+        DReGAlpha(3, 0.0)(model, jnp.zeros(shape), jax.random.key(1))

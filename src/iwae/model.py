@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from iwae.architecture import Architecture
 from iwae.distributions import Bernoulli, Normal, StandardNormal
+from iwae.errors import IWAEError
 from iwae.networks import BernoulliLayer, GaussianLayer, StochasticLayer
 
 MEAN_CLIP = 0.001
@@ -73,7 +74,11 @@ class HierarchicalVAE(eqx.Module):
 
         The first distribution has shape `[batch, units]`: q(h_1 | x) is evaluated once per example, not once
         per sample.
+
+        Raises IWAEError for an `x` of another shape: one example alone would be taken for a batch of numbers.
         """
+        if x.ndim != 2 or x.shape[1] != self.visible:
+            raise IWAEError(f"x must have shape [batch, {self.visible}], got {list(x.shape)}")
         distributions, samples = [], []
         below = x
         for layer, layer_noise in zip(self.encoder, noise, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,12 @@ def test_one_example_has_no_standard_error(whole: Path) -> None:
         reporter=Reporter(),
     )
     assert json.loads(result.json_path.read_text())["stderr"] is None
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones(data: Path) -> None:
+    """As someone writes it who loops over an array of k or of seeds."""
+    given = {"k": np.int64(3), "seed": np.uint32(7), "beta1": np.float64(0.9), "latent": (np.int32(2),)}
+    config = small_config(data, **given)
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert config == small_config(data, k=3, seed=7, beta1=0.9, latent=(2,))
+    assert json.dumps(asdict(MeasureOptions(test_samples=np.int64(5)))) == '{"test_samples": 5, "test_examples": null}'  # pyright: ignore[reportArgumentType]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import tyro
 
+from iwae.cli.optional import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
 from iwae.runs.interruption import signals_raise
@@ -75,7 +76,7 @@ def _run(arguments: list[str]) -> int:
         raise usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")
     with _one_line_usage_errors(f"iwae {name}" if name in COMMANDS else "iwae"):
         command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE
+            COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE, registry=REGISTRY
         )
     return command.run(arguments)
 
@@ -83,7 +84,7 @@ def _run(arguments: list[str]) -> int:
 def parse(form: type[T], arguments: list[str], *, prog: str) -> T:
     """A dataclass filled from a command line. Raises IWAEError with exit status 2 for bad usage."""
     with _one_line_usage_errors(prog):
-        return tyro.cli(form, prog=prog, args=arguments, config=STYLE)
+        return tyro.cli(form, prog=prog, args=arguments, config=STYLE, registry=REGISTRY)
 
 
 @contextlib.contextmanager
@@ -108,8 +109,6 @@ def usage_error(message: str, prog: str) -> IWAEError:
 
 def _in_words(message: str) -> str:
     """The parser's message without Python's own words for what is no number, and its choices in one order."""
-    # Of an option that may be left out, what it is when it is given.
-    message = re.sub(r"no type matching .* could be instantiated from .* - <class '\w+'>: ", "", message)
     message = re.sub(r"\. Expected one of \((.*?)\)", lambda found: f": expected {_choices(found[1])}", message)
     message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected an integer, got \1", message)
     message = re.sub(r"could not convert string to float: (.*)", r"expected a number, got \1", message)
@@ -118,7 +117,7 @@ def _in_words(message: str) -> str:
 
 def _choices(listed: str) -> str:
     names = sorted(name.strip(" '") for name in listed.split(",") if name.strip())
-    return ", ".join(name for name in names if name != "None")
+    return ", ".join(names)
 
 
 def _first_sentence(boxed: str) -> str:

@@ -91,6 +91,5 @@ def _table(group: str, record: dict[str, Any]) -> Table:
     return table
 
 
-def _gap_label(gap: dict[str, float]) -> str:
-    is_visible = gap["norm"] > gap["resolution"]
-    return f"{gap['norm']:.2g}" if is_visible else f"~ {gap['resolution']:.2g}"
+def _gap_label(gap: dict[str, Any]) -> str:
+    return f"{gap['norm']:.2g}" if gap["is_visible"] else f"~ {gap['resolution']:.2g}"

@@ -12,6 +12,7 @@ from iwae.checkpoint import Checkpoint
 from iwae.diagnostics import (
     FEWEST_PARETO_SAMPLES,
     EstimatorQuality,
+    Gap,
     GradientQuality,
     check_counts,
     gradient_quality,
@@ -139,13 +140,21 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
 
 
 def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
-    def plain(figures: dict[str, Any]) -> dict[str, Any]:
+    def gap(found: Gap) -> dict[str, Any]:
         return {
-            name: plain(value) if isinstance(value, dict) else finite_or_none(value) for name, value in figures.items()
+            "norm": finite_or_none(found.norm),
+            "resolution": finite_or_none(found.resolution),
+            "is_visible": found.is_visible,
         }
 
     def group(found: GradientQuality) -> dict[str, Any]:
-        return plain({**asdict(found), "signal_to_noise": found.signal_to_noise})
+        return {
+            "mean_norm": finite_or_none(found.mean_norm),
+            "variance": finite_or_none(found.variance),
+            "signal_to_noise": finite_or_none(found.signal_to_noise),
+            "bias": gap(found.bias),
+            "to_large_k": gap(found.to_large_k),
+        }
 
     parameters = quality.objective.parameters()
     return {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from iwae.errors import IWAEError, check_count
-from iwae.runs.config import check_seed
+from iwae.runs.config import check_seed, make_plain
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class DiagnoseOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for counts without meaning."""
+        make_plain(self)
         if not self.k:
             raise IWAEError("--k needs at least one number of samples")
         for k in self.k:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
+import numbers
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from iwae.architecture import Architecture, LatentKind
 from iwae.data import canonical_name
@@ -20,8 +23,20 @@ SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
 
 def check_seed(value: int) -> None:
     """Raises IWAEError unless `value` is a seed that every machine reads the same."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value < 2**32:
         raise IWAEError(f"--seed must be an integer from 0 to 2^32 - 1, got {value!r}")
+
+
+def make_plain(options: Any) -> None:
+    """Turns NumPy's numbers in a dataclass's fields, alone or in tuples, into Python's, which JSON can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return tuple(plain(one) for one in value)
+        return value.item() if isinstance(value, np.generic) else value
+
+    for field in dataclasses.fields(options):
+        object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for any value that has no meaning."""
+        make_plain(self)
         if not isinstance(self.dataset, str):
             raise IWAEError(f"--dataset must be a name or a path, got {self.dataset!r}")
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
-        object.__setattr__(self, "latent", tuple(self.latent))
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         self._resolve_objective()
         if self.layers is None:
             object.__setattr__(self, "layers", len(self.latent) or 1)
@@ -230,6 +244,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for values that have no meaning."""
+        make_plain(self)
         if self.stages is not None:
             check_count("--stages", self.stages)
         if self.checkpoint is not None and self.checkpoint < 0:
@@ -251,6 +266,7 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one."""
+        make_plain(self)
         check_count("--test-samples", self.test_samples)
         if self.test_examples is not None:
             check_count("--test-examples", self.test_examples)

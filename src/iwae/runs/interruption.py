@@ -13,7 +13,6 @@ from iwae.errors import IWAEError
 HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 
-
 # After this long an exception that somebody else's code has swallowed is raised again.
 AGAIN_SECONDS = 1.0
 
@@ -39,11 +38,8 @@ def signals_raise() -> Iterator[None]:
     received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
+        # The alarm comes after a signal, never before: the first number is the one that was meant.
         received.append(number)
-        _raise_again_in(AGAIN_SECONDS)
-        raise Stopped(received[0])
-
-    def again(_number: int, _: FrameType | None) -> None:
         _raise_again_in(AGAIN_SECONDS)
         raise Stopped(received[0])
 
@@ -54,7 +50,7 @@ def signals_raise() -> Iterator[None]:
     unraisable_before, sys.unraisablehook = sys.unraisablehook, report
     previous = {number: signal.signal(number, stop) for number in _heeded()}
     if ALARM is not None:
-        previous[ALARM] = signal.signal(ALARM, again)
+        previous[ALARM] = signal.signal(ALARM, stop)
     try:
         yield
     finally:

@@ -10,10 +10,10 @@ demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not torture"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not torture"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not torture"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not torture"
 
 # Half an hour or so: processes are killed 200 times and more, disks fill up, permissions go.
 torture: $(READY)

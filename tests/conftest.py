@@ -6,9 +6,14 @@ from pathlib import Path
 # Most of the suite's time is compilation, and many tests compile the same programs. Set before JAX is imported.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Compiling takes half as long; tests of real processes leave this out (small_runs.environment).
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Compiling takes a third as long; tests of real processes leave this out (small_runs.environment).
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
+from collections.abc import Iterator
+
+import jax
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -31,3 +36,19 @@ install_import_hook(CHECKED, "beartype.beartype").__enter__()
 # The first example of a property compiles, and this says nothing about the property.
 settings.register_profile("iwae", deadline=None, derandomize=True)
 settings.load_profile("iwae")
+
+
+# The files that take longest. Begun last, one would keep a worker busy while the other has nothing left to do.
+FIRST = ("test_paper_processes.py", "test_processes.py", "test_analysis.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs() -> Iterator[None]:
+    """Drops a file's compiled programs at its end: all of them together would fill gigabytes."""
+    yield
+    jax.clear_caches()

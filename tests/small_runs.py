@@ -1,15 +1,11 @@
 """Small runs for the tests of checkpoints, runs and commands: data, configurations, and what is compared."""
 
-import contextlib
 import os
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from safetensors.numpy import load_file
 
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
@@ -85,28 +81,6 @@ def flip_byte(path: Path, position: int = -1, mask: int = 1) -> None:
     path.write_bytes(content)
 
 
-@contextlib.contextmanager
-def cached_compilation(directory: Path) -> Iterator[None]:
-    """Keeps compiled programs in `directory`, so that the many runs of one test file compile each only once."""
-    before = jax.config.values["jax_compilation_cache_dir"]
-    changes = {
-        "jax_compilation_cache_dir": str(directory),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for name, value in changes.items():
-        jax.config.update(name, value)
-    reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-    reset_cache()
-
-
-def environment(cache: Path) -> dict[str, str]:
-    """The environment of a command that keeps its compiled programs in `cache`."""
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("IWAE_", "XLA_"))},
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def environment() -> dict[str, str]:
+    """The environment of a command as a user would have it, but for the tests' cache of compiled programs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("IWAE_", "XLA_"))}

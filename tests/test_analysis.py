@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from iwae.report.captions import CAPTIONS
 from iwae.report.draw import traversed_units
 from iwae.report.measurements import overfitting_gap
 from iwae.runs.directory import RunDirectory
-from small_runs import Messages, cached_compilation, flip_byte, go, small_config, write_data
+from small_runs import Messages, flip_byte, go, small_config, write_data
 
 OPTIONS = AnalyzeOptions(samples=30)
 IMAGE_PICTURES = {"samples", "reconstructions", "traversals", "encoder_weights", "decoder_weights"}
@@ -31,15 +30,14 @@ CHARTS = {"training_curve", "log_variances", "log_weights", "effective_sample_si
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trained runs: `images`, one layer on 5 x 4 images, and `vectors`, two layers on vectors."""
     directory = tmp_path_factory.mktemp("analysis")
-    with cached_compilation(directory / "cache"):
-        images = write_data(directory / "images.npz", shape=(5, 4))
-        vectors = write_data(directory / "vectors.npz")
-        go(directory / "images", small_config(images, model="iwae", k=3), stages=3)
-        go(directory / "vectors", small_config(vectors, latent=(4, 2), hidden=(8, 6)), stages=1)
-        yield directory
+    images = write_data(directory / "images.npz", shape=(5, 4))
+    vectors = write_data(directory / "vectors.npz")
+    go(directory / "images", small_config(images, model="iwae", k=3), stages=3)
+    go(directory / "vectors", small_config(vectors, latent=(4, 2), hidden=(8, 6)), stages=1)
+    return directory
 
 
 @pytest.fixture(scope="module", params=["images", "vectors"])

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,13 @@ from iwae.cli.console import training_line
 from iwae.cli.registry import COMMANDS
 from iwae.schedule import make_schedule
 from iwae.training import Progress
-from small_runs import COMMAND, cached_compilation, environment, files_below, go, small_config, write_data
+from small_runs import COMMAND, environment, files_below, go, small_config, write_data
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = tmp_path_factory.mktemp("cache")
-    with cached_compilation(directory):
-        yield directory
-
-
-@pytest.fixture(scope="module")
-def trained(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with data `d.npz` and two runs of it, `run` and `other`. Tests only read it."""
     directory = tmp_path_factory.mktemp("trained")
     data = write_data(directory / "d.npz")
@@ -280,8 +272,8 @@ def train_in(trained: Path, run: str) -> list[str]:
     return [str(COMMAND), "train", "--dataset", str(trained / "d.npz"), *options.split(), run]
 
 
-def test_plain_lines_when_piped(trained: Path, cache: Path, tmp_path: Path) -> None:
-    done = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment(cache))
+def test_plain_lines_when_piped(trained: Path, tmp_path: Path) -> None:
+    done = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     lines = done.stderr.splitlines()
@@ -292,16 +284,16 @@ def test_plain_lines_when_piped(trained: Path, cache: Path, tmp_path: Path) -> N
     results = json.loads((tmp_path / "run/results.json").read_text())
     first = done.stdout.splitlines()[0]
     assert first.startswith(f"Test NLL, L_20: {results['test']['nll']:.2f} ± {results['test']['stderr']:.2f} nats")
-    again = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment(cache))
+    again = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
     assert again.stdout == done.stdout
     assert "Run: run" in again.stderr
     assert again.stderr.endswith("This run is complete: run\n")
 
 
-def test_the_live_display_fits_a_terminal(trained: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_live_display_fits_a_terminal(trained: Path, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    variables = {**environment(cache), "TERM": "xterm-256color"}
+    variables = {**environment(), "TERM": "xterm-256color"}
     for name in ("COLUMNS", "LINES", "NO_COLOR", "CI"):
         variables.pop(name, None)
     with subprocess.Popen(

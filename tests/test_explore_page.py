@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from small_runs import COMMAND, cached_compilation, environment, go, small_config, write_data
+from small_runs import COMMAND, environment, go, small_config, write_data
 
 pytest.importorskip("starlette", reason="needs the extra iwae[explore]")
 pytest.importorskip("uvicorn", reason="needs the extra iwae[explore]")
@@ -37,13 +37,12 @@ class Served:
     def __init__(self, directory: Path):
         self.directory = directory
         data = write_data(directory / "d.npz", shape=(5, 6), num_train=200)
-        with cached_compilation(directory / "cache"):
-            go(directory / "run", small_config(data, model="iwae", k=5, latent=(4,)), stages=3)
+        go(directory / "run", small_config(data, model="iwae", k=5, latent=(4,)), stages=3)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(COMMAND), "explore", str(self.directory / "run"), "--no-browser", *arguments],
-            env=environment(self.directory / "cache"),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

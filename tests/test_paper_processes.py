@@ -28,7 +28,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def cached(small, monkeypatch):
-    for name, value in environment(small[0] / "cache").items():
+    for name, value in environment().items():
         monkeypatch.setenv(name, value)
 
 
@@ -120,9 +120,11 @@ sys.exit(guarded(lambda: len(train_cells(plan, results, jobs=2))))
         self.results = results
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
-            env=environment(directory / "cache"),
+            env=environment(),
             stderr=subprocess.PIPE,
             text=True,
+            # Tests that were started with nohup hand on that SIGHUP is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         wait_until(lambda: len(self.trained()) == 2, self.process)
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()

@@ -20,20 +20,19 @@ from iwae.report.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import kept_units
 from iwae.runs.prune import _left_of_the_first, _nothing_to_prune, layers_kept_inactive, prune_run
-from small_runs import cached_compilation, go, small_config, write_data
+from small_runs import go, small_config, write_data
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory):
     """A run with more units than its data has use for, pruned."""
     directory = tmp_path_factory.mktemp("prune")
-    with cached_compilation(directory / "cache"):
-        data = write_data(directory / "d.npz", num_train=400)
-        go(directory / "run", small_config(data, latent=(8, 3), hidden=(8, 8)), stages=3)
-        dataset = load_dataset(str(data))
-        source, out = RunDirectory(directory / "run"), RunDirectory(directory / "pruned")
-        result = prune_run(source, out, dataset, samples=50)
-        yield directory, dataset, result
+    data = write_data(directory / "d.npz", num_train=400)
+    go(directory / "run", small_config(data, latent=(8, 3), hidden=(8, 8)), stages=3)
+    dataset = load_dataset(str(data))
+    source, out = RunDirectory(directory / "run"), RunDirectory(directory / "pruned")
+    result = prune_run(source, out, dataset, samples=50)
+    return directory, dataset, result
 
 
 def test_what_is_kept_is_what_is_active(pruned):

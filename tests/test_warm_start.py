@@ -14,17 +14,16 @@ from iwae.cli import main, paper_experiment
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
-from small_runs import Messages, cached_compilation, go, same_training, small_config, write_data
+from small_runs import Messages, go, same_training, small_config, write_data
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A directory with `d.npz` and a trained run `vae`."""
     directory = tmp_path_factory.mktemp("warm")
-    with cached_compilation(directory / "cache"):
-        data = write_data(directory / "d.npz")
-        go(directory / "vae", small_config(data, schedule="quick"), stages=2)
-        yield directory
+    data = write_data(directory / "d.npz")
+    go(directory / "vae", small_config(data, schedule="quick"), stages=2)
+    return directory
 
 
 def warm(source: Path, **changes) -> RunConfig:

@@ -20,7 +20,7 @@ class Workshop:
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self.environment = environment(directory / "cache")
+        self.environment = environment()
         write_data(directory / "small.npz", num_train=1500)
         self.whole = directory / "whole"
         done = self.run(self.train("whole"))

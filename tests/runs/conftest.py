@@ -1,18 +1,11 @@
 """A small dataset, a configuration, and a run of three stages, shared by the tests of one file."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from iwae import RunConfig
-from small_runs import cached_compilation, go, small_config, write_data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with cached_compilation(tmp_path_factory.mktemp("cache")):
-        yield
+from small_runs import go, small_config, write_data
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ sys.exit(len(failures))
 def test_kills_of_a_table_run(tmp_path: Path) -> None:
     """Of the process that trains a table's cells: those that it left behind save and end, or still hold their run."""
     data = str(write_data(tmp_path / "small.npz", num_train=1500))
-    settings = environment(tmp_path / "cache")
+    settings = environment()
 
     def start(results: str) -> subprocess.Popen[str]:
         program = TABLE.format(data=data, results=str(tmp_path / results))

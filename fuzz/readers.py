@@ -9,7 +9,8 @@ import numpy as np
 
 from iwae.checkpoint import CheckpointError, load_checkpoint
 from iwae.data.files import BadFileError, gunzip
-from iwae.data.formats import idx_bytes, parse_amat, parse_idx, parse_mat, read_npy, read_npz
+from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
+from iwae.data.matlab import parse_mat
 from iwae.data.own import load_own
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig

@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 
 from iwae.data import formats
 from iwae.data.files import BadFileError, checksum, gunzip, read_content
-from iwae.data.formats import idx_bytes, parse_amat, parse_idx, parse_mat, read_npy, read_npz
+from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
+from iwae.data.matlab import parse_mat
 from iwae.files import write_atomically
 
 SHAPES = {"data": (4, 3), "testdata": (4, 2)}
@@ -128,12 +129,70 @@ def test_a_wrong_mat_file_is_refused(content, reason):
         parse_mat(content, SHAPES)
 
 
-def test_a_mat_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(formats, "_MAT_MAX_INFLATED", 1 << 20)
-    packed = zlib.compress(bytes(8 << 20))
-    content = mat_bytes(data=np.ones((4, 3))) + struct.pack("<2I", 15, len(packed)) + packed
-    with pytest.raises(BadFileError, match="more than 1 MiB"):
-        parse_mat(content, SHAPES)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.uint8, bool])
+def test_a_mat_file_gives_the_numbers_that_were_saved(kind, compressed):
+    rng = np.random.default_rng(0)
+    # MATLAB and SciPy store whole numbers in fewer bytes where they fit.
+    for scale in (1, 1000, 0.1):
+        saved = {name: (rng.integers(0, 2, shape) * scale).astype(kind) for name, shape in SHAPES.items()}
+        stream = io.BytesIO()
+        scipy.io.savemat(stream, saved, do_compression=compressed)
+        for name, matrix in parse_mat(stream.getvalue(), SHAPES).items():
+            np.testing.assert_array_equal(matrix, saved[name])
+            assert matrix.dtype == (np.uint8 if kind is bool else kind)
+
+
+def mat_element(code, content, *, pad=True):
+    return struct.pack("<2I", code, len(content)) + content + bytes(-len(content) % 8 if pad else 0)
+
+
+def mat_matrix(name, shape, numbers, *, flags=6, code=9):
+    description = mat_element(6, struct.pack("<2I", flags, 0)) + mat_element(5, struct.pack("<2i", *shape))
+    return mat_element(14, description + mat_element(1, name.encode()) + mat_element(code, numbers))
+
+
+EYE = np.eye(4, 3).tobytes(order="F")
+HEADER = mat_bytes()[:128]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "reason"),
+    [
+        (mat_matrix("data", (4, 3), EYE[:-8]), "88 bytes for 12 numbers"),
+        (mat_matrix("data", (4, 3), EYE, code=14), "its numbers are of type 14"),
+        (mat_matrix("data", (4, 3), EYE, flags=0x0806), "is a complex double"),
+        (mat_matrix("data", (-4, -3), EYE), r"shape \(-4, -3\), expected \(4, 3\)"),
+        (mat_matrix("data", (4, 3), EYE, flags=5), "is a sparse"),
+        (mat_matrix("data", (4, 3), EYE, flags=17), "is a matrix of class 17"),
+        (mat_matrix("data", (4, 3), EYE)[:-9], r"damaged MATLAB file \(\d+ bytes claimed where \d+ are left"),
+        (mat_element(14, mat_element(6, b"")), "a matrix without flags"),
+        (mat_element(15, b"no zlib", pad=False), "damaged MATLAB file"),
+        (mat_element(15, zlib.compress(mat_matrix("data", (4, 3), EYE))[:-2], pad=False), "cut off"),
+        (struct.pack("<I", 5 << 16 | 6) + b"12345", "a small element of 5 bytes"),
+    ],
+)
+def test_mat_elements_that_contradict_themselves_are_refused(matrix, reason):
+    with pytest.raises(BadFileError, match=reason):
+        parse_mat(HEADER + matrix, {"data": (4, 3)})
+
+
+def test_a_mat_file_may_hold_what_nobody_asks_for():
+    odd = mat_element(14, mat_element(6, b"")) + mat_element(15, b"no zlib", pad=False)
+    found = parse_mat(HEADER + odd + mat_matrix("data", (4, 3), EYE), {"data": (4, 3)})
+    np.testing.assert_array_equal(found["data"], np.eye(4, 3))
+
+
+def test_of_a_mat_bomb_no_more_is_unpacked_than_its_shape_needs():
+    bomb = zlib.compress(mat_matrix("data", (4, 3), EYE) + bytes(64 << 20))
+    other = zlib.compress(mat_matrix("other", (4, 3), EYE) + bytes(64 << 20))
+    tracemalloc.start()
+    with pytest.raises(BadFileError, match="unpacks to more than"):
+        parse_mat(HEADER + mat_element(15, bomb, pad=False), {"data": (4, 3)})
+    parse_mat(HEADER + mat_element(15, other, pad=False) + mat_matrix("data", (4, 3), EYE), {"data": (4, 3)})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from iwae.data.files import CanonicalFile
-from iwae.data.formats import check_mat, parse_amat, parse_idx, parse_mat
+from iwae.data.formats import parse_amat, parse_idx
+from iwae.data.matlab import check_mat, parse_mat
 from iwae.data.sources import Mirror, PackagedImages, Source
 from iwae.data.values import pack
 

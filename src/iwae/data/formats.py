@@ -19,7 +19,6 @@ _IDX_IMAGES = 0x00000803
 _NPY_HEADER_BYTES = 1 << 14
 # Deflate cannot do better than this; an archive that claims more lies about its sizes.
 _MAX_DEFLATE_RATIO = 1032
-_MAT_MAX_INFLATED = 512 << 20
 
 
 def idx_bytes(images: np.ndarray) -> bytes:
@@ -58,65 +57,6 @@ def parse_amat(content: bytes, dim: int) -> np.ndarray:
     if values.max() > 1 or not np.array_equal(text[:, 1::2], np.broadcast_to(separators, values.shape)):
         raise BadFileError(f"not rows of {dim} zeros and ones, separated by single blanks")
     return values
-
-
-def check_mat(content: bytes, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise `BadFileError` unless content is a MATLAB 5 file with matrices of these names and shapes."""
-    import scipy.io
-
-    if not content.startswith(b"MATLAB 5.0 MAT-file"):
-        raise BadFileError("not a MATLAB 5.0 file")
-    _check_mat_inflation(content)
-    try:
-        listed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
-    except Exception as error:  # a damaged file makes scipy raise nearly anything
-        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
-    for name, shape in shapes.items():
-        if name not in listed:
-            raise BadFileError(f"has no variable '{name}'")
-        found, kind = listed[name]
-        if tuple(found) != shape or kind not in ("double", "single", "uint8", "logical"):
-            raise BadFileError(f"its variable '{name}' is a {kind} of shape {tuple(found)}, expected {shape}")
-
-
-def parse_mat(content: bytes, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The matrices of these names and shapes in a MATLAB 5 file, and nothing else of it.
-
-    Raises `BadFileError` as `check_mat` does, and where the data is damaged.
-    """
-    import scipy.io
-
-    check_mat(content, shapes)
-    try:
-        variables = scipy.io.loadmat(io.BytesIO(content), variable_names=list(shapes))
-    except Exception as error:  # as above
-        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
-    return {name: variables[name] for name in shapes}
-
-
-def _check_mat_inflation(content: bytes) -> None:
-    """Raise `BadFileError` where the compressed elements of a MATLAB 5 file unpack to more than 512 MiB."""
-    order = "<" if content[126:128] == b"IM" else ">"
-    inflated, position = 0, 128
-    while position + 8 <= len(content):
-        kind, size = struct.unpack(order + "2I", content[position : position + 8])
-        position += 8
-        if kind == 15:  # miCOMPRESSED
-            inflated += _inflated_size(content[position : position + size], _MAT_MAX_INFLATED - inflated)
-        position += size
-
-
-def _inflated_size(packed: bytes, max_bytes: int) -> int:
-    """How many bytes zlib data unpacks to; `BadFileError` where damaged or more than `max_bytes`."""
-    unpacker, stream, size = zlib.decompressobj(), io.BytesIO(packed), 0
-    try:
-        while not unpacker.eof and (piece := unpacker.unconsumed_tail or stream.read(1 << 16)):
-            size += len(unpacker.decompress(piece, 1 << 20))
-            if size > max_bytes:
-                raise BadFileError(f"unpacks to more than {_MAT_MAX_INFLATED >> 20} MiB")
-    except zlib.error as error:
-        raise BadFileError(f"damaged MATLAB file ({one_line(error)})") from error
-    return size
 
 
 def read_npy(path: Path) -> np.ndarray:

@@ -32,10 +32,10 @@ def trainer(
     def run(steps: int) -> None:
         nonlocal state
         rate, count = jnp.float32(1e-3), jnp.int32(steps)
-        state, bad_step, _ = run_chunk(
-            state, data, rate, count, estimator=estimator, optimizer=optimizer, batch_size=batch
+        (state,), bad_step, _ = run_chunk(
+            (state,), data, rate, count, estimator=estimator, optimizer=optimizer, batch_size=batch
         )
-        assert int(bad_step) < 0
+        assert int(bad_step[0]) < 0
 
     return run
 

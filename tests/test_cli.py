@@ -96,6 +96,11 @@ BAD = {
     "range": ("train --dataset range.npz", 1, "range.npz"),
     "directory as data": ("train --dataset empty", 1, "unknown dataset 'empty'"),
     "seed": ("train --seed -1", 1, "--seed must be an integer from 0 to 2^32 - 1, got -1"),
+    "seeds": ("train --seeds 0,x", 2, "--seeds: expected an integer, got 'x'"),
+    "no seeds": ("train --seeds", 2, "--seeds: give at least one seed, such as 0,1,2"),
+    "equal seeds": ("train --seeds 1,1", 1, "--seeds must differ, got 1,1"),
+    "seeds and seed": ("train --seeds 0,1 --seed 3", 1, "--seed 3 and --seeds were given: leave out --seed"),
+    "seeds in one run": (TRAIN + " --seeds 0,1", 1, "--run-dir run is one directory, and --seeds makes a run each"),
     "stages": ("train --stages 9", 1, "--stages must be from 1 to 8 for the paper schedule, got 9"),
     "stages of quick": ("train --stages 5 --schedule quick", 1, "from 1 to 4 for the quick schedule, got 5"),
     "save-every": ("train --save-every 0", 1, "--save-every must be a positive number"),
@@ -159,10 +164,10 @@ def test_bad_input_is_one_line(place: Path, trained: Path, capsys: pytest.Captur
 def test_failures_of_the_machine_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: BaseException, expected: str
 ) -> None:
-    def train_run(*_: Any, **__: Any) -> None:
+    def train_runs(*_: Any, **__: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(iwae.runs.train, "train_run", train_run)
+    monkeypatch.setattr(iwae.runs.train, "train_runs", train_runs)
     assert main(["train"]) == (130 if isinstance(failure, KeyboardInterrupt) else 1)
     (message,) = capsys.readouterr().err.splitlines()
     assert message.startswith("iwae: error: ")
@@ -170,10 +175,10 @@ def test_failures_of_the_machine_are_one_line(
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train_run(*_: Any, **__: Any) -> None:
+    def train_runs(*_: Any, **__: Any) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(iwae.runs.train, "train_run", train_run)
+    monkeypatch.setattr(iwae.runs.train, "train_runs", train_runs)
     with pytest.raises(RuntimeError, match="a defect"):
         main(["train"])
 

@@ -42,11 +42,12 @@ def test_experiments_understands_the_papers_options(
 ) -> None:
     calls = []
 
-    def train_run(path: Path, config: iwae.RunConfig, **options: Any) -> dict[str, Any]:
+    def train_runs(configs: dict[Path, iwae.RunConfig], **options: Any) -> list[dict[str, Any]]:
+        ((path, config),) = configs.items()
         calls.append((path, config, options))
-        return RESULTS
+        return [RESULTS]
 
-    monkeypatch.setattr(iwae.runs.train, "train_run", train_run)
+    monkeypatch.setattr(iwae.runs.train, "train_runs", train_runs)
     assert paper_experiment(line.split(), default_datasets_dir=tmp_path / "data", results_dir=tmp_path / "out") == 0
     ((path, config, options),) = calls
     assert (config.dataset, config.model, config.k, config.layers, options["options"].checkpoint) == expected
@@ -84,7 +85,7 @@ def test_experiments_refuses_in_one_line(
 def test_the_result_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(iwae.runs.train, "train_run", lambda *_, **__: RESULTS)
+    monkeypatch.setattr(iwae.runs.train, "train_runs", lambda *_, **__: [RESULTS])
     assert paper_experiment([], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Test NLL, L_5000: 86.76 ± 0.23 nats, on mnist"
@@ -97,7 +98,7 @@ def test_a_warm_starts_result_names_its_source(
 ) -> None:
     config = {"schedule": "paper", "init_from": "/runs/vae", "learning_rate": 1e-4}
     results = {**RESULTS, "config": config, "stages_done": 1, "stages_total": 1, "epochs": 2187}
-    monkeypatch.setattr(iwae.runs.train, "train_run", lambda *_, **__: results)
+    monkeypatch.setattr(iwae.runs.train, "train_runs", lambda *_, **__: [results])
     assert paper_experiment([], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0
     assert "Trained: warm start, 2187 epochs at 0.0001, from /runs/vae, 1 s" in capsys.readouterr().out.splitlines()
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from iwae.optim import paper_adam
     from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
     from iwae.runs.load import load
-    from iwae.runs.train import train_run
+    from iwae.runs.train import train_run, train_runs
     from iwae.schedule import Stage, make_schedule
     from iwae.training import TrainState, create_model, fit, train
 
@@ -78,6 +78,7 @@ _HOMES = {
     "paper_adam": "iwae.optim",
     "train": "iwae.training",
     "train_run": "iwae.runs.train",
+    "train_runs": "iwae.runs.train",
 }
 
 __all__ = [
@@ -121,6 +122,7 @@ __all__ = [
     "paper_adam",
     "train",
     "train_run",
+    "train_runs",
 ]
 
 

@@ -1,10 +1,10 @@
 """The compiled training step and the loop over it: a TrainState in, TrainStates out."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -29,12 +29,15 @@ FIRST_CHUNK_STEPS = 20
 class Divergence(IWAEError):
     """The bound, or the weights after a step, stopped being finite.
 
-    `state` is the last state known to be good.
+    `state` is the last state known to be good; of models that were trained together `states` are all of theirs, and
+    `diverged` says which of them diverged, counted from 0.
     """
 
-    def __init__(self, message: str, state: "TrainState"):
+    def __init__(self, message: str, states: "Sequence[TrainState]", diverged: Sequence[int] = (0,)):
         super().__init__(message)
-        self.state = state
+        self.states = tuple(states)
+        self.diverged = tuple(diverged)
+        self.state = self.states[self.diverged[0]]
 
 
 class TrainState(eqx.Module):
@@ -117,7 +120,7 @@ def train_step(
 
 @eqx.filter_jit
 def run_chunk(
-    state: TrainState,
+    states: tuple[TrainState, ...],
     data: DeviceData,
     learning_rate: Float[Array, ""],
     num_steps: Int[Array, ""],
@@ -125,28 +128,66 @@ def run_chunk(
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     batch_size: int,
-) -> tuple[TrainState, Int[Array, ""], Float[Array, ""]]:
-    """`num_steps` steps as one compiled loop; one compilation serves chunks of every length.
+    as_batch: bool = False,
+) -> tuple[tuple[TrainState, ...], Int[Array, " models"], Float[Array, " models"]]:
+    """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
+    of every length. With `as_batch` they are one batch of models (`vmap`), without it each is stepped as if alone.
 
-    Also returns the number of the first step (from 0) whose bound was not finite, or -1, and the last step's
-    mean bound. The loop ends early at such a step.
+    Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
+    last step's mean bound. The loop ends early at such a step.
     """
     step = partial(train_step, estimator=estimator, optimizer=optimizer, batch_size=batch_size)
-    last = state.step + num_steps
+    models: Any = states
+    advance = partial(_each, step)
+    if as_batch:
+        models = _stack(states)
+        # The step is one number for all: a batch of numbers would turn the slice of the data into a gather.
+        axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, models), None)
+        advance = jax.vmap(step, in_axes=(axes, None, None), out_axes=(axes, 0))
+    first = states[0].step
 
-    def running(carry: tuple[TrainState, Int[Array, ""], Float[Array, ""]]) -> Array:
-        return (carry[0].step < last) & (carry[1] < 0)
+    def running(carry: tuple[Any, Array, Array, Array]) -> Array:
+        _, done, bad_steps, _ = carry
+        return (done < num_steps) & jnp.all(bad_steps < 0)
 
-    def body(carry: tuple[TrainState, Int[Array, ""], Float[Array, ""]]):
-        before, _, _ = carry
-        after, bound = step(before, data, learning_rate)
-        return after, jnp.where(jnp.isfinite(bound), -1, before.step), bound
+    def body(carry: tuple[Any, Array, Array, Array]):
+        models, done, _, _ = carry
+        models, bounds = advance(models, data, learning_rate)
+        return models, done + 1, jnp.where(jnp.isfinite(bounds), -1, first + done), bounds
 
-    state, bad_step, bound = jax.lax.while_loop(running, body, (state, jnp.int32(-1), jnp.float32(0.0)))
-    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.model)])
+    start = models, jnp.int32(0), jnp.full(len(states), -1), jnp.zeros(len(states))
+    models, done, bad_steps, bounds = jax.lax.while_loop(running, body, start)
+    states = _unstack(models, len(states)) if as_batch else models
+    finite = jnp.stack([_is_finite(state.model) for state in states])
     # Weights can be ruined by the very last step, whose own bound was still finite.
-    bad_step = jnp.where((bad_step < 0) & ~jnp.all(finite), state.step - 1, bad_step)
-    return state, bad_step, bound
+    return states, jnp.where((bad_steps < 0) & ~finite, first + done - 1, bad_steps), bounds
+
+
+def _each(
+    step: Callable[..., tuple[TrainState, Float[Array, ""]]], states: tuple[TrainState, ...], *rest: Any
+) -> tuple[tuple[TrainState, ...], Float[Array, " models"]]:
+    """One step of each model, as if it were alone."""
+    after, bounds = zip(*(step(state, *rest) for state in states), strict=True)
+    return after, jnp.stack(bounds)
+
+
+def _stack(states: tuple[TrainState, ...]) -> TrainState:
+    """Models at one step as a batch."""
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    return eqx.tree_at(lambda state: state.step, batch, states[0].step)
+
+
+def _unstack(batch: TrainState, count: int) -> tuple[TrainState, ...]:
+    """The models of a batch: all but the step has an axis of models."""
+
+    def one(index: int) -> TrainState:
+        return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim else leaf, batch)
+
+    return tuple(one(index) for index in range(count))
+
+
+def _is_finite(model: HierarchicalVAE) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(model)]))
 
 
 @dataclass(frozen=True)
@@ -186,6 +227,28 @@ def train(
     Raises IWAEError when the batch is larger than the training set or empty, and Divergence, within one chunk, when
     the bound or the weights stop being finite.
     """
+    for (progress,) in train_together([state], dataset, schedule, estimator, optimizer, batch_size=batch_size):
+        yield progress
+
+
+def train_together(
+    states: Sequence[TrainState],
+    dataset: Dataset,
+    schedule: Schedule,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    *,
+    batch_size: int = 20,
+    until: int | None = None,
+) -> Iterator[list[Progress]]:
+    """`train` for several models at once in one compiled program, as different seeds of one experiment: the same
+    networks, data, schedule and estimator. Each is, up to float32's rounding, what it would be if trained alone. An
+    accelerator takes them as one batch; on a CPU stepping each within one program is quicker.
+
+    They must stand at the same step. Training ends at step `until`, if that is given, wherever the schedule is then.
+
+    Raises what `train` does, and IWAEError for no states and for states at different steps.
+    """
     if batch_size < 1:
         raise IWAEError(f"the batch size must be at least 1, got {batch_size}")
     steps_per_epoch = dataset.train.shape[0] // batch_size
@@ -194,45 +257,60 @@ def train(
             f"the batch size is {batch_size}, but {dataset.name} has {dataset.train.shape[0]} training examples:"
             " choose a smaller --batch-size"
         )
+    steps = {int(state.step) for state in states}
+    if len(steps) != 1:
+        raise IWAEError(f"models that are trained together must stand at one step, got {sorted(steps)}")
     data = DeviceData.put(dataset.train, dataset)
     chunk = FIRST_CHUNK_STEPS
     compiled = False
-    step = int(state.step)
+    (step,) = steps
+    states = tuple(states)
     while (position := locate(schedule, step, steps_per_epoch)) is not None:
         num_steps = min(chunk, steps_per_epoch - position.step_in_epoch)
+        if until is not None:
+            num_steps = min(num_steps, until - step)
+            if num_steps <= 0:
+                return
         start = time.perf_counter()
-        after, bad_step, bound = run_chunk(
-            state,
+        after, bad_steps, bounds = run_chunk(
+            states,
             data,
             jnp.float32(position.learning_rate),
             jnp.int32(num_steps),
             estimator=estimator,
             optimizer=optimizer,
             batch_size=batch_size,
+            as_batch=len(states) > 1 and jax.default_backend() != "cpu",
         )
-        if int(bad_step) >= 0:
+        diverged = [int(i) for i in np.flatnonzero(np.asarray(bad_steps) >= 0)]
+        if diverged:
+            first = diverged[0]
             raise Divergence(
-                f"training diverged: at step {int(bad_step)} (epoch {position.epoch + 1}) the bound was"
-                f" {float(bound):g} or a weight was not finite; try a larger --batch-size or --beta1 0.9",
-                state,
+                f"training diverged: at step {int(bad_steps[first])} (epoch {position.epoch + 1}) the bound was"
+                f" {float(bounds[first]):g} or a weight was not finite; try a larger --batch-size or --beta1 0.9",
+                states,
+                diverged,
             )
         seconds = time.perf_counter() - start
-        state, step = after, step + num_steps
+        states, step = after, step + num_steps
         if compiled:
             chunk = max(1, min(round(num_steps * CHUNK_SECONDS / seconds), 4 * chunk))
         epoch_done = step % steps_per_epoch == 0
         following = locate(schedule, step, steps_per_epoch)
-        yield Progress(
-            state=state,
-            step=step,
-            stage=position.stage,
-            epoch=position.epoch,
-            learning_rate=position.learning_rate,
-            bound=float(state.epoch_bound),
-            steps_per_second=num_steps / seconds if compiled else float("nan"),
-            epoch_done=epoch_done,
-            stage_done=epoch_done and (following is None or following.stage != position.stage),
-        )
+        yield [
+            Progress(
+                state=state,
+                step=step,
+                stage=position.stage,
+                epoch=position.epoch,
+                learning_rate=position.learning_rate,
+                bound=float(state.epoch_bound),
+                steps_per_second=num_steps / seconds if compiled else float("nan"),
+                epoch_done=epoch_done,
+                stage_done=epoch_done and (following is None or following.stage != position.stage),
+            )
+            for state in states
+        ]
         compiled = True
 
 

@@ -24,7 +24,7 @@ from iwae.checkpoint import CheckpointError
 from iwae.estimators import Estimate, Estimator, make_estimator
 from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.runs import train as training_of_runs
+from iwae.runs import job as work
 from iwae.runs.directory import RunDirectory
 from iwae.training import Divergence
 from small_runs import Messages, files_below, flip_byte, go, same_training, small_config, write_data
@@ -78,20 +78,20 @@ def test_stopped_in_the_middle_is_the_same_as_in_one_go(
     class PowerCut(BaseException):
         pass
 
-    train = training_of_runs.train
+    train = work.train_together
 
     def until_the_cut(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for progress in train(*args, **kwargs):
-            if progress.step > stop_after:
+            if progress[0].step > stop_after:
                 raise PowerCut
             yield progress
 
     monkeypatch.setattr("iwae.training.FIRST_CHUNK_STEPS", 1)
     monkeypatch.setattr("iwae.training.CHUNK_SECONDS", 1e-9)
-    monkeypatch.setattr(training_of_runs, "train", until_the_cut)
+    monkeypatch.setattr(work, "train_together", until_the_cut)
     with pytest.raises(PowerCut):
         go(tmp_path / "run", config, stages=3, save_every=1e-9)
-    monkeypatch.setattr(training_of_runs, "train", train)
+    monkeypatch.setattr(work, "train_together", train)
     go(tmp_path / "run", config, stages=3)
     same_training(tmp_path / "run", whole, 3)
     assert not checkpoint(tmp_path / "run", "latest").exists()
@@ -330,7 +330,7 @@ class NotANumberAt(Estimator):
 def test_divergence_saves_the_last_good_state_and_says_the_step(
     config: RunConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_of_runs, "make_estimator", lambda *args: NotANumberAt(make_estimator(*args), step=16))
+    monkeypatch.setattr(work, "make_estimator", lambda *args: NotANumberAt(make_estimator(*args), step=16))
     run = tmp_path / "run"
     with pytest.raises(Divergence, match="at step 16 ") as error:
         go(run, config, stages=3)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tyro
 
-from iwae.cli.optional import REGISTRY
+from iwae.cli.options import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
 from iwae.runs.interruption import signals_raise

@@ -5,24 +5,22 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from rich.console import Console
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from iwae.cli import tables
-from iwae.cli.console import PlainReporter, TerminalReporter, make_reporter
+from iwae.cli.console import PlainReporter, TerminalReporter, make_reporter, print_lines
+from iwae.cli.options import Seeds
 from iwae.data import dataset_status, obtain
 from iwae.errors import IWAEError
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
 
 RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
-
-OptionalInt = Annotated[int | None, arg(metavar="INT")]
-OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
 
 
 def default_results_dir() -> Path:
@@ -41,7 +39,7 @@ class Data:
 
     names: Positional[tuple[str, ...]] = ()
     """Datasets to obtain: mnist, binfixmnist, omniglot."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str], *, default_datasets_dir: str | Path | None = None) -> int:
@@ -56,7 +54,7 @@ class Data:
                     progress=reporter.obtaining,
                 )
             for path in paths:
-                console.print(f"{name}: {path}", soft_wrap=True, highlight=False, markup=False)
+                print_lines(f"{name}: {path}")
         if not self.names:
             _list_datasets(console, self.datasets_dir)
         return 0
@@ -72,8 +70,7 @@ def _list_datasets(console: Console, directory: Path | None) -> None:
         if status.advice:
             lines.append(f"{status.name}: {status.advice}")
     lines.append("Your own data: --dataset FILE.npz with arrays train, test and optionally valid, or FILE.npy.")
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    print_lines(*lines)
 
 
 @dataclass(frozen=True)
@@ -81,24 +78,25 @@ class Train:
     """Train a run, or continue it where it stopped, and measure it at the end."""
 
     configuration: RunConfig = field(default_factory=RunConfig)
+    seeds: Seeds = ()
+    """Train these seeds at once, each as a run of its own, instead of --seed: 0,1,2 or 0 1 2."""
     training: TrainOptions = field(default_factory=TrainOptions)
     measuring: MeasureOptions = field(default_factory=MeasureOptions)
-    run_dir: OptionalPath = None
+    run_dir: Path | None = None
     """The run's directory (default: a name made from the configuration, inside --results-dir)."""
     results_dir: Path = field(default_factory=default_results_dir)
     """Where runs are kept (also: IWAE_RESULTS_DIR)."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str], *, default_datasets_dir: Path | None = None, program: str = "iwae") -> int:
         """Trains and prints the result. `default_datasets_dir` and `program` are the root scripts'."""
-        path = self.run_dir or self.results_dir / self.configuration.name()
+        configs = self._configs()
         with reporting() as reporter:
-            from iwae.runs.train import train_run
+            from iwae.runs.train import train_runs
 
-            results = train_run(
-                path,
-                self.configuration,
+            results = train_runs(
+                configs,
                 options=self.training,
                 measure=self.measuring,
                 datasets_dir=self.datasets_dir,
@@ -106,8 +104,26 @@ class Train:
                 reporter=reporter,
                 continue_command=_continue_command(program, arguments),
             )
-        _print_results(Console(), path, results)
+        for path, found in zip(configs, results, strict=True):
+            _print_results(path, found)
+        if self.seeds:
+            print_lines(*tables.seeds_lines(results))
         return 0
+
+    def _configs(self) -> dict[Path, RunConfig]:
+        """The run of each seed, by its directory."""
+        if not self.seeds:
+            return {self.run_dir or self.results_dir / self.configuration.name(): self.configuration}
+        if self.run_dir is not None:
+            raise IWAEError(
+                f"--run-dir {self.run_dir} is one directory, and --seeds makes a run each: use --results-dir"
+            )
+        if self.configuration.seed != RunConfig.seed:
+            raise IWAEError(f"--seed {self.configuration.seed} and --seeds were given: leave out --seed")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise IWAEError(f"--seeds must differ, got {','.join(map(str, self.seeds))}")
+        configs = [replace(self.configuration, seed=seed) for seed in self.seeds]
+        return {self.results_dir / config.name(): config for config in configs}
 
 
 def _continue_command(program: str, arguments: list[str]) -> str:
@@ -131,7 +147,7 @@ def reporting() -> Iterator[TerminalReporter | PlainReporter]:
         yield reporter
 
 
-def _print_results(console: Console, path: Path, results: dict[str, Any]) -> None:
+def _print_results(path: Path, results: dict[str, Any]) -> None:
     test, files = results["test"], results["files"]
     lines = [
         f"Test NLL, L_{test['num_samples']}: {tables.nll_label(test)} nats, on {tables.data_label(results['data'])}",
@@ -144,8 +160,7 @@ def _print_results(console: Console, path: Path, results: dict[str, Any]) -> Non
         f"Weights: {path / results['checkpoint']}",
         f"Likelihood of every test example: {path / files['per_example']}",
     ]
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    print_lines(*lines)
 
 
 def _trained_label(results: dict[str, Any]) -> str:
@@ -167,15 +182,15 @@ class Evaluate:
     """Which examples to measure."""
     samples: int = 5000
     """Importance samples per example, up to 100,000."""
-    examples: OptionalInt = None
+    examples: int | None = None
     """Measure only the first ones (default: all)."""
     seed: int = 0
     """Seed of the importance samples."""
-    checkpoint: OptionalInt = None
+    checkpoint: int | None = None
     """Measure the state after this many stages (default: the newest)."""
-    dataset: OptionalPath = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -207,8 +222,7 @@ class Evaluate:
             f"Written: {result.json_path}",
             f"Per example: {result.npz_path}",
         ]
-        for line in lines:
-            Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        print_lines(*lines)
         return 0
 
 
@@ -224,9 +238,9 @@ class Sample:
     """The run's directory."""
     seed: int = 0
     """Seed of the draw."""
-    checkpoint: OptionalInt = None
+    checkpoint: int | None = None
     """Sample from the state after this many stages (default: the newest)."""
-    out: OptionalPath = None
+    out: Path | None = None
     """Directory to write to (default: the run's)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -262,17 +276,17 @@ class Show:
             runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
         if not runs:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
-        readable, failures, started = [], [], []
+        readable, failures, started, results = [], [], [], []
         for run in runs:
             try:
                 readable.append(tables.run_row(run))
                 started += tables.start_lines(run)
+                results.append(run.results())
             except IWAEError as error:
                 failures.append(error)
         if readable:
             Console().print(tables.runs_table(readable))
-            for line in started:
-                print(line)
+            print_lines(*started, *tables.seeds_lines([found for found in results if found is not None]))
         for error in failures:
             print(f"iwae: error: {error}", file=sys.stderr)
         return 1 if failures else 0

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 15.0
 
 
+def print_lines(*lines: str) -> None:
+    """Lines on standard output as they are: a path is not broken, coloured or read as markup."""
+    for line in lines:
+        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":
     """A live display on a terminal, plain lines for a file or a pipe."""
     return TerminalReporter(console) if console.is_terminal else PlainReporter(console)

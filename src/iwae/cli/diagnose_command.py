@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from iwae.cli.commands import OptionalInt, OptionalPath
-from iwae.cli.console import make_reporter
+from iwae.cli.console import make_reporter, print_lines
 from iwae.report.options import DiagnoseOptions
 from iwae.runs.directory import RunDirectory
 
@@ -24,11 +23,11 @@ class Diagnose:
     path: Positional[Path]
     """The run's directory."""
     options: DiagnoseOptions = field(default_factory=DiagnoseOptions)
-    checkpoint: OptionalInt = None
+    checkpoint: int | None = None
     """Diagnose the state after this many stages (default: the newest)."""
-    dataset: OptionalPath = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -64,8 +63,7 @@ class Diagnose:
                 f" above {shape['limit']:.2f} for {shape['share_above_limit']:.0%} of {shape['examples']} examples"
             )
         lines.append(f"Written: {self.path / DIRECTORY / FILE}")
-        for line in lines:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print_lines(*lines)
         return 0
 
 

@@ -8,10 +8,10 @@ import webbrowser
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter
 from iwae.data import shown_name
@@ -40,11 +40,11 @@ class Explore:
     """The run's directory."""
     port: int = PORT
     """Port of the page; 0 for any free one."""
-    checkpoint: Annotated[int | None, arg(metavar="INT")] = None
+    checkpoint: int | None = None
     """Explore the state after this many stages (default: the newest)."""
-    dataset: Annotated[Path | None, arg(metavar="PATH")] = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: Annotated[Path | None, arg(metavar="PATH")] = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
     no_browser: bool = False
     """Only print the page's address, open no browser."""

@@ -18,19 +18,19 @@ from iwae.runs.directory import RunDirectory
 class Experiment:
     """Train one of the paper's models with its schedule, continuing where the run stopped, and measure it."""
 
-    model: Annotated[Literal["vae", "iwae"] | None, arg(aliases=["-m"], metavar="{vae,iwae}")] = None
+    model: Annotated[Literal["vae", "iwae"] | None, arg(aliases=["-m"])] = None
     """Objective (default: vae)."""
     dataset: Annotated[str, arg(aliases=["-d"])] = "MNIST"
     """BinFixMNIST, MNIST or OMNI."""
-    k: Annotated[int | None, arg(aliases=["-k"], metavar="INT")] = None
+    k: Annotated[int | None, arg(aliases=["-k"])] = None
     """Number of samples per example (default: 1); the paper has 1, 5 and 50."""
-    layers: Annotated[int | None, arg(aliases=["-l"], metavar="INT")] = None
+    layers: Annotated[int | None, arg(aliases=["-l"])] = None
     """Stochastic layers, 1 or 2 (default: 1)."""
     exp: Annotated[Literal["train", "iwae_to_vae", "vae_to_iwae"], arg(aliases=["-e"])] = "train"
     """train: from random weights; iwae_to_vae: a one-layer IWAE with k=50 from the trained one-layer VAE with k=1;
     vae_to_iwae: a one-layer VAE with k=1 from the trained one-layer IWAE with k=50. The last two fix model, k and
     layers."""
-    checkpoint: Annotated[int | None, arg(aliases=["-c"], metavar="INT")] = None
+    checkpoint: Annotated[int | None, arg(aliases=["-c"])] = None
     """Restart from the state saved after this many stages (i + 1: after the stage of 3^i epochs)."""
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from tyro.conf import Positional
 
-from iwae.cli.commands import OptionalInt, OptionalPath, default_results_dir
+from iwae.cli.commands import default_results_dir
 from iwae.cli.paper_tables import MARK, progress_table, terminal_tables
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
@@ -52,19 +52,19 @@ class Paper:
     """Only these numbers of stochastic layers."""
     seed: int = 0
     """Seed of the runs."""
-    stages: OptionalInt = None
+    stages: int | None = None
     """Run: stop after this many of the eight stages. Table 2 starts from all eight, and is then left out."""
     jobs: int = 1
     """Run: train this many at once."""
     test_samples: int = 5000
     """Run: measure with this many importance samples; fewer than the paper's 5000 are marked in the tables."""
-    test_examples: OptionalInt = None
+    test_examples: int | None = None
     """Run: measure the first so many test examples (default: all); fewer are marked in the tables."""
     format: Literal["table", "markdown", "json"] = "table"
     """How to print the tables."""
     results_dir: Path = field(default_factory=default_results_dir)
     """Where runs are kept (also: IWAE_RESULTS_DIR)."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from tyro.conf import Positional
 
-from iwae.cli.commands import OptionalInt, OptionalPath, reporting
+from iwae.cli.commands import reporting
+from iwae.cli.console import print_lines
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ class Prune:
 
     path: Positional[Path]
     """The run's directory."""
-    out: OptionalPath = None
+    out: Path | None = None
     """Directory of the pruned run (default: beside the run, with -pruned added to its name)."""
-    checkpoint: OptionalInt = None
+    checkpoint: int | None = None
     """Prune the state after this many stages (default: the newest)."""
     samples: int = 5000
     """Importance samples per test example, up to 100,000."""
-    examples: OptionalInt = None
+    examples: int | None = None
     """Measure only this many test examples, the first ones (default: all)."""
-    dataset: OptionalPath = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -57,8 +57,7 @@ class Prune:
                 examples=self.examples,
                 reporter=reporter,
             )
-        for line in [*_lines(result, self.samples), f"Pruned run: {out.path}"]:
-            Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        print_lines(*_lines(result, self.samples), f"Pruned run: {out.path}")
         return 0
 
 

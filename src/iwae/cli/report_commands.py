@@ -7,8 +7,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from iwae.cli import tables
-from iwae.cli.commands import OptionalInt, OptionalPath
-from iwae.cli.console import make_reporter
+from iwae.cli.console import make_reporter, print_lines
 from iwae.errors import IWAEError
 from iwae.runs.directory import RunDirectory
 
@@ -19,15 +18,15 @@ class Analyze:
 
     path: Positional[Path]
     """The run's directory."""
-    samples: OptionalInt = None
+    samples: int | None = None
     """Importance samples per example (default: 5000)."""
-    examples: OptionalInt = None
+    examples: int | None = None
     """Measure the first so many test and training examples (default: as many as the run measured itself on)."""
-    checkpoint: OptionalInt = None
+    checkpoint: int | None = None
     """Analyze the state after this many stages (default: the newest)."""
-    dataset: OptionalPath = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -57,8 +56,7 @@ class Analyze:
             *(f"No {name.replace('_', ' ')}: {reason}" for name, reason in found["skipped"].items()),
             f"Written: {self.path / DIRECTORY / FILE}",
         ]
-        for line in lines:
-            Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        print_lines(*lines)
         return 0
 
 
@@ -71,15 +69,15 @@ class Report:
 
     paths: Positional[tuple[Path, ...]] = ()
     """The runs' directories."""
-    out: OptionalPath = None
+    out: Path | None = None
     """The page (default: report.html in the run's directory, for several runs in the working directory)."""
-    samples: OptionalInt = None
+    samples: int | None = None
     """Importance samples per example, where a run must be analyzed (default: 5000, or what its analysis has)."""
-    examples: OptionalInt = None
+    examples: int | None = None
     """Test and training examples to measure there (default: as `iwae analyze`, or what its analysis has)."""
-    dataset: OptionalPath = None
+    dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
-    datasets_dir: OptionalPath = None
+    datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
@@ -100,5 +98,5 @@ class Report:
                 datasets_dir=self.datasets_dir,
                 reporter=reporter,
             )
-        Console().print(f"Written: {written}", soft_wrap=True, highlight=False, markup=False)
+        print_lines(f"Written: {written}")
         return 0

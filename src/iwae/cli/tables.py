@@ -1,5 +1,8 @@
 """Tables of runs and datasets."""
 
+import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +79,31 @@ def start_lines(run: RunDirectory) -> list[str]:
     config, name = run.config(), run.path.resolve().name
     short = short_name(name, config)
     return [] if short == name else [f"{short}: started from {Path(str(config.init_from)).name}"]
+
+
+def seeds_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each experiment that was measured alike with two seeds or more: the mean and the standard deviation
+    over seeds (n - 1 in the denominator) of the test NLL, and the mean of the active units.
+    """
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    for result in results:
+        test = result["test"]
+        if test["nll"] is not None:
+            alike = {**result["config"], "seed": None}
+            key = json.dumps([alike, result["stages_done"], test["num_samples"], test["num_examples"]], sort_keys=True)
+            groups.setdefault(key, {})[result["seed"]] = result
+    lines = []
+    for seeds in groups.values():
+        if len(seeds) > 1:
+            first = next(iter(seeds.values()))
+            name = RunConfig.from_json(first["config"]).name().removesuffix(f"-seed{first['seed']}")
+            nll = [result["test"]["nll"] for result in seeds.values()]
+            units = [sum(result["active_units"]) for result in seeds.values()]
+            lines.append(
+                f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"
+                f" standard deviation {statistics.stdev(nll):.2f}; {statistics.mean(units):.1f} active"
+            )
+    return lines
 
 
 def _progress(run: RunDirectory) -> str:

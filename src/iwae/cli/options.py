@@ -1,8 +1,8 @@
-"""How an option that may be left out reads on the command line: as what it is when it is given."""
+"""How options read on the command line: what may be left out, and lists of seeds."""
 
 import dataclasses
 import types
-from typing import Any, Union, get_args
+from typing import Annotated, Any, Union, get_args
 
 from tyro.constructors import (
     ConstructorRegistry,
@@ -28,3 +28,22 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | Unsupp
         is_instance=lambda value: value is None or spec.is_instance(value),
         str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
     )
+
+
+def _integers(words: list[str]) -> tuple[int, ...]:
+    numbers = [number for word in words for number in word.split(",") if number]
+    if not numbers:
+        raise ValueError("give at least one seed, such as 0,1,2")
+    return tuple(int(number) for number in numbers)
+
+
+Seeds = Annotated[
+    tuple[int, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="INT,INT,...",
+        instance_from_str=_integers,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value)) or "none"],
+    ),
+]

@@ -1,0 +1,189 @@
+"""One run's work while it trains, alone or together with others: what is saved and recorded, and when."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import optax
+
+from iwae.architecture import Architecture
+from iwae.checkpoint import Checkpoint, save_checkpoint
+from iwae.data import Dataset
+from iwae.estimators import make_estimator
+from iwae.optim import paper_adam
+from iwae.runs.config import RunConfig, TrainOptions
+from iwae.runs.directory import LATEST, RunDirectory
+from iwae.runs.interruption import SignalWatch
+from iwae.runs.measure import check_same_data, data_record, versions
+from iwae.runs.reporter import Reporter
+from iwae.runs.warm_start import Source
+from iwae.schedule import Schedule, schedule_to_json, stage_end
+from iwae.training import Divergence, Progress, TrainState, create_model, train_together
+
+
+@dataclass
+class Job:
+    """A run whose lock is held. `failure` says that it diverged: what was good of it is saved."""
+
+    run: RunDirectory
+    config: RunConfig
+    architecture: Architecture
+    source: Source | None
+    dataset: Dataset
+    options: TrainOptions
+    reporter: Reporter
+    failure: Divergence | None = None
+    _state: TrainState | None = None
+    _stages_done: int = 0
+    _seconds: float = 0.0
+    _saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def state(self) -> TrainState:
+        """Where training stands, once it has begun."""
+        assert self._state is not None
+        return self._state
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.state.step)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole minibatches of the training set."""
+        return len(self.dataset.train) // self.config.batch_size
+
+    def begin(self) -> None:
+        """Finds the state to go on from; of a new run, writes the first checkpoint and the record."""
+        optimizer = paper_adam(self.config.beta1)
+        if self.run.exists:
+            check_same_data(self.run, self.dataset)
+            checkpoint = self._find_checkpoint()
+            self._state, self._seconds = checkpoint.train_state(optimizer), checkpoint.seconds
+            self.run.cut_metrics(self.step)
+        else:
+            self._state = self._initial_state(optimizer)
+            self._save(0)
+            self.run.write_record(
+                {
+                    "config": self.config.to_json(),
+                    "architecture": self.architecture.to_json(),
+                    "schedule": schedule_to_json(self.config.full_schedule()),
+                    "data": data_record(self.dataset),
+                    "versions": versions(),
+                    **({"init_from": self.source.record()} if self.source is not None else {}),
+                }
+            )
+        full = self.config.full_schedule()
+        ends = [stage_end(full, count) * self.steps_per_epoch for count in range(1, len(full) + 1)]
+        self._stages_done = sum(self.step >= end for end in ends)
+        self.reporter.message(f"Run: {self.run.path}")
+
+    def advance(self, progress: Progress, seconds: float, *, save: bool) -> None:
+        """Takes the state after a chunk that took so many seconds; saves it where a stage ends, when the last
+        checkpoint is old, or on demand.
+        """
+        self._state, self._seconds = progress.state, self._seconds + seconds
+        if progress.epoch_done:
+            self._record_epoch(progress)
+        if progress.stage_done:
+            self._stages_done = progress.stage + 1
+            self._save(self._stages_done)
+            self.run.checkpoint_path(LATEST).unlink(missing_ok=True)
+        elif save or time.monotonic() - self._saved >= self.options.save_every:
+            self._save(LATEST)
+
+    def diverged(self, error: Divergence) -> None:
+        """Saves the last good state and goes no further."""
+        if self.step > 0:
+            self._save(LATEST)
+        self.failure = Divergence(f"{self.run.path}: {error}", [self.state])
+
+    def final_checkpoint(self, schedule: Schedule) -> Checkpoint:
+        """The newest checkpoint if it ends a stage, else that of the last stage asked for."""
+        newest = self.run.newest_checkpoint()
+        return newest if newest.path.stem != LATEST else self.run.load_checkpoint(len(schedule))
+
+    def _initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        if self.source is None:
+            model = create_model(self.dataset, self.architecture, self.config.seed)
+            return TrainState.create(model, optimizer, self.config.seed)
+        source, config = self.source.run.config(), self.config
+        self.reporter.message(
+            f"Starting from {self.source.checkpoint.path}: {source.model} k={source.k},"
+            f" now trained on as {config.model} k={config.k}."
+        )
+        return self.source.initial_state(config, optimizer)
+
+    def _find_checkpoint(self) -> Checkpoint:
+        """The checkpoint to go on from; what came after one that was asked for is put aside."""
+        number = self.options.checkpoint
+        checkpoint = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
+        aside = None if number is None else self.run.put_aside_after(number)
+        if aside is not None:
+            self.reporter.message(f"Restarting from checkpoint {number}; what came after it is now in {aside}.")
+        return checkpoint
+
+    def _save(self, name: int | str) -> None:
+        save_checkpoint(
+            self.run.checkpoint_path(name),
+            self.state,
+            architecture=self.architecture,
+            seed=self.config.seed,
+            stages_done=self._stages_done,
+            seconds=self._seconds,
+        )
+        self._saved = time.monotonic()
+
+    def _record_epoch(self, progress: Progress) -> None:
+        self.run.append_metrics(
+            {
+                "stage": progress.stage,
+                "epoch": progress.epoch + 1,
+                "step": progress.step,
+                "learning_rate": progress.learning_rate,
+                "bound": progress.bound,
+            }
+        )
+
+
+def train_jobs(
+    jobs: Sequence[Job],
+    schedule: Schedule,
+    reporter: Reporter,
+    signals: SignalWatch,
+    stop_if_signalled: Callable[[], None],
+) -> None:
+    """Trains runs that differ in their seeds to the end of the schedule, together as far as they stand at one step.
+
+    Those that are behind go first, until they meet the next. One that diverges is left behind by the others.
+    """
+    for job in jobs:
+        job.begin()
+    config, dataset = jobs[0].config, jobs[0].dataset
+    estimator, optimizer = make_estimator(config.full_objective()), paper_adam(config.beta1)
+    end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch
+    reporter.training_starts(schedule, jobs[0].steps_per_epoch, min(job.step for job in jobs))
+    while unfinished := [job for job in jobs if job.failure is None and job.step < end]:
+        first = min(job.step for job in unfinished)
+        group = [job for job in unfinished if job.step == first]
+        until = min((job.step for job in unfinished if job.step > first), default=None)
+        states = [job.state for job in group]
+        clock = time.monotonic()
+        try:
+            for progress in train_together(
+                states, dataset, schedule, estimator, optimizer, batch_size=config.batch_size, until=until
+            ):
+                seconds, clock = time.monotonic() - clock, time.monotonic()
+                # Looked at once: a signal that comes after the saving must not end it before the next.
+                is_signalled = signals.received is not None
+                for job, own in zip(group, progress, strict=True):
+                    job.advance(own, seconds, save=is_signalled)
+                bounds = [own.bound for own in progress]
+                reporter.training(replace(progress[0], bound=sum(bounds) / len(bounds)))
+                if is_signalled:
+                    stop_if_signalled()
+        except Divergence as error:
+            for index in error.diverged:
+                group[index].diverged(error)

@@ -1,0 +1,202 @@
+"""Runs of several seeds at once: each in its own directory, as if alone; they may stand at different steps."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from iwae import IWAEError, RunBusyError, RunConfig, TrainOptions
+from iwae.cli.app import main
+from iwae.cli.tables import seeds_lines
+from iwae.estimators import Estimate, Estimator, make_estimator
+from iwae.runs import job
+from iwae.runs.directory import RunDirectory
+from iwae.runs.interruption import Interrupted
+from iwae.runs.reporter import Reporter
+from iwae.runs.train import train_runs
+from iwae.training import Divergence
+from small_runs import QUICK_MEASURE, files_below, go, small_config
+
+SEEDS = (0, 1, 2)
+
+
+def configs(directory: Path, data: Path) -> dict[Path, RunConfig]:
+    return {directory / f"seed{seed}": small_config(data, seed=seed) for seed in SEEDS}
+
+
+def together(runs: dict[Path, RunConfig], *, reporter: Reporter | None = None, **options: Any) -> list[dict[str, Any]]:
+    return train_runs(runs, options=TrainOptions(**options), measure=QUICK_MEASURE, reporter=reporter)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Each seed alone, three stages. Tests only read them."""
+    directory = tmp_path_factory.mktemp("alone")
+    for path, config in configs(directory, data).items():
+        go(path, config, stages=3)
+    return {seed: directory / f"seed{seed}" for seed in SEEDS}
+
+
+def as_alone(directory: Path, alone: dict[int, Path]) -> None:
+    """Asserts that every run has what it has alone, but for rounding, and the same files."""
+    for seed, expected in alone.items():
+        run = directory / f"seed{seed}"
+        assert {p.relative_to(run) for p in run.rglob("*")} == {p.relative_to(expected) for p in expected.rglob("*")}
+        for number in range(4):
+            mine, theirs = (load_file(path / f"checkpoints/{number}.safetensors") for path in (run, expected))
+            assert mine.keys() == theirs.keys()
+            for name, array in theirs.items():
+                np.testing.assert_allclose(mine[name], array, rtol=1e-4, atol=1e-5)
+        mine, theirs = (RunDirectory(path).read_metrics() for path in (run, expected))
+        assert [{**line, "bound": 0} for line in mine] == [{**line, "bound": 0} for line in theirs]
+        np.testing.assert_allclose([line["bound"] for line in mine], [line["bound"] for line in theirs], rtol=1e-5)
+        mine, theirs = (json.loads((path / "results.json").read_text()) for path in (run, expected))
+        assert (mine["seed"], mine["config"]) == (seed, theirs["config"])
+        assert mine["test"]["nll"] == pytest.approx(theirs["test"]["nll"], rel=1e-5)
+
+
+def test_each_is_as_if_alone(data: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    results = together(configs(tmp_path, data), stages=3)
+    assert [found["seed"] for found in results] == list(SEEDS)
+    as_alone(tmp_path, alone)
+
+
+def test_those_behind_catch_up_and_complete_ones_are_left(data: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    runs = configs(tmp_path, data)
+    paths = list(runs)
+    go(paths[0], runs[paths[0]], stages=1)
+    for path in (paths[0] / "evaluations").iterdir():
+        path.unlink()
+    go(paths[1], runs[paths[1]], stages=3)
+    complete = files_below(paths[1])
+    together(runs, stages=3)
+    as_alone(tmp_path, alone)
+    assert files_below(paths[1]) == complete
+
+
+class InterruptAfter(Reporter):
+    """Sends this process SIGTERM after so many chunks."""
+
+    def __init__(self, chunks: int):
+        self.left = chunks
+
+    def training(self, progress: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_interrupted_all_are_saved_and_go_on_together_or_alone(
+    data: Path, alone: dict[int, Path], tmp_path: Path
+) -> None:
+    runs = configs(tmp_path, data)
+    # The signal that comes in one chunk is acted upon after the next.
+    with pytest.raises(Interrupted, match=r"all is saved in .*seed0, .*seed1, .*seed2\. To continue: the same call"):
+        together(runs, stages=3, reporter=InterruptAfter(2))
+    steps = [RunDirectory(path).newest_checkpoint().step for path in runs]
+    assert len(set(steps)) == 1
+    assert 0 < steps[0] < 39
+    first = next(iter(runs))
+    go(first, runs[first], stages=3)
+    together(runs, stages=3)
+    as_alone(tmp_path, alone)
+
+
+class Ruins(Estimator):
+    """NaN at a step for the model whose weights are those of one seed."""
+
+    inner: Estimator
+    mark: float
+
+    def __call__(self, model: Any, x: Any, key: Any) -> Estimate:
+        estimate = self.inner(model, x, key)
+        is_marked = jnp.abs(model.decoder[0].hidden[0].weight[0, 0] - self.mark) < 1e-6
+        return Estimate(jnp.where(is_marked, jnp.nan, estimate.value), estimate.gradient)
+
+
+def test_one_that_diverges_is_left_behind(
+    data: Path, alone: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = RunDirectory(alone[1]).load_checkpoint(1).model()
+    mark = float(model.decoder[0].hidden[0].weight[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
+    runs = configs(tmp_path, data)
+    go(tmp_path / "seed1", runs[tmp_path / "seed1"], stages=1)
+    monkeypatch.setattr(job, "make_estimator", lambda *args: Ruins(make_estimator(*args), mark))
+    with pytest.raises(Divergence, match=r"seed1: training diverged: at step 3 .* the bound was nan") as caught:
+        together(runs, stages=3)
+    assert "\n" not in str(caught.value)
+    assert RunDirectory(tmp_path / "seed1").newest_checkpoint().step == 3
+    for seed in (0, 2):
+        found = json.loads((tmp_path / f"seed{seed}/results.json").read_text())
+        theirs = json.loads((alone[seed] / "results.json").read_text())
+        assert found["test"]["nll"] == pytest.approx(theirs["test"]["nll"], rel=1e-5)
+
+
+def test_a_run_that_is_held_stops_all_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    runs = configs(tmp_path, data)
+    held = RunDirectory(tmp_path / "seed2")
+    held.create()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held.lock():
+            entered.set()
+            leave.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait(60)
+    with pytest.raises(RunBusyError, match="seed2: another process"):
+        together(runs, stages=1)
+    leave.set()
+    holder.join()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([{"seed": 0}, {"seed": 0}], "the seeds of runs that are trained together must differ, got 0, 0"),
+        ([{"seed": 0}, {"seed": 1, "k": 7}], r"differ in their seeds alone, but this one in k: 7, there 1"),
+        ([], "nothing to train"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_refused(
+    data: Path, tmp_path: Path, changes: list[dict[str, Any]], problem: str
+) -> None:
+    runs = {tmp_path / str(index): small_config(data, **change) for index, change in enumerate(changes)}
+    with pytest.raises(IWAEError, match=problem):
+        together(runs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_trains_seeds_and_show_has_their_mean(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--dataset", str(data), "--latent", "3", "--hidden", "8", "--stages", "1"]
+    where = ["--results-dir", str(tmp_path)]
+    assert main([*command, *where, "--seeds", "0,4", "--test-samples", "20"]) == 0
+    assert main([*command, *where, "--seeds", "4", "7", "--test-samples", "20"]) == 0
+    found = {seed: json.loads(next(tmp_path.glob(f"*-seed{seed}/results.json")).read_text()) for seed in (0, 4, 7)}
+    nll = [one["test"]["nll"] for one in found.values()]
+    capsys.readouterr()
+    assert main(["show", *where]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"seeds 0, 4, 7: test NLL {np.mean(nll):.2f}, standard deviation {np.std(nll, ddof=1):.2f}" in line
+
+
+def test_means_are_of_what_was_measured_alike(alone: dict[int, Path]) -> None:
+    zero, one, two = (json.loads((path / "results.json").read_text()) for path in alone.values())
+    other = {**two, "test": {**two["test"], "num_samples": 7}}
+    (line,) = seeds_lines([zero, one, other])
+    assert "seeds 0, 1:" in line
+    (line,) = seeds_lines([zero, one, two])
+    assert "seeds 0, 1, 2:" in line
+    assert seeds_lines([zero, {**one, "test": {**one["test"], "nll": None}}]) == []
+    assert seeds_lines([zero, other]) == []

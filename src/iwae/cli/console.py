@@ -20,8 +20,9 @@ PLAIN_INTERVAL = 15.0
 
 def print_lines(*lines: str) -> None:
     """Lines on standard output as they are: a path is not broken, coloured or read as markup."""
+    console = Console()
     for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left there stays.
+    fcntl = None
+
 TEMPORARY_SUFFIX = ".partial"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside `path`, syncs, and renames over it; on failure `path` is as it was and nothing is left over.
+    What killed processes left of earlier attempts is removed.
 
     Raises OSError, naming `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
-        with naming(path):
+        with naming(path), _held(temporary):
             with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
@@ -26,7 +32,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+    remove_leftovers(path.parent, of=path.name)
     sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Makes a file and locks it for as long as this process lives, by which others know that it is no leftover."""
+    if fcntl is None:
+        yield
+        return
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Before it was locked, another process may have taken it for a leftover and removed it.
+            if path.exists():
+                yield
+                return
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -66,9 +91,14 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Deletes what a killed `write_atomically` left in `directory`; call it only while holding its lock."""
+def remove_leftovers(directory: Path, of: str = "") -> None:
+    """Deletes what killed calls of `write_atomically` left in `directory`, all of it or that of the file named `of`;
+    what a living process is writing stays.
+    """
+    if fcntl is None:
+        return
     for path in directory.glob(".*"):
-        if is_leftover(path):
-            with contextlib.suppress(OSError):
+        if is_leftover(path) and path.name.startswith(f".{of}." if of else "."):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

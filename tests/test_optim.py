@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from iwae.errors import IWAEError
 from iwae.optim import paper_adam
-from iwae.schedule import PAPER_LEARNING_RATES, SCHEDULES, locate, make_schedule, stage_end
+from iwae.schedule import PAPER_LEARNING_RATES, SCHEDULES, Stage, locate, make_schedule, stage_end
 
 
 @pytest.mark.parametrize("beta1", [0.99, 0.9])
@@ -64,5 +64,14 @@ def test_locate_counts_every_step_once(name, steps_per_epoch, data):
     assert position is not None
     assert position.epoch * steps_per_epoch + position.step_in_epoch == step
     assert stage_end(schedule, position.stage) <= position.epoch < stage_end(schedule, position.stage + 1)
-    assert position.learning_rate == schedule[position.stage].learning_rate
+    stage = schedule[position.stage]
+    assert position.stage_start <= step < position.stage_end == position.stage_start + stage.epochs * steps_per_epoch
     assert locate(schedule, total, steps_per_epoch) is None
+
+
+@pytest.mark.parametrize(
+    "stage", [(0, 1e-3), (1, 0.0), (1, -1e-3), (1, float("inf")), (1, 1e-3, -1e-9), (1, 1e-3, float("nan"))]
+)
+def test_stages_without_meaning_are_refused(stage):
+    with pytest.raises(IWAEError, match="a stage"):
+        Stage(*stage)

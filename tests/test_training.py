@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from iwae import training
@@ -13,7 +14,7 @@ from iwae.estimators import Estimate, Estimator, Reparameterized, make_estimator
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
 from iwae.schedule import Stage
-from iwae.training import DeviceData, Divergence, TrainState, create_model, fit, train
+from iwae.training import DeviceData, Divergence, LearningRates, TrainState, create_model, fit, train
 from toy import toy_dataset
 
 SMALL = Architecture(6, (3,), ((5, 5),))
@@ -25,6 +26,13 @@ class BatchMean(Estimator):
 
     def __call__(self, model, x, key):
         return Estimate(jnp.mean(x), jax.tree.map(jnp.zeros_like, model))
+
+
+class Upwards(Estimator):
+    """A gradient of one in every weight: shows by how much each step moved."""
+
+    def __call__(self, model, x, key):
+        return Estimate(jnp.mean(x), jax.tree.map(jnp.ones_like, model))
 
 
 class FailsAt(Estimator):
@@ -67,10 +75,29 @@ def test_minibatches_come_in_the_datas_order_without_a_last_partial_one():
     step = eqx.filter_jit(training.train_step)
     seen = []
     for _ in range(5):
-        state, value = step(state, data, jnp.float32(0.1), estimator=BatchMean(), optimizer=optimizer, batch_size=20)
+        state, value = step(
+            state, data, LearningRates.constant(0.1), estimator=BatchMean(), optimizer=optimizer, batch_size=20
+        )
         seen.append(float(value))
     expected = [dataset.train[:20].mean(), dataset.train[20:40].mean()]
     np.testing.assert_allclose(seen, [expected[i % 2] for i in range(5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.3, None])
+def test_a_stage_s_learning_rate_goes_in_a_straight_line_step_by_step(final):
+    dataset, optimizer = toy_dataset(train=100, binary=True), optax.identity()
+    schedule = (Stage(1, 0.5), Stage(2, 0.1, final))
+    state = TrainState.create(create_model(dataset, SMALL, 0), optimizer, 0)
+    end = 0.1 if final is None else final
+    expected = [0.5] * 5 + [0.1 + (end - 0.1) * i / 10 for i in range(10)]
+    weight = state.model.encoder[0].mean.weight
+    reported = []
+    for progress in train(state, dataset, schedule, Upwards(), optimizer):
+        moved = np.asarray(progress.state.model.encoder[0].mean.weight - weight)
+        np.testing.assert_allclose(moved, sum(expected[: progress.step]), rtol=1e-5)
+        reported.append((progress.learning_rate, expected[progress.step - 1]))
+    assert progress.step == 15
+    np.testing.assert_allclose(*zip(*reported, strict=True), rtol=1e-9)
 
 
 def test_the_reported_bound_is_the_mean_over_the_epoch():

@@ -13,7 +13,16 @@ from iwae.estimators import Estimate, Estimator, make_estimator
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
 from iwae.schedule import Stage
-from iwae.training import DeviceData, Divergence, TrainState, create_model, run_chunk, train, train_together
+from iwae.training import (
+    DeviceData,
+    Divergence,
+    LearningRates,
+    TrainState,
+    create_model,
+    run_chunk,
+    train,
+    train_together,
+)
 from toy import toy_dataset
 
 ARCHITECTURES = {"gaussian": Architecture(6, (4, 3), ((5, 5), (4, 4))), "bernoulli": Architecture(6, (4,), ((),))}
@@ -57,7 +66,7 @@ def test_together_each_is_up_to_rounding_what_it_is_alone():
 def test_as_one_batch_each_is_up_to_rounding_what_it_is_alone(kind, objective):
     """What an accelerator runs."""
     states = tuple(start(seed, ARCHITECTURES[kind]) for seed in SEEDS)
-    data, rate, steps = DeviceData.put(DATASET.train, DATASET), jnp.float32(1e-2), jnp.int32(12)
+    data, rate, steps = DeviceData.put(DATASET.train, DATASET), LearningRates.constant(1e-2), jnp.int32(12)
     how = {"estimator": make_estimator(objective), "optimizer": paper_adam(), "batch_size": 20}
     batch, bad_steps, bounds = run_chunk(states, data, rate, steps, **how, as_batch=True)
     assert list(bad_steps) == [-1] * len(SEEDS)

@@ -1,5 +1,6 @@
 """Learning-rate stages, as plain numbers (no JAX is imported here)."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,18 +10,34 @@ from iwae.errors import IWAEError
 
 @dataclass(frozen=True)
 class Stage:
-    """`epochs` passes over the training data at one learning rate."""
+    """`epochs` passes over the training data at one learning rate, or with one that falls (or rises) linearly, step
+    by step, to `final_learning_rate`, which the step after the stage would have.
+    """
 
     epochs: int
     learning_rate: float
+    final_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises IWAEError for fewer than one epoch or a learning rate that is not positive and finite."""
+        """Raises IWAEError for fewer than one epoch, a learning rate that is not positive and finite, and a final one
+        that is negative or not finite.
+        """
         if self.epochs < 1 or not 0.0 < self.learning_rate < math.inf:
             raise IWAEError(
                 f"a stage needs at least 1 epoch and a positive learning rate, got {self.epochs} and"
                 f" {self.learning_rate}"
             )
+        if self.final_learning_rate is not None and not 0.0 <= self.final_learning_rate < math.inf:
+            raise IWAEError(f"a stage's final learning rate must be 0 or more, got {self.final_learning_rate}")
+
+    @property
+    def end_rate(self) -> float:
+        """The learning rate towards which the stage goes: its own where it is one for all steps."""
+        return self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
+
+    def rate_after(self, part: float) -> float:
+        """The learning rate once `part` of the stage, from 0 to 1, is done."""
+        return self.learning_rate + (self.end_rate - self.learning_rate) * part
 
 
 Schedule = tuple[Stage, ...]
@@ -55,12 +72,15 @@ def make_schedule(name: str, stages: int | None = None) -> Schedule:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a step lies: `stage` and `epoch` (over the whole schedule) count from 0, `step_in_epoch` too."""
+    """Where a step lies: `stage` and `epoch` (over the whole schedule) count from 0, `step_in_epoch` too; its stage
+    has the steps from `stage_start` to before `stage_end`, counted over the whole schedule.
+    """
 
     stage: int
     epoch: int
     step_in_epoch: int
-    learning_rate: float
+    stage_start: int
+    stage_end: int
 
 
 def locate(schedule: Schedule, step: int, steps_per_epoch: int) -> Position | None:
@@ -68,9 +88,9 @@ def locate(schedule: Schedule, step: int, steps_per_epoch: int) -> Position | No
     epoch, step_in_epoch = divmod(step, steps_per_epoch)
     end = 0
     for index, stage in enumerate(schedule):
-        end += stage.epochs
+        start, end = end, end + stage.epochs
         if epoch < end:
-            return Position(index, epoch, step_in_epoch, stage.learning_rate)
+            return Position(index, epoch, step_in_epoch, start * steps_per_epoch, end * steps_per_epoch)
     return None
 
 
@@ -80,5 +100,7 @@ def stage_end(schedule: Schedule, stages: int) -> int:
 
 
 def schedule_to_json(schedule: Schedule) -> list[dict[str, Any]]:
-    """Plain lists and numbers for a run's record."""
-    return [{"epochs": stage.epochs, "learning_rate": stage.learning_rate} for stage in schedule]
+    """Plain lists and numbers for a run's record; a stage at one learning rate has no final one."""
+    return [
+        {name: value for name, value in dataclasses.asdict(stage).items() if value is not None} for stage in schedule
+    ]

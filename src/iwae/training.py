@@ -20,7 +20,7 @@ from iwae.estimators import Estimator
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
 from iwae.randomness import Purpose, purpose_key
-from iwae.schedule import Schedule, locate
+from iwae.schedule import Position, Schedule, Stage, locate
 
 CHUNK_SECONDS = 1.0
 FIRST_CHUNK_STEPS = 20
@@ -61,6 +61,35 @@ class TrainState(eqx.Module):
         return cls(model, moments, jnp.int32(0), jnp.float32(0.0), purpose_key(seed, Purpose.TRAIN))
 
 
+class LearningRates(eqx.Module):
+    """A stage's learning rates: `start` at step `first`, in a straight line towards `end` `count` steps later."""
+
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+    first: Int[Array, ""]
+    count: Float[Array, ""]
+
+    @classmethod
+    def of(cls, stage: Stage, position: Position) -> "LearningRates":
+        """Those of the stage in which `position` lies."""
+        count = position.stage_end - position.stage_start
+        return cls(
+            jnp.float32(stage.learning_rate),
+            jnp.float32(stage.end_rate),
+            jnp.int32(position.stage_start),
+            jnp.float32(count),
+        )
+
+    @classmethod
+    def constant(cls, learning_rate: float) -> "LearningRates":
+        """One for all steps."""
+        return cls(jnp.float32(learning_rate), jnp.float32(learning_rate), jnp.int32(0), jnp.float32(1.0))
+
+    def at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The learning rate of one step: a function of its number alone, however steps are cut into chunks."""
+        return self.start + (self.end - self.start) * ((step - self.first) / self.count)
+
+
 class DeviceData(eqx.Module):
     """One split on the device: `values * scale` are probabilities, drawn from at every use unless `binary`."""
 
@@ -95,7 +124,7 @@ def create_model(dataset: Dataset, architecture: Architecture, seed: int) -> Hie
 def train_step(
     state: TrainState,
     data: DeviceData,
-    learning_rate: Float[Array, ""],
+    learning_rates: LearningRates,
     *,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
@@ -111,6 +140,7 @@ def train_step(
     x = data.batch(step_in_epoch * batch_size, batch_size, data_key)
     estimate = estimator(state.model, x, model_key)
     directions, moments = optimizer.update(cast(optax.Updates, estimate.gradient), state.optimizer)
+    learning_rate = learning_rates.at(state.step)
     model = jax.tree.map(lambda p, d: p + learning_rate * d, state.model, directions)
     # A running mean: a float32 sum over an epoch would lose digits.
     epoch_bound = jnp.where(step_in_epoch == 0, 0.0, state.epoch_bound)
@@ -122,7 +152,7 @@ def train_step(
 def run_chunk(
     states: tuple[TrainState, ...],
     data: DeviceData,
-    learning_rate: Float[Array, ""],
+    learning_rates: LearningRates,
     num_steps: Int[Array, ""],
     *,
     estimator: Estimator,
@@ -152,7 +182,7 @@ def run_chunk(
 
     def body(carry: tuple[Any, Array, Array, Array]):
         models, done, _, _ = carry
-        models, bounds = advance(models, data, learning_rate)
+        models, bounds = advance(models, data, learning_rates)
         return models, done + 1, jnp.where(jnp.isfinite(bounds), -1, first + done), bounds
 
     start = models, jnp.int32(0), jnp.full(len(states), -1), jnp.zeros(len(states))
@@ -194,8 +224,9 @@ def _is_finite(model: HierarchicalVAE) -> Array:
 class Progress:
     """Where training stands after a chunk.
 
-    `stage` and `epoch` (over the whole schedule) count from 0 and are those of the steps just done; `bound` is
-    the epoch's mean so far, in nats per example; `epoch_done` and `stage_done` say that these steps ended one.
+    `stage` and `epoch` (over the whole schedule) count from 0 and are those of the steps just done, `learning_rate`
+    is the last one's; `bound` is the epoch's mean so far, in nats per example; `epoch_done` and `stage_done` say that
+    these steps ended one.
     """
 
     state: TrainState
@@ -271,11 +302,13 @@ def train_together(
             num_steps = min(num_steps, until - step)
             if num_steps <= 0:
                 return
+        stage = schedule[position.stage]
+        learning_rates = LearningRates.of(stage, position)
         start = time.perf_counter()
         after, bad_steps, bounds = run_chunk(
             states,
             data,
-            jnp.float32(position.learning_rate),
+            learning_rates,
             jnp.int32(num_steps),
             estimator=estimator,
             optimizer=optimizer,
@@ -297,13 +330,15 @@ def train_together(
             chunk = max(1, min(round(num_steps * CHUNK_SECONDS / seconds), 4 * chunk))
         epoch_done = step % steps_per_epoch == 0
         following = locate(schedule, step, steps_per_epoch)
+        done = (step - 1 - position.stage_start) / (position.stage_end - position.stage_start)
+        learning_rate = stage.rate_after(done)
         yield [
             Progress(
                 state=state,
                 step=step,
                 stage=position.stage,
                 epoch=position.epoch,
-                learning_rate=position.learning_rate,
+                learning_rate=learning_rate,
                 bound=float(state.epoch_bound),
                 steps_per_second=num_steps / seconds if compiled else float("nan"),
                 epoch_done=epoch_done,

@@ -12,7 +12,7 @@ from iwae.evaluation import likelihoods
 from iwae.model import HierarchicalVAE
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
-from iwae.training import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.stepping import DeviceData, LearningRates, TrainState, run_chunk
 
 
 def dataset(values: np.ndarray) -> Dataset:
@@ -33,7 +33,7 @@ def trainer(
         nonlocal state
         rate, count = LearningRates.constant(1e-3), jnp.int32(steps)
         (state,), bad_step, _ = run_chunk(
-            (state,), data, rate, count, estimator=estimator, optimizer=optimizer, batch_size=batch
+            (state,), data, rate, count, estimators=(estimator,), optimizer=optimizer, batch_size=batch
         )
         assert int(bad_step[0]) < 0
 

@@ -17,7 +17,7 @@ from iwae.data.formats import idx_bytes
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
 from iwae.runs.config import RunConfig
-from iwae.training import TrainState
+from iwae.stepping import TrainState
 
 
 def seeds() -> dict[str, list[bytes]]:

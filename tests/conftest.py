@@ -28,6 +28,7 @@ CHECKED = [
     "iwae.optim",
     "iwae.pruning",
     "iwae.randomness",
+    "iwae.stepping",
     "iwae.training",
 ]
 

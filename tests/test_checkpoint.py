@@ -21,7 +21,7 @@ from iwae.checkpoint import FORMAT, CheckpointError, load_checkpoint, save_check
 from iwae.files import write_atomically, write_json
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
-from iwae.training import TrainState
+from iwae.stepping import TrainState
 from small_runs import files_below, flip_byte
 
 ARCHITECTURES = {

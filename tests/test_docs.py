@@ -12,7 +12,8 @@ from iwae.model import HierarchicalVAE
 from iwae.objectives import ESTIMATORS
 from iwae.optim import paper_adam
 from iwae.schedule import Stage
-from iwae.training import TrainState, train
+from iwae.stepping import TrainState
+from iwae.training import train
 from toy import toy_dataset
 
 ESTIMATORS_PAGE = (Path(__file__).parents[1] / "docs" / "estimators.md").read_text()

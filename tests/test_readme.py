@@ -55,7 +55,8 @@ def test_weights_open_in_plain_numpy(tmp_path, monkeypatch):
     from iwae.architecture import Architecture
     from iwae.checkpoint import save_checkpoint
     from iwae.optim import paper_adam
-    from iwae.training import TrainState, create_model
+    from iwae.stepping import TrainState
+    from iwae.training import create_model
     from toy import toy_dataset
 
     monkeypatch.chdir(tmp_path)

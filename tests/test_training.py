@@ -7,14 +7,15 @@ import numpy as np
 import optax
 import pytest
 
-from iwae import training
+from iwae import stepping, training
 from iwae.architecture import Architecture
 from iwae.errors import IWAEError
 from iwae.estimators import Estimate, Estimator, Reparameterized, make_estimator
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
 from iwae.schedule import Stage
-from iwae.training import DeviceData, Divergence, LearningRates, TrainState, create_model, fit, train
+from iwae.stepping import DeviceData, LearningRates, TrainState
+from iwae.training import Divergence, create_model, fit, train
 from toy import toy_dataset
 
 SMALL = Architecture(6, (3,), ((5, 5),))
@@ -72,7 +73,7 @@ def test_minibatches_come_in_the_datas_order_without_a_last_partial_one():
     dataset = toy_dataset(train=50, binary=True)
     state, optimizer = start(dataset)
     data = DeviceData.put(dataset.train, dataset)
-    step = eqx.filter_jit(training.train_step)
+    step = eqx.filter_jit(stepping.train_step)
     seen = []
     for _ in range(5):
         state, value = step(
@@ -91,13 +92,13 @@ def test_a_stage_s_learning_rate_goes_in_a_straight_line_step_by_step(final):
     end = 0.1 if final is None else final
     expected = [0.5] * 5 + [0.1 + (end - 0.1) * i / 10 for i in range(10)]
     weight = state.model.encoder[0].mean.weight
-    reported = []
+    steps = []
     for progress in train(state, dataset, schedule, Upwards(), optimizer):
         moved = np.asarray(progress.state.model.encoder[0].mean.weight - weight)
         np.testing.assert_allclose(moved, sum(expected[: progress.step]), rtol=1e-5)
-        reported.append((progress.learning_rate, expected[progress.step - 1]))
-    assert progress.step == 15
-    np.testing.assert_allclose(*zip(*reported, strict=True), rtol=1e-9)
+        np.testing.assert_allclose(progress.learning_rate, expected[progress.step - 1], rtol=1e-9)
+        steps.append(progress.step)
+    assert steps[-1] == 15
 
 
 def test_the_reported_bound_is_the_mean_over_the_epoch():

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from iwae.runs.load import load
     from iwae.runs.train import train_run, train_runs
     from iwae.schedule import Stage, make_schedule
-    from iwae.training import TrainState, create_model, fit, train
+    from iwae.stepping import TrainState
+    from iwae.training import create_model, fit, train
 
 _HOMES = {
     "Architecture": "iwae.architecture",
@@ -63,7 +64,7 @@ _HOMES = {
     "Stage": "iwae.schedule",
     "StickingTheLanding": "iwae.estimators",
     "TrainOptions": "iwae.runs.config",
-    "TrainState": "iwae.training",
+    "TrainState": "iwae.stepping",
     "VIMCO": "iwae.estimators",
     "WeightedEstimator": "iwae.estimators",
     "active_units": "iwae.evaluation",

@@ -23,7 +23,7 @@ from iwae.architecture import Architecture
 from iwae.errors import IWAEError
 from iwae.files import write_atomically
 from iwae.model import HierarchicalVAE
-from iwae.training import TrainState
+from iwae.stepping import TrainState
 
 FORMAT = 1
 

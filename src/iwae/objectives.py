@@ -28,7 +28,8 @@ ESTIMATORS: dict[ObjectiveName, tuple[EstimatorName, ...]] = {
     "vimco": ("score",),
     "ovis": ("score",),
 }
-PARAMETERS = ("m", "alpha", "beta", "gamma", "sleep")
+PARAMETERS = ("m", "alpha", "beta", "gamma", "sleep", "backward")
+WHOLE_NUMBERS = ("m", "backward")
 # These compare a sample with the others; from a single one wake-phi learns nothing.
 NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis", "rws")
 
@@ -39,6 +40,7 @@ class Objective:
 
     `m` (groups of samples) belongs to miwae and piwae; `alpha` to renyi, and to iwae with dreg, where it makes
     DReG(alpha); `beta` to ciwae; `gamma`, from 0 to 1, to ovis; `sleep`, the share of sleep-phi, to rws with score.
+    `backward` goes with all: how many of the samples go through the backward pass, all of them where it is None.
     What is left out takes its default where there is one (`gamma` 1, `sleep` 0, the objective's first estimator)
     and stays None where it has no meaning.
     """
@@ -51,6 +53,7 @@ class Objective:
     gamma: float | None = None
     sleep: float | None = None
     estimator: EstimatorName | None = None
+    backward: int | None = None
 
     def __post_init__(self) -> None:
         """Raises IWAEError for names that are unknown and for combinations that have no meaning, saying which do."""
@@ -78,9 +81,12 @@ class Objective:
         dreg = self.name == "iwae" and self.estimator == "dreg"
         owners = "--objective renyi, and iwae with --estimator dreg"
         self._check_owner("alpha", self.name == "renyi" or dreg, owners, default=0.0 if dreg else None)
-        if self.m is not None:
-            check_count("--m", self.m)
-            object.__setattr__(self, "m", int(self.m))
+        for field in WHOLE_NUMBERS:
+            if getattr(self, field) is not None:
+                check_count(f"--{field}", getattr(self, field))
+                object.__setattr__(self, field, int(getattr(self, field)))
+        if self.backward is not None and self.backward > self.num_samples:
+            raise IWAEError(f"--backward must be at most the {self.num_samples} samples drawn, got {self.backward}")
         for field in ("beta", "gamma", "sleep"):
             self._check_number(field, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0)
         self._check_number("alpha", "a finite number", math.isfinite)
@@ -122,7 +128,7 @@ class Objective:
             if not equals:
                 settings["estimator"] = part
             elif field in PARAMETERS:
-                number, expected = (int, "an integer") if field == "m" else (float, "a number")
+                number, expected = (int, "an integer") if field in WHOLE_NUMBERS else (float, "a number")
                 try:
                     settings[field] = number(value)
                 except ValueError:
@@ -133,6 +139,11 @@ class Objective:
             return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
         except IWAEError as error:
             raise IWAEError(f"{text!r}: {_as_words(str(error))}") from None
+
+    @property
+    def num_samples(self) -> int:
+        """Samples drawn per example: k, in each of the m groups."""
+        return self.k * (self.m or 1)
 
     @property
     def compares_samples(self) -> bool:
@@ -156,6 +167,8 @@ class Objective:
             value = getattr(self, field)
             if value != default and value is not None:
                 parts.append(f"{field}{exact_number(value)}")
+        if self.backward is not None:
+            parts.append(f"backward{self.backward}")
         return parts
 
     def parameters(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 Every estimator here is a rule that turns log weights into coefficients; `iwae.gradients` does the rest.
 """
 
+from dataclasses import replace
+
 from jax.tree_util import Partial
 
 from iwae import bounds
@@ -40,8 +42,12 @@ __all__ = [
 ]
 
 
-def make_estimator(objective: Objective) -> Estimator:
+def make_estimator(objective: Objective) -> WeightedEstimator:
     """The estimator that an `Objective` names."""
+    return replace(_with_all_samples(objective), num_backward=objective.backward)
+
+
+def _with_all_samples(objective: Objective) -> WeightedEstimator:
     k, chosen = objective.k, objective.estimator
     match objective.name:
         case "rws" if chosen == "score":

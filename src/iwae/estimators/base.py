@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError, check_count
+from iwae.estimators.choice import choose
 from iwae.gradients import Coefficients, EncoderDerivative, weighted_gradient
 from iwae.model import HierarchicalVAE
 
@@ -34,15 +35,27 @@ class WeightedEstimator(Estimator):
     """An estimator that is given by each sample's coefficients. Subclass it to add one:
 
     `derivative` says which derivative the encoder's coefficients multiply (see `iwae.gradients`), and
-    `coefficients` computes them. `num_samples` posterior samples are drawn per example.
+    `coefficients` computes them. `num_samples` posterior samples are drawn per example. With `num_backward` all of
+    them count, but only so many go through the backward pass, drawn anew each time by the size of their coefficients
+    (see `iwae.estimators.choice.choose`): k samples then cost little more than their forward pass. Neither the value
+    nor the gradient's expectation changes.
     """
 
     derivative: ClassVar[EncoderDerivative]
     num_samples: int = eqx.field(static=True)
+    num_backward: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        """Raises IWAEError for a number of samples below one, and for a class without a derivative."""
+        """Raises IWAEError for a number of samples below one, for fewer than one or more than all of them to go
+        backward, and for a class without a derivative.
+        """
         check_count("num_samples", self.num_samples)
+        if self.num_backward is not None:
+            check_count("num_backward", self.num_backward)
+            if self.num_backward > self.num_samples:
+                raise IWAEError(
+                    f"num_backward must be at most num_samples, which is {self.num_samples}, got {self.num_backward}"
+                )
         if not hasattr(self, "derivative"):
             raise IWAEError(f"{type(self).__name__} needs a derivative: total, path or score (see iwae.gradients)")
 
@@ -51,8 +64,17 @@ class WeightedEstimator(Estimator):
         """The bound and each sample's coefficients, for log weights `[k, batch]`."""
 
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
-        noise = model.draw_noise(key, self.num_samples, x.shape[0])
-        bound, gradient = weighted_gradient(model, x, noise, self.coefficients, self.derivative)
+        if self.num_backward is None:
+            noise = model.draw_noise(key, self.num_samples, x.shape[0])
+            bound, gradient = weighted_gradient(model, x, noise, self.coefficients, self.derivative)
+            return Estimate(jnp.mean(bound), gradient)
+        noise_key, choice_key = jax.random.split(key)
+        noise = model.draw_noise(noise_key, self.num_samples, x.shape[0])
+        coefficients = self.coefficients(model.log_weights_at(x, noise))
+        offsets = jax.random.uniform(choice_key, x.shape[:1], coefficients.bound.dtype)
+        chosen, few = choose(coefficients, self.num_backward, offsets)
+        few_noise = tuple(jnp.take_along_axis(layer, chosen[..., None], axis=0) for layer in noise)
+        bound, gradient = weighted_gradient(model, x, few_noise, lambda _: few, self.derivative)
         return Estimate(jnp.mean(bound), gradient)
 
 

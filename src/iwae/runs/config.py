@@ -64,6 +64,8 @@ class RunConfig:
     estimator: EstimatorName | None = None
     """How its gradient is estimated, where there is a choice; by default the objective's first. Binary latents need
     score."""
+    backward: int | None = None
+    """Of the samples, how many go through the backward pass, drawn by weight (default: all)."""
     layers: int | None = None
     """Stochastic layers: 1 or 2 for the paper's networks; the number of --latent units given otherwise."""
     latent: tuple[int, ...] = ()
@@ -133,7 +135,8 @@ class RunConfig:
     def full_objective(self) -> Objective:
         """What is maximized, and how. Raises IWAEError for combinations that have no meaning."""
         assert self.objective is not None
-        return Objective(self.objective, self.k, self.m, self.alpha, self.beta, self.gamma, self.sleep, self.estimator)
+        parameters = {field: getattr(self, field) for field in PARAMETERS}
+        return Objective(self.objective, self.k, estimator=self.estimator, **parameters)
 
     def _check_warm_start(self) -> None:
         if self.init_from is None:

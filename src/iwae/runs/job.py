@@ -18,7 +18,8 @@ from iwae.runs.measure import check_same_data, data_record, versions
 from iwae.runs.reporter import Reporter
 from iwae.runs.warm_start import Source
 from iwae.schedule import Schedule, schedule_to_json, stage_end
-from iwae.training import Divergence, Progress, TrainState, create_model, train_together
+from iwae.stepping import TrainState
+from iwae.training import Divergence, Progress, create_model, train_together
 
 
 @dataclass
@@ -155,14 +156,15 @@ def train_jobs(
     signals: SignalWatch,
     stop_if_signalled: Callable[[], None],
 ) -> None:
-    """Trains runs that differ in their seeds to the end of the schedule, together as far as they stand at one step.
+    """Trains runs that differ in their seeds or objectives to the end of the schedule, together as far as they stand
+    at one step.
 
     Those that are behind go first, until they meet the next. One that diverges is left behind by the others.
     """
     for job in jobs:
         job.begin()
     config, dataset = jobs[0].config, jobs[0].dataset
-    estimator, optimizer = make_estimator(config.full_objective()), paper_adam(config.beta1)
+    optimizer = paper_adam(config.beta1)
     end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch
     reporter.training_starts(schedule, jobs[0].steps_per_epoch, min(job.step for job in jobs))
     while unfinished := [job for job in jobs if job.failure is None and job.step < end]:
@@ -170,10 +172,11 @@ def train_jobs(
         group = [job for job in unfinished if job.step == first]
         until = min((job.step for job in unfinished if job.step > first), default=None)
         states = [job.state for job in group]
+        estimators = [make_estimator(job.config.full_objective()) for job in group]
         clock = time.monotonic()
         try:
             for progress in train_together(
-                states, dataset, schedule, estimator, optimizer, batch_size=config.batch_size, until=until
+                states, dataset, schedule, estimators, optimizer, batch_size=config.batch_size, until=until
             ):
                 seconds, clock = time.monotonic() - clock, time.monotonic()
                 # Looked at once: a signal that comes after the saving must not end it before the next.

@@ -27,7 +27,7 @@ from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import finite_or_none, kept_units, measure_run
 from iwae.runs.reporter import Reporter
-from iwae.training import TrainState
+from iwae.stepping import TrainState
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from iwae.errors import IWAEError
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
-from iwae.training import TrainState
+from iwae.stepping import TrainState
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from iwae.cli.options import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
 from iwae.runs.interruption import signals_raise
+from iwae.text import printable
 from iwae.version import __version__
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 def fail(message: str, status: int) -> int:
     """Prints one line to standard error and returns `status`."""
-    print(f"iwae: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"iwae: error: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["iwae", "zipfile", "gzip", "json", "safetensors", "numpy.lib"]):
+with atheris.instrument_imports(include=["iwae", "zipfile", "gzip", "json", "safetensors", "numpy.lib", "PIL"]):
     from fuzz.readers import READERS, attempt
     from fuzz.seeds import seeds
 

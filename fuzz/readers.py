@@ -1,20 +1,35 @@
 """Each reader as a function of bytes that may return or refuse, and do nothing else."""
 
+import contextlib
 import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fuzz.records import RECORD, RESULTS
 from iwae.checkpoint import CheckpointError, load_checkpoint
+from iwae.cli.tables import nll_label, run_row, seeds_lines, start_lines
 from iwae.data.files import BadFileError, gunzip
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
 from iwae.data.matlab import parse_mat
 from iwae.data.own import load_own
 from iwae.errors import IWAEError
+from iwae.optim import paper_adam
+from iwae.paper import published
+from iwae.paper.reproduction import deviations
+from iwae.report.captions import CAPTIONS
+from iwae.report.comparison import Analyzed, number_rows, training_rows
+from iwae.report.draw import training_curve
+from iwae.report.embedding import picture, picture_path
+from iwae.report.labels import analyze_command
+from iwae.report.measurements import read_likelihoods
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory, read_json
+from iwae.runs.directory import RunDirectory
+from iwae.runs.measure import finite_or_none, kept_units
+from iwae.runs.records import AnalysisRecord, EvaluationRecord, read_checked
 
 WORK = Path(tempfile.mkdtemp(prefix="fuzz-"))
 MAT_SHAPES = {"data": (4, 3), "testdata": (4, 2)}
@@ -64,27 +79,89 @@ def own(content: bytes) -> None:
 
 
 def checkpoint(content: bytes) -> None:
-    """A checkpoint whose digest fits."""
-    load_checkpoint(_file(content, "1.safetensors")).weights_digest()
+    """A checkpoint whose digest fits, and the state that it holds."""
+    found = load_checkpoint(_file(content, "1.safetensors"))
+    assert found.step >= 0
+    found.train_state(paper_adam())
 
 
 def record(content: bytes) -> None:
-    """A run's record and its configuration."""
-    run = RunDirectory(WORK / "run")
-    run.create()
+    """A run's record: its row among other runs, the units that are left of it, and its part of a report."""
+    run = _run()
     run.record_path.write_bytes(content)
+    run.results_path.write_bytes(RESULTS)
     assert isinstance(run.config(), RunConfig)
+    run_row(run)
+    start_lines(run)
+    kept_units(run)
+    results = run.results()
+    assert results is not None
+    deviations(run.config(), run.read_record(), results)
+    training_curve("run", run.read_metrics(), run.read_record()["schedule"])
 
 
 def results(content: bytes) -> None:
-    """A run's results, metrics and any other JSON of ours."""
+    """A run's results: its row among other runs, alone and beside one of another seed."""
+    run = _run()
+    run.record_path.write_bytes(RECORD)
+    run.results_path.write_bytes(content)
+    run_row(run)
+    results = run.results()
+    assert results is not None
+    seeds_lines([results, results])
+
+
+def metrics(content: bytes) -> None:
+    """Lines of metrics, cut and drawn."""
+    run = _run()
+    run.record_path.write_bytes(RECORD)
+    run.metrics_path.write_bytes(content)
+    training_curve("run", run.read_metrics(), run.read_record()["schedule"])
+    run.cut_metrics(20)
+    assert all(line["step"] <= 20 for line in run.read_metrics())
+
+
+def analysis(content: bytes) -> None:
+    """An analysis: what a report says of it, and where its pictures are."""
+    run = _run()
+    run.record_path.write_bytes(RECORD)
+    path = _file(content, "analysis.json")
+    found = read_checked(path, AnalysisRecord, "made anew")
+    for name in found["pictures"].values():
+        assert picture_path(run.path, name).parent == run.path / "analysis"
+    analyzed = Analyzed(run.path, "run", run.read_record(), found, [])
+    training_rows([analyzed])
+    number_rows([analyzed], published)
+    for caption in CAPTIONS.values():
+        caption.alt(found)
+    analyze_command(run.path, found)
+
+
+def evaluation(content: bytes) -> None:
+    """A measurement's record."""
+    nll_label(read_checked(_file(content, "x.json"), EvaluationRecord, "measured again"))
+
+
+def evaluation_npz(content: bytes) -> None:
+    """The values of three examples, and what is computed from them."""
+    three: Any = {"num_examples": 3, "num_samples": 2}
+    values = read_likelihoods(_file(content, "x.npz"), three)
+    assert values.log_likelihood.shape == values.effective_sample_size.shape == (3,)
+    finite_or_none(values.nll)
+
+
+def png(content: bytes) -> None:
+    """A picture of a page."""
+    with contextlib.suppress(ValueError):
+        assert picture(content, "", "", "").width > 0
+
+
+def _run() -> RunDirectory:
     run = RunDirectory(WORK / "run")
     run.create()
-    run.results_path.write_bytes(content)
-    run.metrics_path.write_bytes(content)
-    run.read_metrics()
-    run.results()
-    read_json(run.results_path)
+    for path in (run.results_path, run.metrics_path):
+        path.unlink(missing_ok=True)
+    return run
 
 
 def _file(content: bytes, name: str) -> Path:
@@ -94,7 +171,11 @@ def _file(content: bytes, name: str) -> Path:
 
 
 READERS: dict[str, Callable[[bytes], None]] = {
-    reader.__name__: reader for reader in (idx, amat, mat, packed, npy, npz, own, checkpoint, record, results)
+    reader.__name__: reader
+    for reader in (
+        *(idx, amat, mat, packed, npy, npz, own, checkpoint, record, results),
+        *(metrics, analysis, evaluation, evaluation_npz, png),
+    )
 }
 # What a reader may raise: an answer in one line.
 REFUSALS = (BadFileError, CheckpointError, IWAEError)

@@ -2,21 +2,21 @@
 
 import gzip
 import io
-import json
 import tempfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import scipy.io
+from PIL import Image
 
+from fuzz import records
 from fuzz.readers import MAT_SHAPES
 from iwae.architecture import Architecture
 from iwae.checkpoint import save_checkpoint
 from iwae.data.formats import idx_bytes
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
-from iwae.runs.config import RunConfig
 from iwae.stepping import TrainState
 
 
@@ -31,8 +31,9 @@ def seeds() -> dict[str, list[bytes]]:
     matrices = {name: rng.random(shape) for name, shape in MAT_SHAPES.items()}
     scipy.io.savemat(mat, matrices)
     scipy.io.savemat(packed_mat, matrices, do_compression=True)
-    record = {"format": 1, "config": RunConfig(latent=(3,), hidden=(4,)).to_json(), "data": {"files": []}}
-    results = {"stages_done": 1, "test": {"nll": 1.0}, "step": 3}
+    values, png = io.BytesIO(), io.BytesIO()
+    np.savez(values, log_likelihood=np.zeros(3), effective_sample_size=np.ones(3))
+    Image.fromarray(images[0]).save(png, format="PNG")
     return {
         "idx": [idx_bytes(images)],
         "amat": [b"0 1 1 0\n1 1 0 0\n"],
@@ -42,8 +43,13 @@ def seeds() -> dict[str, list[bytes]]:
         "npz": [npz.getvalue()],
         "own": [npy.getvalue()],
         "checkpoint": [_checkpoint()],
-        "record": [json.dumps(record).encode()],
-        "results": [json.dumps(results).encode()],
+        "record": [records.RECORD],
+        "results": [records.RESULTS],
+        "metrics": [records.METRICS],
+        "analysis": [records.ANALYSIS],
+        "evaluation": [records.EVALUATION],
+        "evaluation_npz": [values.getvalue()],
+        "png": [png.getvalue()],
     }
 
 

@@ -14,6 +14,7 @@ from iwae.files import read_bounded
 from iwae.report.analyze import DIRECTORY
 
 MAX_BYTES = 32 << 20
+MAX_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def picture(content: bytes, heading: str, caption: str, alt: str) -> PictureView
 def picture_path(run: Path, name: str) -> Path:
     """Where a picture of a run's analysis lies. Raises IWAEError for a name that leads outside the analysis."""
     directory = run / DIRECTORY
-    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+    if name in ("", ".", "..") or len(name) > MAX_NAME or any(character in name for character in "/\\\0"):
         raise IWAEError(_refusal(run, directory / "analysis.json", f"names {name!r:.100} as a picture beside it"))
     path = directory / name
     if path.is_symlink():

@@ -1,6 +1,7 @@
 """Learning-rate stages, as plain numbers (no JAX is imported here)."""
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +46,38 @@ Schedule = tuple[Stage, ...]
 # 0.001 * 10^(-i/7), rounded to two digits as the paper's code did (the paper gives the formula).
 PAPER_LEARNING_RATES = (1.0e-3, 0.72e-3, 0.52e-3, 0.37e-3, 0.27e-3, 0.19e-3, 0.14e-3, 0.10e-3)
 
-SCHEDULES: dict[str, Schedule] = {
+
+def falling(learning_rate: float, epochs: int, parts: int) -> Schedule:
+    """A learning rate that falls in a straight line to zero over all epochs, in stages of equal length."""
+    rates = [learning_rate * (1.0 - part / parts) for part in range(parts + 1)]
+    return tuple(Stage(epochs // parts, *pair) for pair in itertools.pairwise(rates))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A schedule, and what goes with it unless something else is asked for.
+
+    `paper_adam` is the Adam of the paper's code, otherwise it is Adam as Kingma & Ba (2014) have it. With
+    `less_noise`, objectives are differentiated by DReG where they have it, and of many samples only
+    `FEW_BACKWARD` go through the backward pass.
+    """
+
+    schedule: Schedule
+    batch_size: int = 20
+    beta1: float = 0.99
+    paper_adam: bool = True
+    less_noise: bool = False
+
+
+RECIPES: dict[str, Recipe] = {
     # Burda et al. (2015), section 5: stage i is 3^i epochs, 3280 in all.
-    "paper": tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES)),
-    "quick": (Stage(5, 1e-3), Stage(2, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3)),
+    "paper": Recipe(tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES))),
+    "quick": Recipe((Stage(5, 1e-3), Stage(2, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3))),
+    # What it comes from, and what it reaches: docs/speed.md.
+    "fast": Recipe(falling(3e-3, 480, 8), batch_size=100, beta1=0.9, paper_adam=False, less_noise=True),
 }
+SCHEDULES: dict[str, Schedule] = {name: recipe.schedule for name, recipe in RECIPES.items()}
+FEW_BACKWARD = 4
 
 # Burda et al. (2015), Table 2: a model trained on from another's last state.
 WARM_START = Stage(2187, 1e-4)

@@ -93,6 +93,7 @@ def train_runs(
         default_directory=default_datasets_dir,
         progress=reporter.obtaining,
     )
+    assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(
             f"--batch-size {config.batch_size} is more than the {len(dataset.train)} training examples of"

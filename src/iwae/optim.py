@@ -1,4 +1,4 @@
-"""The paper's Adam, as Optax's with another initial state, and Adam itself."""
+"""The paper's Adam, as Optax's with another initial state, and Nadam."""
 
 import functools
 
@@ -46,6 +46,6 @@ def paper_adam(beta1: float = PAPER_BETA1) -> optax.GradientTransformation:
 
 
 @functools.cache
-def adam(beta1: float = 0.9) -> optax.GradientTransformation:
-    """Adam as Kingma & Ba (2014) have it, its moments starting at zero; as `paper_adam`, it gives directions."""
-    return optax.scale_by_adam(b1=beta1, b2=PAPER_BETA2)
+def nadam(beta1: float = 0.9) -> optax.GradientTransformation:
+    """Adam with Nesterov's momentum (Dozat 2016), its moments starting at zero. Gives directions, as `paper_adam`."""
+    return optax.scale_by_adam(b1=beta1, b2=PAPER_BETA2, nesterov=True)

@@ -14,9 +14,11 @@ from iwae.architecture import Architecture, LatentKind
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.objectives import ESTIMATORS, PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
-from iwae.schedule import FEW_BACKWARD, RECIPES, WARM_START, Recipe, Schedule, Stage, make_schedule
+from iwae.schedule import FEW_BACKWARD, MANY_SAMPLES, RECIPES, WARM_START, Recipe, Schedule, Stage, make_schedule
 
 QUICK_TEST_EXAMPLES = 2000
+# In what runs may differ that are trained together.
+MAY_DIFFER = ("seed", "model", "objective", "alpha", "beta", "gamma", "sleep", "estimator", "backward")
 # What the paper trained: `--model` is short for these two objectives.
 SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
 
@@ -76,8 +78,8 @@ class RunConfig:
     latent_kind: LatentKind = "gaussian"
     """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
     schedule: Literal["paper", "quick", "fast"] = "paper"
-    """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: a recipe of our own of 480 epochs, for
-    the paper's likelihoods in a fraction of the time (see docs/speed.md)."""
+    """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: a recipe of our own, of 800 epochs (400
+    with many samples), for likelihoods like the paper's in a fraction of the time (see docs/speed.md)."""
     batch_size: int | None = None
     """Examples per minibatch (default: 20; fast: 100)."""
     beta1: float | None = None
@@ -148,11 +150,12 @@ class RunConfig:
             )
 
     def _reduce_noise(self) -> None:
-        """DReG where there is one, and a backward pass of few samples where there are many."""
+        """DReG where there is one, and then a backward pass of few samples where there are many."""
         assert self.objective is not None
         if self.estimator is None and self.latent_kind == "gaussian" and "dreg" in ESTIMATORS.get(self.objective, ()):
             object.__setattr__(self, "estimator", "dreg")
-        if self.backward is None and self.full_objective().num_samples > 2 * FEW_BACKWARD:
+        many = self.full_objective().num_samples > MANY_SAMPLES
+        if self.backward is None and self.estimator == "dreg" and many:
             object.__setattr__(self, "backward", FEW_BACKWARD)
 
     def full_objective(self) -> Objective:
@@ -200,7 +203,7 @@ class RunConfig:
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
         if self.init_from is None:
-            return make_schedule(self.schedule, stages)
+            return make_schedule(self.schedule, stages, num_samples=self.full_objective().num_samples)
         if stages not in (None, 1):
             raise IWAEError(f"--stages {stages} does not go with --init-from, which has one stage: give --epochs")
         assert self.epochs is not None
@@ -253,7 +256,18 @@ class RunConfig:
         mine, there = self.to_json(), other.to_json()
         if all(config.dataset.endswith((".npy", ".npz")) for config in (self, other)):
             there["dataset"] = mine["dataset"]
-        return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]
+        return _different(mine, there)
+
+    def kept_apart(self, other: "RunConfig") -> list[str]:
+        """`field: mine, there` for every field that keeps two runs from being trained together: they may differ in
+        seed and objective, not in the number of samples.
+        """
+        mine, there = self.to_json(), other.to_json()
+        return _different({field: value for field, value in mine.items() if field not in MAY_DIFFER}, there)
+
+
+def _different(mine: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]
 
 
 @dataclass(frozen=True)

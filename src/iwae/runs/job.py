@@ -10,7 +10,7 @@ from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, save_checkpoint
 from iwae.data import Dataset
 from iwae.estimators import make_estimator
-from iwae.optim import adam, paper_adam
+from iwae.optim import nadam, paper_adam
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory
 from iwae.runs.interruption import SignalWatch
@@ -153,7 +153,7 @@ class Job:
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     """The optimizer that goes with a run's schedule."""
     assert config.beta1 is not None
-    return paper_adam(config.beta1) if config.recipe.paper_adam else adam(config.beta1)
+    return paper_adam(config.beta1) if config.recipe.paper_adam else nadam(config.beta1)
 
 
 def train_jobs(

@@ -53,6 +53,19 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     workshop.completes(workshop.train("killed"), run)
 
 
+def test_seeds_together_killed_three_times_end_with_the_same_bits(workshop: Workshop) -> None:
+    whole = workshop.whole_seeds()
+    run = workshop.directory / "killed seeds" / min(path.name for path in whole.iterdir())
+    for count in (1, 12, 30):
+        process = workshop.start(workshop.train_seeds("killed seeds"))
+        wait_until(lambda count=count: epochs(run) >= count, process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert epochs(run) < epochs(whole / run.name)
+    workshop.completes_seeds("killed seeds")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_it_prints_the_command_that_completes_it(
     workshop: Workshop, number: signal.Signals, status: int

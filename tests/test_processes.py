@@ -119,6 +119,17 @@ def test_a_full_disk_is_one_line_and_loses_nothing(workshop: Workshop, limit: in
     workshop.completes(command, run)
 
 
+@pytest.mark.parametrize("megabytes", [40, 300])
+def test_too_little_memory_to_load_the_program_is_one_line(workshop: Workshop, megabytes: int) -> None:
+    """Not enough for NumPy's libraries, or for JAX's."""
+    limit = megabytes * 1_000_000
+    done = workshop.run(workshop.train("no room"), lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("iwae: error: not enough memory to load the program")
+    assert not (workshop.directory / "no room").exists()
+
+
 def test_where_nothing_can_be_written_is_one_line(workshop: Workshop) -> None:
     done = workshop.run(workshop.train("/proc/self/run"))
     assert done.returncode == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from iwae.files import is_leftover
+from killing import no_half_files
 from small_runs import COMMAND
 from workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
 
@@ -249,6 +250,36 @@ def test_two_signals_at_once(workshop: Workshop, pair: tuple[signal.Signals, sig
     print(f"{pair[0].name} and {pair[1].name} at once: {told} times")
     assert told >= 4
     workshop.completes(workshop.train(run.name), run)
+
+
+def test_seeds_together_on_a_full_disk(workshop: Workshop) -> None:
+    """A limit below the size of a checkpoint, and one below that of all metrics, while three runs write."""
+    whole = next(workshop.whole_seeds().iterdir())
+    sizes = [(whole / name).stat().st_size for name in ("checkpoints/1.safetensors", "metrics.jsonl")]
+    for limit in (size - 1 for size in sizes):
+        results = f"seeds at {limit}"
+        command = workshop.train_seeds(results)
+        failed = workshop.run(command, lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        assert failed.returncode == 1, (limit, failed.stderr)
+        assert "make room and give the same command again" in one_error_line(failed.stderr)
+        assert not [path for path in (workshop.directory / results).rglob("*") if is_leftover(path)]
+        workshop.completes_seeds(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_seeds_together_told_to_end(workshop: Workshop, number: signal.Signals) -> None:
+    whole = workshop.whole_seeds()
+    results = workshop.directory / f"seeds {number.name}"
+    for reached in (1, 10, 30):
+        process = workshop.start(workshop.train_seeds(results.name))
+        runs = [results / path.name for path in whole.iterdir()]
+        wait_until(lambda reached=reached, runs=runs: max(map(epochs, runs)) >= reached, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 128 + number, err
+        assert "To continue: " in one_error_line(err)
+        no_half_files(results)
+    workshop.completes_seeds(results.name)
 
 
 def test_a_clock_that_jumps(workshop: Workshop) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tyro
 
-from iwae.cli.failures import NO_MEMORY, fail, fail_to_load, print_whatever_the_locale
+from iwae.cli.failures import fail, fail_for_memory, fail_to_load, print_whatever_the_locale
 from iwae.cli.options import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
@@ -48,7 +48,7 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        return fail(NO_MEMORY, 1)
+        return fail_for_memory()
     except ImportError as error:
         return fail_to_load(error)
     except OSError as error:
@@ -58,7 +58,7 @@ def guarded(command: Callable[[], int]) -> int:
     except RuntimeError as error:
         # JAX's errors, told apart by their text: JAX itself is not imported here.
         if "RESOURCE_EXHAUSTED" in str(error):
-            return fail(f"{NO_MEMORY} ({error})", 1)
+            return fail_for_memory(f" ({error})")
         if "Unable to initialize backend" in str(error):
             return fail(str(error), 1)
         if "can't start new thread" in str(error):

@@ -14,6 +14,19 @@ def fail(message: str, status: int) -> int:
     return status
 
 
+def fail_for_memory(detail: str = "") -> int:
+    """The line, and status, of a command that ran out of memory."""
+    before = sys.unraisablehook
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        # JAX cleans up when Python ends. Where there is no memory for that either, this line has said so.
+        if not isinstance(unraisable.exc_value, MemoryError):
+            before(unraisable)
+
+    sys.unraisablehook = report
+    return fail(NO_MEMORY + detail, 1)
+
+
 def fail_to_load(error: ImportError | MemoryError | OSError) -> int:
     """The line, and status, of a command that could not even be loaded."""
     text = " ".join(str(error).split())

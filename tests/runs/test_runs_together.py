@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from iwae import IWAEError, RunBusyError, RunConfig, TrainOptions
-from iwae.cli.app import main
+from iwae.cli import main
 from iwae.cli.tables import seeds_lines
 from iwae.estimators import Estimate, Estimator, make_estimator
 from iwae.runs import job

@@ -33,13 +33,16 @@ def write_run(
     total = len(cell.config.full_schedule())
     reached = total if reached is None else reached
     measured = reached if measured is None else measured
-    data = {"name": cell.config.dataset, "mark": mark, "examples": SIZES, "files": []}
+    data = {"name": cell.config.dataset, "mark": mark, "examples": SIZES, "dim": 784, "binary": False}
+    data |= {"image_shape": [28, 28], "files": []}
+    architecture = cell.config.architecture(784).to_json()
     start = {}
     if cell.source is not None:
         start["init_from"] = source_record(cell.config, cell.source, source_stages)
     run.write_record(
         {
             "config": cell.config.to_json(),
+            "architecture": architecture,
             "schedule": schedule_to_json(cell.config.full_schedule()),
             "data": data,
             **start,
@@ -51,6 +54,7 @@ def write_run(
     figures = {"nll": 84.9, "stderr": 0.24, "num_samples": 5000, "num_examples": 10_000, "split_examples": 10_000}
     results = {
         "config": cell.config.to_json(),
+        "architecture": architecture,
         "data": data,
         "stages_done": measured,
         "stages_total": total,
@@ -58,6 +62,10 @@ def write_run(
         "step": measured,
         "test": {**figures, **(test or {})},
         "active_units": [25],
+        "active_units_paper_code": [25],
+        "seconds": {"training": 1.0, "measuring": 1.0},
+        "checkpoint": f"checkpoints/{measured}.safetensors",
+        "files": dict.fromkeys(("samples", "sample_values", "per_example", "metrics"), "a file"),
         "weights_sha256": f"{measured}",
     }
     write_json(run.results_path, results)
@@ -72,6 +80,18 @@ def write_run(
         directory.mkdir()
         write_json(directory / "analysis.json", {**analysis, **gap})
     return run
+
+
+PRUNED = {
+    "source": "a run",
+    "checkpoint": "8.safetensors",
+    "weights_sha256": "8",
+    "units": [60],
+    "kept_units": [list(range(50))],
+    **dict.fromkeys(("nll_before", "nll_after", "difference", "difference_stderr"), 1.0),
+    **dict.fromkeys(("num_samples", "num_examples", "split_examples"), 100),
+    "kept_inactive": [],
+}
 
 
 def source_record(config: RunConfig, source: RunConfig, stages: int) -> dict[str, Any]:

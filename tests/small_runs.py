@@ -52,7 +52,7 @@ def go(
     measure: MeasureOptions = QUICK_MEASURE,
     reporter: Reporter | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Any:
     """Trains and measures in this process; `options` are those of TrainOptions."""
     return train_run(path, config, options=TrainOptions(**options), measure=measure, reporter=reporter)
 

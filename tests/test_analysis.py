@@ -22,6 +22,7 @@ from iwae.report.captions import CAPTIONS
 from iwae.report.draw import traversed_units
 from iwae.report.measurements import overfitting_gap
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import AnalysisRecord
 from small_runs import Messages, flip_byte, go, small_config, write_data
 
 OPTIONS = AnalyzeOptions(samples=30)
@@ -41,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["images", "vectors"])
-def analyzed(place: Path, request: pytest.FixtureRequest) -> tuple[Path, dict[str, Any]]:
+def analyzed(place: Path, request: pytest.FixtureRequest) -> tuple[Path, AnalysisRecord]:
     path = place / request.param
     return path, analyze_run(path, options=OPTIONS)
 
@@ -53,7 +54,7 @@ def read_strictly(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(), parse_constant=forbid)
 
 
-def test_numbers_are_those_of_the_model(analyzed: tuple[Path, dict[str, Any]]) -> None:
+def test_numbers_are_those_of_the_model(analyzed: tuple[Path, AnalysisRecord]) -> None:
     path, found = analyzed
     model, data = iwae.load(path), load_dataset(RunDirectory(path).config().dataset)
     test = iwae.likelihoods(model, data, num_samples=30)
@@ -72,7 +73,7 @@ def test_numbers_are_those_of_the_model(analyzed: tuple[Path, dict[str, Any]]) -
     assert found["train_bound"] == RunDirectory(path).read_metrics()[-1]["bound"]
 
 
-def test_the_json_is_complete(analyzed: tuple[Path, dict[str, Any]]) -> None:
+def test_the_json_is_complete(analyzed: tuple[Path, AnalysisRecord]) -> None:
     path, found = analyzed
     written = read_strictly(path / "analysis/analysis.json")
     assert written == found
@@ -88,7 +89,7 @@ def test_the_json_is_complete(analyzed: tuple[Path, dict[str, Any]]) -> None:
         assert (path / written[split]["evaluation"]).is_file()
 
 
-def test_pictures_are_pngs_of_a_sensible_size(analyzed: tuple[Path, dict[str, Any]]) -> None:
+def test_pictures_are_pngs_of_a_sensible_size(analyzed: tuple[Path, AnalysisRecord]) -> None:
     path, found = analyzed
     expected = CHARTS | (IMAGE_PICTURES if path.name == "images" else set())
     active_top = found["layers"][-1]["active"]
@@ -165,7 +166,9 @@ def test_the_share_of_the_weight_above_the_mean() -> None:
     relative = diagnostics.relative_log_weights(log_weights)
     # The mean weight of the first example is 4: the last two carry 14 of 16. No sample of the second is above its mean.
     assert diagnostics.weight_above_mean(relative) == pytest.approx((14 / 16 + 0) / 2)
-    analysis = {"log_weights": {"quantiles": dict.fromkeys(("0.5", "0.05", "0.95"), -1.0), "weight_above_mean": 0.437}}
+    analysis: Any = {
+        "log_weights": {"quantiles": dict.fromkeys(("0.5", "0.05", "0.95"), -1.0), "weight_above_mean": 0.437}
+    }
     assert "44% of the weight is on samples above 0" in CAPTIONS["log_weights"].alt(analysis)
     assert math.isnan(diagnostics.weight_above_mean(np.zeros((0, 4))))
 

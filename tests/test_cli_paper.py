@@ -14,7 +14,7 @@ from iwae.cli import paper_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS: dict[str, Any] = {
-    "config": {"schedule": "paper"},
+    "config": iwae.RunConfig().to_json(),
     "architecture": {"latent": [50]},
     "data": {"name": "mnist", "mark": "verified"},
     "stages_done": 8,
@@ -96,7 +96,7 @@ def test_the_result_is_printed(
 def test_a_warm_starts_result_names_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"schedule": "paper", "init_from": "/runs/vae", "learning_rate": 1e-4}
+    config = iwae.RunConfig(init_from="/runs/vae").to_json()
     results = {**RESULTS, "config": config, "stages_done": 1, "stages_total": 1, "epochs": 2187}
     monkeypatch.setattr(iwae.runs.train, "train_runs", lambda *_, **__: [results])
     assert paper_experiment([], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -206,8 +207,8 @@ def test_traversals_of_binary_units_go_from_zero_to_one(binary_view):
         top[1] = value
         np.testing.assert_allclose(images[0, column], decode_at_means(model, jnp.asarray(top)[None])[0], rtol=1e-5)
     assert (TRAVERSED_PROBABILITIES[0], TRAVERSED_PROBABILITIES[-1]) == (0, 1)
-    architecture = {"kinds": ["gaussian", "bernoulli"]}
-    alt = CAPTIONS["traversals"].alt({"layers": [{"active": 2}], "architecture": architecture})
+    analysis: Any = {"layers": [{"active": 2}], "architecture": {"kinds": ["gaussian", "bernoulli"]}}
+    alt = CAPTIONS["traversals"].alt(analysis)
     assert "columns for values from 0 to 1" in alt
 
 

@@ -13,7 +13,7 @@ from iwae.errors import IWAEError
 from iwae.paper import Cell, Published, cells_of, published, row, status_of, to_json, to_markdown
 from iwae.paper.plan import make_plan
 from iwae.runs.config import MeasureOptions, RunConfig
-from paper_runs import write_run
+from paper_runs import PRUNED, write_run
 
 FULL = MeasureOptions()
 
@@ -70,7 +70,7 @@ def test_what_was_done_as_the_paper_did_is_a_reproduction(tmp_path):
         ({"reached": 5}, "through 5 of the paper's 8 stages (121 of 3,280 epochs)"),
         ({"test": {"num_samples": 10}}, "measured with 10 samples, not 5,000"),
         ({"test": {"num_examples": 100}}, "only 100 of 10,000 test examples were measured"),
-        ({"record": {"pruned": {}}}, "its inactive units were removed"),
+        ({"record": {"pruned": PRUNED}}, "its inactive units were removed"),
         ({"record": {"schedule": [{"epochs": 1, "learning_rate": 1.0}] * 8}}, "another schedule than the paper's"),
         ({"mark": "own"}, "its data are not the paper's"),
     ],
@@ -103,7 +103,7 @@ def test_a_figure_older_than_the_run_says_so(tmp_path):
 
 def test_a_gap_of_fewer_examples_is_marked_by_itself(tmp_path):
     cell = cell_of(tmp_path, model="iwae", k=50)
-    few = {"nll": 84.0, "num_samples": 5000, "num_examples": 100, "split_examples": 10_000}
+    few = {"nll": 84.0, "stderr": 1.0, "num_samples": 5000, "num_examples": 100, "split_examples": 10_000}
     write_run(tmp_path, cell, gap={"test": few, "train": few})
     status = status_of(cell, tmp_path)
     assert status.is_reproduction
@@ -220,13 +220,13 @@ def test_what_was_measured_with_less_is_to_be_measured_again(tmp_path):
     cell = cell_of(tmp_path, model="iwae", k=50)
     write_run(tmp_path, cell, gap={})
     assert make_plan([cell], tmp_path, None, FULL).finished == (cell,)
-    few = {"nll": 84.0, "num_samples": 10, "num_examples": 100, "split_examples": 10_000}
+    few = {"nll": 84.0, "stderr": 1.0, "num_samples": 10, "num_examples": 100, "split_examples": 10_000}
     write_run(tmp_path / "few", cell, test=few, gap={})
     assert make_plan([cell], tmp_path / "few", None, FULL).work == (cell,)
     assert make_plan([cell], tmp_path / "few", None, MeasureOptions(10, 100)).finished == (cell,)
     write_run(tmp_path / "no gap", cell)
     assert make_plan([cell], tmp_path / "no gap", None, FULL).work == (cell,)
-    write_run(tmp_path / "pruned", cell, record={"pruned": {}})
+    write_run(tmp_path / "pruned", cell, record={"pruned": PRUNED})
     (reason,) = make_plan([cell], tmp_path / "pruned", None, FULL).blocked
     assert "holds a pruned model" in reason
 

@@ -97,7 +97,8 @@ def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_pat
     config = small_config(data, model="iwae", k=2, init_from=str(tmp_path / source.name()), epochs=1)
     cells = [Cell("2", config, Published(1.0, None), source), Cell("1", source, Published(1.0, None))]
     assert train(cells, tmp_path, stages=None, jobs=2) == []
-    start = RunDirectory(cells[0].directory(tmp_path)).read_record()["init_from"]
+    start = RunDirectory(cells[0].directory(tmp_path)).read_record().get("init_from")
+    assert start is not None
     assert start["stages_done"] == 4
 
 

@@ -163,7 +163,7 @@ def as_the_paper_did(place: Path, **config: Any) -> Analyzed:
     measured = {**analysis["test"], "nll": 85.0, "stderr": 0.2, "num_samples": 5000}
     analysis |= {"data": data, "test": measured, "stages_done": 8, "stages_total": 8, "epochs": 3280}
     configuration = RunConfig(**{"dataset": "mnist", "model": "iwae", "k": 50, **config})
-    record = {
+    record: Any = {
         "config": configuration.to_json(),
         "schedule": schedule_to_json(configuration.full_schedule()),
         "data": data,
@@ -219,7 +219,7 @@ def test_every_deviation_is_named(place: Path, config: dict[str, Any], analysis:
 )
 def test_a_smaller_measurement_is_named(place: Path, test: dict[str, int], expected: str) -> None:
     run = as_the_paper_did(place)
-    analysis = {**run.analysis, "test": {**run.analysis["test"], **test}}
+    analysis: Any = {**run.analysis, "test": {**run.analysis["test"], **test}}
     (found,) = deviations(run.config, run.record, analysis)
     assert expected in found
 
@@ -297,7 +297,7 @@ def test_other_warm_starts_are_no_reproduction(place: Path, config: dict[str, An
 
 def test_a_warm_start_is_no_better_than_its_source(place: Path) -> None:
     run = warm_start(place)
-    start = {**run.record["init_from"], "stages_done": 5}
+    start = {**run.record.get("init_from", {}), "stages_done": 5}
     (found,) = replace(run, record={**run.record, "init_from": start}).deviations
     assert "had not followed the paper's protocol to its end (5 stages done)" in found
 

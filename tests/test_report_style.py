@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ from iwae.runs.config import RunConfig
     ],
 )
 def test_train_commands_give_the_same_configuration(config: RunConfig) -> None:
-    command = train_command(Path("a run"), config, {"stages_done": 1, "stages_total": 1})
+    analysis: Any = {"stages_done": 1, "stages_total": 1}
+    command = train_command(Path("a run"), config, analysis)
     asked = parse(Train, shlex.split(command)[2:], prog="iwae train")
     assert asked.configuration == config
     assert asked.training.stages is None

@@ -1,11 +1,28 @@
 """The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from iwae.errors import IWAEError
+from iwae.typed_json import Positive, shortened
+
+MAX_LAYERS = 100
+MAX_TANH_LAYERS = 300
+MAX_UNITS = 1_000_000
+"""Limits on what a file may claim, far above what can be trained: stochastic layers, tanh layers between them in all,
+and units of any one."""
 
 LatentKind = Literal["gaussian", "bernoulli"]
+
+
+class ArchitectureRecord(TypedDict):
+    """An `Architecture` in JSON. Before 0.2 there were no `kinds`: all layers were Gaussian."""
+
+    visible: Positive
+    latent: list[Positive]
+    hidden: list[list[Positive]]
+    kinds: NotRequired[list[LatentKind]]
 
 
 @dataclass(frozen=True)
@@ -24,12 +41,17 @@ class Architecture:
     kinds: tuple[LatentKind, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, or the
-        lengths differ.
+        """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
+        differ, or one of the limits above is passed.
         """
         object.__setattr__(self, "kinds", tuple(self.kinds) or ("gaussian",) * len(self.latent))
         if not self.latent:
             raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")
+        if len(self.latent) > MAX_LAYERS or sum(map(len, self.hidden)) > MAX_TANH_LAYERS:
+            raise IWAEError(
+                f"an architecture has at most {MAX_LAYERS} stochastic layers and {MAX_TANH_LAYERS} tanh layers, got"
+                f" {len(self.latent)} and {sum(map(len, self.hidden))}"
+            )
         if len(self.hidden) != len(self.latent):
             raise IWAEError(
                 f"{len(self.latent)} stochastic layers need as many entries in `hidden`, got {len(self.hidden)}"
@@ -37,11 +59,13 @@ class Architecture:
         if len(self.kinds) != len(self.latent) or not set(self.kinds) <= set(get_args(LatentKind)):
             raise IWAEError(
                 f"{len(self.latent)} stochastic layers need as many kinds, each gaussian or bernoulli,"
-                f" got {' '.join(map(str, self.kinds))}"
+                f" got {shortened(' '.join(map(str, self.kinds)))}"
             )
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise IWAEError(f"every number of units must be a positive integer, got {size!r}")
+                raise IWAEError(f"every number of units must be a positive integer, got {size!r:.100}")
+            if size > MAX_UNITS:
+                raise IWAEError(f"a layer has at most {MAX_UNITS:,} units, got {size}")
 
     @property
     def num_layers(self) -> int:
@@ -63,7 +87,7 @@ class Architecture:
             " such as --latent 100 50 25 --hidden 200 100 50"
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ArchitectureRecord:
         """Plain lists and numbers, which `from_json` reads."""
         return {
             "visible": self.visible,
@@ -73,10 +97,10 @@ class Architecture:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Architecture":
+    def from_json(cls, value: Mapping[str, Any]) -> "Architecture":
         """Inverse of `to_json`, without `kinds` too, as before 0.2. Raises IWAEError for anything else."""
         try:
             hidden = tuple(tuple(widths) for widths in value["hidden"])
             return cls(value["visible"], tuple(value["latent"]), hidden, tuple(value.get("kinds", ())))
         except (KeyError, TypeError) as error:
-            raise IWAEError(f"not an architecture: {value!r} ({error!r})") from None
+            raise IWAEError(f"not an architecture: {shortened(repr(value))} ({error!r})") from None

@@ -1,11 +1,14 @@
-"""Writing files so that a reader finds the old content or the new, never a part."""
+"""Writing files so that a reader finds the old content or the new, never a part; reading them without trust."""
 
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from iwae.errors import IWAEError
 
 try:
     import fcntl
@@ -63,6 +66,31 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, if it is a regular one, or a link to one.
+
+    Raises IWAEError, naming `path`, for anything else (a pipe, a device, a directory), without waiting for it, and
+    OSError where it can't be opened.
+    """
+    # A pipe that nobody writes to would be waited for.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IWAEError(f"{path}: cannot be read, it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file. Raises IWAEError, naming `path`, for one that has more than `max_bytes` and for
+    what is no regular file, and OSError where it can't be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise IWAEError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that such a file may have")
+        return file.read(size)
+
+
 def check_writable(directory: Path) -> None:
     """Raises OSError, naming `directory`, unless a file can be made there: before work whose result goes there."""
     probe = directory / f".probe.{os.getpid()}{TEMPORARY_SUFFIX}"
@@ -99,6 +127,6 @@ def remove_leftovers(directory: Path, of: str = "") -> None:
         return
     for path in directory.glob(".*"):
         if is_leftover(path) and path.name.startswith(f".{of}." if of else "."):
-            with contextlib.suppress(OSError), open(path, "rb") as file:
+            with contextlib.suppress(OSError, IWAEError), open_regular(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

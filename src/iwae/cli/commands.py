@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -19,6 +19,8 @@ from iwae.data import dataset_status, obtain
 from iwae.errors import IWAEError
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import ResultsRecord
+from iwae.text import printable
 
 RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
 
@@ -147,7 +149,7 @@ def reporting() -> Iterator[TerminalReporter | PlainReporter]:
         yield reporter
 
 
-def _print_results(path: Path, results: dict[str, Any]) -> None:
+def _print_results(path: Path, results: ResultsRecord) -> None:
     test, files = results["test"], results["files"]
     lines = [
         f"Test NLL, L_{test['num_samples']}: {tables.nll_label(test)} nats, on {tables.data_label(results['data'])}",
@@ -163,13 +165,13 @@ def _print_results(path: Path, results: dict[str, Any]) -> None:
     print_lines(*lines)
 
 
-def _trained_label(results: dict[str, Any]) -> str:
+def _trained_label(results: ResultsRecord) -> str:
     """What training came to: stages of a schedule, or the one stage of a warm start."""
-    config = results["config"]
-    if config.get("init_from") is None:
-        schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config['schedule']} schedule"
+    config = RunConfig.from_json(results["config"])
+    if config.init_from is None:
+        schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config.schedule} schedule"
         return f"{schedule}, {results['epochs']} epochs"
-    return f"warm start, {results['epochs']} epochs at {config['learning_rate']:g}, from {config['init_from']}"
+    return f"warm start, {results['epochs']} epochs at {config.learning_rate:g}, from {config.init_from}"
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,11 @@ class Evaluate:
                 reporter=reporter,
             )
         record = result.record
+        size = result.likelihoods.mean_effective_sample_size
         lines = [
             f"{self.split} NLL, L_{self.samples}: {tables.nll_label(record)} nats,"
             f" on {record['num_examples']:,} examples of {tables.data_label(run.read_record()['data'])}",
-            f"Mean effective sample size: {record['mean_effective_sample_size']:.1f} of {self.samples}",
+            f"Mean effective sample size: {size:.1f} of {self.samples}",
             f"Checkpoint: {checkpoint.path}",
             f"Written: {result.json_path}",
             f"Per example: {result.npz_path}",
@@ -250,11 +253,11 @@ class Sample:
         from iwae.runs.measure import write_samples
 
         checkpoint = _checkpoint(run, self.checkpoint)
-        shape = record["data"].get("image_shape")
+        shape = record["data"]["image_shape"]
         directory = self.out or run.path
         directory.mkdir(parents=True, exist_ok=True)
-        for path in write_samples(directory, checkpoint.model(), tuple(shape) if shape else None, self.seed):
-            print(path)
+        for path in write_samples(directory, checkpoint.model(), (shape[0], shape[1]) if shape else None, self.seed):
+            print_lines(str(path))
         return 0
 
 
@@ -288,5 +291,5 @@ class Show:
             Console().print(tables.runs_table(readable))
             print_lines(*started, *tables.seeds_lines([found for found in results if found is not None]))
         for error in failures:
-            print(f"iwae: error: {error}", file=sys.stderr)
+            print(f"iwae: error: {printable(str(error))}", file=sys.stderr)
         return 1 if failures else 0

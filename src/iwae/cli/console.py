@@ -11,6 +11,7 @@ from rich.text import Text
 
 from iwae.runs.reporter import Reporter
 from iwae.schedule import Schedule, stage_end
+from iwae.text import printable
 
 if TYPE_CHECKING:
     from iwae.training import Progress as TrainingProgress
@@ -19,10 +20,15 @@ PLAIN_INTERVAL = 15.0
 
 
 def print_lines(*lines: str) -> None:
-    """Lines on standard output as they are: a path is not broken, coloured or read as markup."""
+    """Lines on standard output: a path is not broken, coloured or read as markup, and controls no terminal."""
     console = Console()
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print_line(console, line)
+
+
+def print_line(console: Console, line: str) -> None:
+    """One line, as `print_lines` prints it, on any console."""
+    console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":
@@ -66,7 +72,7 @@ class TerminalReporter(Reporter):
         self._live.stop()
 
     def message(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        print_line(self._console, text)
 
     def obtaining(self, what: str, done: int, total: int | None) -> None:
         self._show(f"obtaining {what}", done, total, decimal(done))
@@ -105,7 +111,7 @@ class PlainReporter(Reporter):
         pass
 
     def message(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        print_line(self._console, text)
 
     def obtaining(self, what: str, done: int, total: int | None) -> None:
         self._line(f"obtaining {what}: {decimal(done)}", finished=done == total)

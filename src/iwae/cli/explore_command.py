@@ -8,7 +8,7 @@ import webbrowser
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iwae.checkpoint import Checkpoint
     from iwae.data import Dataset
     from iwae.explore.model_view import ModelView
+    from iwae.runs.records import DataRecord, RunRecord
     from iwae.runs.reporter import Reporter
 
 PORT = 8300
@@ -100,28 +101,28 @@ def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", repor
     return view
 
 
-def _facts(record: dict[str, Any], checkpoint: "Checkpoint") -> list[tuple[str, str]]:
+def _facts(record: "RunRecord", checkpoint: "Checkpoint") -> list[tuple[str, str]]:
     """What the page says of the run."""
     from iwae.report.labels import objective
 
-    config, data = record["config"], record["data"]
+    config, data = RunConfig.from_json(record["config"]), record["data"]
     pruned = ""
-    if record.get("pruned"):
-        layers = " and ".join(map(str, record["pruned"].get("kept_inactive", ())))
+    if (pruned_record := record.get("pruned")) is not None:
+        layers = " and ".join(map(str, pruned_record["kept_inactive"]))
         kept = f", but for one that layer {layers} could not be without" if layers else ""
         pruned = f" (pruned: the inactive ones are gone{kept})"
     stages = checkpoint.stages_done
     return [
-        ("Trained as", f"{objective(RunConfig.from_json(config))}, seed {config.get('seed')}"),
+        ("Trained as", f"{objective(config)}, seed {config.seed}"),
         ("Data", _data_fact(data)),
         ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
         ("State", f"after {stages} stage{'' if stages == 1 else 's'}, {checkpoint.step:,} steps"),
     ]
 
 
-def _data_fact(data: dict[str, Any]) -> str:
-    name = shown_name(str(data.get("name")), data.get("mark"))
-    return name if name.endswith(")") else f"{name} ({data.get('mark')})"
+def _data_fact(data: "DataRecord") -> str:
+    name = shown_name(data["name"], data["mark"])
+    return name if name.endswith(")") else f"{name} ({data['mark']})"
 
 
 def _has_screen() -> bool:

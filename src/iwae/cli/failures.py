@@ -3,6 +3,8 @@
 import io
 import sys
 
+from iwae.text import printable
+
 NO_MEMORY = "not enough memory; choose a smaller --k, --batch-size or network"
 # What the system's loader says of a library that there is no room for.
 NO_ROOM_FOR_LIBRARY = ("failed to map segment", "annot allocate memory")
@@ -10,7 +12,7 @@ NO_ROOM_FOR_LIBRARY = ("failed to map segment", "annot allocate memory")
 
 def fail(message: str, status: int) -> int:
     """Prints one line to standard error and returns `status`."""
-    print(f"iwae: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"iwae: error: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
     return status
 
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from tyro.conf import Positional
 
 from iwae.cli.commands import default_results_dir
+from iwae.cli.console import print_line
 from iwae.cli.paper_tables import MARK, progress_table, terminal_tables
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
@@ -18,6 +19,7 @@ from iwae.paper.plan import Plan, make_plan
 from iwae.paper.runner import train_cells
 from iwae.paper.status import PARTIAL, notes
 from iwae.runs.config import MeasureOptions
+from iwae.text import printable
 
 TITLES: dict[Table, str] = {
     "1": "Table 1: test NLL in nats (active units)",
@@ -81,7 +83,7 @@ class Paper:
         if unreadable and self.action == "list":
             failures.append(f"not readable: {', '.join(unreadable)}")
         for failure in failures:
-            Console(stderr=True).print(f"iwae: error: {failure}", soft_wrap=True, highlight=False, markup=False)
+            print_line(Console(stderr=True), f"iwae: error: {failure}")
         return 1 if failures else 0
 
     def _cells(self, results_dir: Path) -> list[Cell]:
@@ -107,7 +109,7 @@ class Paper:
         plan = make_plan(cells, results_dir, self.stages, measure)
         console = Console(stderr=True)
         for line in self._announcement(plan):
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+            print_line(console, line)
         if not plan.work:
             return list(plan.blocked)
         with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -154,7 +156,7 @@ class Paper:
         if any(status.measured_early for status in statuses):
             console.print(EARLIER)
         for line in notes(statuses, MARK):
-            console.print(line, highlight=False, markup=False)
+            console.print(printable(line), highlight=False, markup=False)
 
 
 def _runs(count: int) -> str:

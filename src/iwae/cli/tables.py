@@ -1,28 +1,30 @@
 """Tables of runs and datasets."""
 
-import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from iwae.data import shown_name
-from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import DataRecord, Measured, ResultsRecord
+from iwae.text import printable
 
 if TYPE_CHECKING:
     from iwae.data import DatasetStatus
 
 
-def data_label(data: dict[str, Any]) -> str:
+def data_label(data: DataRecord) -> str:
     """A dataset's name, marked where it is not the published one."""
     return shown_name(data["name"], data["mark"])
 
 
-def nll_label(test: dict[str, Any]) -> str:
+def nll_label(test: Measured) -> str:
     """`86.76 ± 0.24`, with the number of examples where they are not all of the test set."""
     if test["nll"] is None:
         return "not finite"
@@ -45,7 +47,8 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
     table.add_column("test NLL (nats)")
     table.add_column("active")
     for row in rows:
-        table.add_row(*row)
+        # As text: in a name that a file holds, brackets are no markup.
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
 
 
@@ -57,16 +60,12 @@ def run_row(run: RunDirectory) -> tuple[str, ...]:
     cells = (name, data_label(record["data"]), objective)
     if results is None:
         return (*cells, _progress(run), "not measured", "")
-    try:
-        test = results["test"]
-        return (
-            *cells,
-            f"{results['stages_done']}/{results['stages_total']}",
-            f"{nll_label(test)}  k={test['num_samples']}",
-            units_label(results["active_units"]),
-        )
-    except (KeyError, TypeError):
-        raise IWAEError(f"{run.results_path}: not a run's results; delete it and train again") from None
+    return (
+        *cells,
+        f"{results['stages_done']}/{results['stages_total']}",
+        f"{nll_label(results['test'])}  k={results['test']['num_samples']}",
+        units_label(results["active_units"]),
+    )
 
 
 def short_name(name: str, config: RunConfig) -> str:
@@ -81,23 +80,21 @@ def start_lines(run: RunDirectory) -> list[str]:
     return [] if short == name else [f"{short}: started from {Path(str(config.init_from)).name}"]
 
 
-def seeds_lines(results: Sequence[dict[str, Any]]) -> list[str]:
+def seeds_lines(results: Sequence[ResultsRecord]) -> list[str]:
     """A line for each experiment that was measured alike with two seeds or more: the mean and the standard deviation
     over seeds (n - 1 in the denominator) of the test NLL, and the mean of the active units.
     """
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    groups: dict[tuple[RunConfig, int, int, int], dict[int, ResultsRecord]] = {}
     for result in results:
-        test = result["test"]
+        test, config = result["test"], RunConfig.from_json(result["config"])
         if test["nll"] is not None:
-            alike = {**result["config"], "seed": None}
-            key = json.dumps([alike, result["stages_done"], test["num_samples"], test["num_examples"]], sort_keys=True)
-            groups.setdefault(key, {})[result["seed"]] = result
+            key = (replace(config, seed=0), result["stages_done"], test["num_samples"], test["num_examples"])
+            groups.setdefault(key, {})[config.seed] = result
     lines = []
-    for seeds in groups.values():
+    for (config, *_), seeds in groups.items():
         if len(seeds) > 1:
-            first = next(iter(seeds.values()))
-            name = RunConfig.from_json(first["config"]).name().removesuffix(f"-seed{first['seed']}")
-            nll = [result["test"]["nll"] for result in seeds.values()]
+            name = config.name().removesuffix("-seed0")
+            nll = [nll for result in seeds.values() if (nll := result["test"]["nll"]) is not None]
             units = [sum(result["active_units"]) for result in seeds.values()]
             lines.append(
                 f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"

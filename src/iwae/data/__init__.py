@@ -8,7 +8,7 @@
 Every failure that a user can mend is an `iwae.errors.IWAEError`.
 """
 
-from iwae.data.dataset import DataFile, Dataset, Split, shown_name
+from iwae.data.dataset import DataFile, Dataset, Mark, Split, shown_name
 from iwae.data.datasets import (
     DatasetStatus,
     FileStatus,
@@ -25,6 +25,7 @@ __all__ = [
     "Dataset",
     "DatasetStatus",
     "FileStatus",
+    "Mark",
     "ProgressCallback",
     "Split",
     "canonical_name",

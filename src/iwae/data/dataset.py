@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 Split = Literal["train", "valid", "test"]
+Mark = Literal["verified", "unverified", "own"]
 
 
 def shown_name(name: str, mark: str | None) -> str:
@@ -61,7 +62,7 @@ class Dataset:
         return self.train.shape[1]
 
     @property
-    def mark(self) -> str:
+    def mark(self) -> Mark:
         """`verified`, `unverified` (usable, but not the published file) or `own` (the user's data)."""
         states = [file.verified for file in self.files]
         if any(state is False for state in states):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from iwae.data.files import BadFileError, one_line
+from iwae.files import open_regular
 
 MAX_ARRAY_BYTES = 16 << 30
 """No more than this much (16 GiB) is ever read from one of the user's own files, uncompressed."""
@@ -60,23 +62,26 @@ def parse_amat(content: bytes, dim: int) -> np.ndarray:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of a NumPy .npy file of at most 16 GiB; raises `BadFileError`. Never unpickles."""
-    with path.open("rb") as stream:
-        return _read_array(stream, path.stat().st_size, "the array")
+    """The array of a NumPy .npy file of at most 16 GiB. Never unpickles.
+
+    Raises `BadFileError`, `IWAEError` where it is no regular file, and OSError where it can't be read.
+    """
+    with open_regular(path) as stream:
+        return _read_array(stream, os.fstat(stream.fileno()).st_size, "the array")
 
 
-def read_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_npz(path: Path, keys: tuple[str, ...], *, max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, np.ndarray]:
     """Those arrays of a NumPy .npz archive whose keys are given, where it has them. Never unpickles.
 
     Raises `BadFileError` where the file is no such archive, is damaged, or its arrays of these keys take more
-    than 16 GiB together.
+    than `max_bytes` (16 GiB) together, `IWAEError` where it is no regular file, and OSError where it can't be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             present = set(archive.namelist())
             members = {key: archive.getinfo(f"{key}.npy") for key in keys if f"{key}.npy" in present}
-            if sum(member.file_size for member in members.values()) > MAX_ARRAY_BYTES:
-                raise BadFileError(f"unpacks to more than {MAX_ARRAY_BYTES >> 30} GiB")
+            if sum(member.file_size for member in members.values()) > max_bytes:
+                raise BadFileError(f"unpacks to more than {max_bytes:,} bytes")
             for key, member in members.items():
                 _check_member(key, member)
             arrays = {}
@@ -117,8 +122,10 @@ def _read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     if dtype.kind not in "buif":
         raise BadFileError(f"{what} is of type {one_line(dtype)[:60]}, expected numbers")
     claimed = math.prod(shape) * dtype.itemsize
+    # NumPy's own check of the header takes True for the number one.
     if (
-        min(shape, default=0) < 0
+        any(isinstance(length, bool) for length in shape)
+        or min(shape, default=0) < 0
         or math.prod(filter(None, shape)) > MAX_ARRAY_BYTES
         or claimed != size - beginning.tell()
     ):

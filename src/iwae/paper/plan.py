@@ -62,7 +62,8 @@ def _why_not_yet(
     assert cell.source is not None
     name, source = cell.config.name(), cell.source.name()
     if status.begun:
-        start = RunDirectory(cell.directory(results_dir)).read_record()["init_from"]["stages_done"]
+        record = RunDirectory(cell.directory(results_dir)).read_record()
+        start = record["init_from"]["stages_done"] if "init_from" in record else 0
         if start >= len(cell.source.full_schedule()):
             return None
         return (

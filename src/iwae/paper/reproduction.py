@@ -4,29 +4,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from iwae.data import Mark
 from iwae.paper.cells import OVERFITTING, Published, cells_of, published
 from iwae.runs.config import RunConfig
+from iwae.runs.records import AnalysisRecord, ResultsRecord, RunRecord, SourceRecord
 from iwae.schedule import SCHEDULES, WARM_START, schedule_to_json
 
 PAPER_SAMPLES = 5000
 PAPER_STAGES = len(SCHEDULES["paper"])
 PAPER_EPOCHS = sum(stage.epochs for stage in SCHEDULES["paper"])
 
+MeasuredRun = AnalysisRecord | ResultsRecord
 FindPublished = Callable[[str, str, int, int], Published | None]
 """(dataset, model, k, layers) -> the paper's result for a model trained from random weights, or None."""
 
 
 def published_for(
-    config: RunConfig, record: dict[str, Any], analysis: dict[str, Any], find: FindPublished = published
+    config: RunConfig, record: RunRecord, measured: MeasuredRun, find: FindPublished = published
 ) -> Published | None:
     """The paper's result for this model, or None: for other networks, other data, and data that are not verified
     to be the paper's. `record` is the run's `run.json`.
     """
-    if config.latent or not trained_as_in_the_paper(config) or analysis["data"]["mark"] != "verified":
+    if config.latent or not trained_as_in_the_paper(config) or measured["data"]["mark"] != "verified":
         return None
     assert config.model is not None
     assert config.layers is not None
-    if config.init_from is None:
+    if config.init_from is None or "init_from" not in record:
         return find(config.dataset, config.model, config.k, config.layers)
     source = RunConfig.from_json(record["init_from"]["config"])
     for cell in cells_of("2", results_dir=Path()):
@@ -46,14 +49,18 @@ def _model(config: RunConfig) -> tuple[Any, ...]:
     return config.dataset, config.model, config.k, config.layers, config.latent
 
 
-def deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> list[str]:
     """In what a run and its measurement differ from what the paper did, in words; empty: in nothing.
 
     `record` is the run's `run.json`, `measured` what was found out about it: its `analysis.json` or its
     `results.json`.
     """
-    warm = config.init_from is not None
-    found = _warm_start_deviations(config, record, measured) if warm else _schedule_deviations(config, record, measured)
+    start = record.get("init_from")
+    found = (
+        _schedule_deviations(config, record, measured)
+        if start is None
+        else _warm_start_deviations(config, start, measured)
+    )
     if "pruned" in record:
         found.append("its inactive units were removed")
     if config.latent or config.latent_kind != "gaussian":
@@ -80,7 +87,7 @@ def deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, An
     return found
 
 
-def _schedule_deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+def _schedule_deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> list[str]:
     epochs, stages = measured["epochs"] or 0, measured["stages_done"]
     if config.schedule != "paper":
         return [
@@ -96,7 +103,7 @@ def _schedule_deviations(config: RunConfig, record: dict[str, Any], measured: di
     return []
 
 
-def _warm_start_deviations(config: RunConfig, record: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+def _warm_start_deviations(config: RunConfig, start: SourceRecord, measured: MeasuredRun) -> list[str]:
     """Table 2 goes on from runs of the whole protocol, for 2187 epochs, with their optimizer's moments."""
     found = []
     if (config.epochs, config.learning_rate) != (WARM_START.epochs, WARM_START.learning_rate):
@@ -108,7 +115,6 @@ def _warm_start_deviations(config: RunConfig, record: dict[str, Any], measured: 
         found.append(f"it was trained on for only {measured['epochs'] or 0:,} of its {config.epochs:,} epochs")
     if config.fresh_optimizer:
         found.append("the optimizer's moments were not kept")
-    start = record["init_from"]
     source = RunConfig.from_json(start["config"])
     plain = RunConfig(dataset=source.dataset, model=source.model, k=source.k, layers=source.layers, seed=source.seed)
     if source != plain or start["stages_done"] < PAPER_STAGES:
@@ -119,9 +125,8 @@ def _warm_start_deviations(config: RunConfig, record: dict[str, Any], measured: 
     return found
 
 
-def paper_gap(data: dict[str, Any]) -> float | None:
-    """The largest gap between test and training NLL, in nats, that the paper reports on this data, or None.
-
-    `data` is a record's: its `name` and its `mark`.
+def paper_gap(name: str, mark: Mark) -> float | None:
+    """The largest gap between test and training NLL, in nats, that the paper reports on data of this name, or None;
+    `mark` says whether they are its data.
     """
-    return OVERFITTING.get(data["name"]) if data["mark"] == "verified" else None
+    return OVERFITTING.get(name) if mark == "verified" else None

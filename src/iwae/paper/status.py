@@ -1,17 +1,19 @@
 """How far each cell of the paper's tables has been repeated, as rows for Markdown and objects for JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iwae.data import shown_name
+from iwae.data import Mark, shown_name
 from iwae.errors import IWAEError
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import GapAnalysis, ResultsRecord
+from iwae.text import printable
+from iwae.typed_json import read_json
 
 HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")
 PARTIAL = "partial"
@@ -58,7 +60,7 @@ class CellStatus:
     stages_total: int
     begun: bool = False
     pruned: bool = False
-    mark: str | None = None
+    mark: Mark | None = None
     measured_stages: int | None = None
     nll: float | None = None
     stderr: float | None = None
@@ -88,7 +90,7 @@ class CellStatus:
     @property
     def published_gap(self) -> float | None:
         """The largest gap that the paper reports on this data, in nats."""
-        return paper_gap({"name": self.cell.config.dataset, "mark": self.mark or "verified"})
+        return paper_gap(self.cell.config.dataset, self.mark or "verified")
 
     @property
     def data(self) -> str:
@@ -122,9 +124,6 @@ def status_of(cell: Cell, results_dir: Path) -> CellStatus:
         return replace(empty, problem=str(error))
     except OSError as error:
         return replace(empty, problem=f"{error.filename or run.path}: {error.strerror or error}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        return replace(empty, problem=f"{run.path}: run.json or results.json is not what a run has ({what})")
 
 
 def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
@@ -139,7 +138,7 @@ def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
         begun=True,
         pruned="pruned" in record,
         stages_done=stages[-1] if stages else 0,
-        mark=record["data"].get("mark"),
+        mark=record["data"]["mark"],
     )
     if results is None:
         return begun
@@ -158,27 +157,26 @@ def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
     )
 
 
-def _gap(run: RunDirectory, results: dict[str, Any]) -> Gap | None:
+def _gap(run: RunDirectory, results: ResultsRecord) -> Gap | None:
     """The gap of the weights that were measured, if they were analyzed. A damaged analysis is made again."""
     path = run.path / "analysis" / "analysis.json"
     if not path.is_file():
         return None
     try:
-        analysis = json.loads(path.read_text(encoding="utf-8"))
-        if analysis["weights_sha256"] != results["weights_sha256"]:
-            return None
-        value, stderr = analysis["gap"]["value"], analysis["gap"]["stderr"]
-        test, train = analysis["test"], analysis["train"]
-        return Gap(
-            float(value),
-            None if stderr is None else float(stderr),
-            min(int(test["num_samples"]), int(train["num_samples"])),
-            int(test["num_examples"]),
-            int(train["num_examples"]),
-            int(test["split_examples"]),
-        )
-    except (ValueError, KeyError, TypeError):
+        analysis = read_json(path, GapAnalysis, "it is made again")
+    except IWAEError:
         return None
+    test, train, value = analysis["test"], analysis["train"], analysis["gap"]["value"]
+    if value is None or analysis["weights_sha256"] != results["weights_sha256"]:
+        return None
+    return Gap(
+        value,
+        analysis["gap"]["stderr"],
+        min(test["num_samples"], train["num_samples"]),
+        test["num_examples"],
+        train["num_examples"],
+        test["split_examples"],
+    )
 
 
 def source_stages(cell: Cell, results_dir: Path) -> tuple[int, int]:
@@ -248,11 +246,15 @@ def row(status: CellStatus) -> tuple[str, ...]:
 
 
 def to_markdown(statuses: Sequence[CellStatus]) -> str:
-    """A Markdown table, and below it why some figures are marked."""
+    """A Markdown table, and below it why some figures are marked. What comes from files is only text in it."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(row(status)) + " |" for status in statuses]
-    remarks = notes(statuses, PARTIAL)
+    lines += ["| " + " | ".join(map(_markdown, row(status))) + " |" for status in statuses]
+    remarks = [_markdown(remark) for remark in notes(statuses, PARTIAL)]
     return "\n".join([*lines, *([""] if remarks else []), *(f"- {remark}" for remark in remarks)])
+
+
+def _markdown(text: str) -> str:
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def notes(statuses: Sequence[CellStatus], mark: str) -> list[str]:

@@ -43,6 +43,7 @@ from iwae.report.measurements import Measurement, measure, overfitting_gap
 from iwae.runs.config import MeasureOptions, RunConfig
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import data_record, device, finite_or_none, kept_units, run_dataset, versions
+from iwae.runs.records import AnalysisRecord, LayerRecord
 from iwae.runs.reporter import Reporter
 
 FORMAT = 2
@@ -85,7 +86,7 @@ def analyze_run(
     dataset: Path | None = None,
     datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
-) -> dict[str, Any]:
+) -> AnalysisRecord:
     """Analyzes a run's newest checkpoint (or the one after `checkpoint` stages) and returns `analysis.json`.
 
     Likelihoods that were already measured with the same weights, k and examples are not measured again. `dataset`
@@ -129,9 +130,9 @@ def analyze_run(
     for name, content in pictures.items():
         write_atomically(directory / name, content)
     _write_arrays(directory / ARRAYS, findings)
-    record = {
+    record: Any = {
         **_provenance(run, loaded, data, options),
-        "train_bound": finite_or_none(findings.metrics[-1]["bound"]) if findings.metrics else None,
+        "train_bound": findings.metrics[-1]["bound"] if findings.metrics else None,
         "test": test.to_json(),
         "train": train.to_json(),
         "gap": overfitting_gap(test.likelihoods, train.likelihoods),
@@ -167,8 +168,7 @@ def examples_to_measure(run: RunDirectory, options: AnalyzeOptions, dataset: Dat
     wanted = options.examples
     if wanted is None:
         results = run.results()
-        recorded = results["test"].get("num_examples") if results else None
-        wanted = recorded if isinstance(recorded, int) else MeasureOptions().examples_for(run.config())
+        wanted = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config())
     return len(dataset.test) if wanted is None else min(wanted, len(dataset.test))
 
 
@@ -207,7 +207,7 @@ def _provenance(run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, opt
     }
 
 
-def _layers(units: ActiveUnits, paper_units: ActiveUnits) -> list[dict[str, Any]]:
+def _layers(units: ActiveUnits, paper_units: ActiveUnits) -> list[LayerRecord]:
     return [
         {
             "layer": number,

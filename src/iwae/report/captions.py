@@ -4,12 +4,10 @@ says what the picture shows to those who do not see it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from iwae.report import labels
 from iwae.report.draw import TRAVERSED_UNITS
-
-Analysis = dict[str, Any]
+from iwae.runs.records import AnalysisRecord
 
 
 @dataclass(frozen=True)
@@ -18,10 +16,10 @@ class Caption:
 
     heading: str
     caption: str
-    alt: Callable[[Analysis], str]
+    alt: Callable[[AnalysisRecord], str]
 
 
-def _training_curve(analysis: Analysis) -> str:
+def _training_curve(analysis: AnalysisRecord) -> str:
     bound = labels.nats(analysis["train_bound"])
     return (
         f"Line chart of the training bound over {analysis['epochs']:,} epochs on a logarithmic axis, with"
@@ -29,7 +27,7 @@ def _training_curve(analysis: Analysis) -> str:
     )
 
 
-def _log_variances(analysis: Analysis) -> str:
+def _log_variances(analysis: AnalysisRecord) -> str:
     layers = "; ".join(
         f"layer {layer['layer']}: {layer['active']} of {layer['units']} units above the threshold, largest variance"
         f" {max((v for v in layer['variances'] if v is not None), default=0.0):.2f}"
@@ -38,7 +36,7 @@ def _log_variances(analysis: Analysis) -> str:
     return f"Histograms of the variance of units' posterior means, threshold 0.01 marked. {layers}."
 
 
-def _traversals(analysis: Analysis) -> str:
+def _traversals(analysis: AnalysisRecord) -> str:
     rows = min(TRAVERSED_UNITS, analysis["layers"][-1]["active"])
     return (
         f"Grid of decoded images: {rows} rows, one for each active unit of the top layer in order of variance;"
@@ -46,14 +44,14 @@ def _traversals(analysis: Analysis) -> str:
     )
 
 
-def _is_binary(analysis: Analysis) -> bool:
-    return analysis["architecture"].get("kinds", ["gaussian"])[-1] == "bernoulli"
+def _is_binary(analysis: AnalysisRecord) -> bool:
+    return analysis["architecture"].get("kinds", ["gaussian"])[-1:] == ["bernoulli"]
 
 
-def _log_weights(analysis: Analysis) -> str:
+def _log_weights(analysis: AnalysisRecord) -> str:
     quantiles, above = analysis["log_weights"]["quantiles"], analysis["log_weights"]["weight_above_mean"]
     share = "an unknown part" if above is None else f"{above:.0%}"
-    middle, low, high = (labels.nats(quantiles[level]) for level in ("0.5", "0.05", "0.95"))
+    middle, low, high = (labels.nats(value) for value in (quantiles["0.5"], quantiles["0.05"], quantiles["0.95"]))
     return (
         "Two histograms of log weights relative to the log of the example's mean weight. Of the samples from q, half"
         f" lie below {middle} nats and nine tenths between {low} and {high}; {share} of the weight is on"
@@ -61,14 +59,14 @@ def _log_weights(analysis: Analysis) -> str:
     )
 
 
-def _effective_sample_size(analysis: Analysis) -> str:
+def _effective_sample_size(analysis: AnalysisRecord) -> str:
     found = analysis["effective_sample_size"]
     quantiles = found["quantiles"]
-    low, middle, high = (quantiles[level] for level in ("0.05", "0.5", "0.95"))
+    low, middle, high = quantiles["0.05"], quantiles["0.5"], quantiles["0.95"]
     return (
         f"Histogram of the effective sample size of {found['examples']:,} test examples: median {middle:.3g},"
         f" nine tenths between {low:.3g} and {high:.3g}, of {found['num_samples']:,} samples."
-        if middle is not None
+        if low is not None and middle is not None and high is not None
         else "Histogram of effective sample sizes, none of which is finite."
     )
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iwae.paper.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.report import labels
 from iwae.runs.config import RunConfig
+from iwae.runs.records import AnalysisRecord, Measured, MetricsLine, PrunedRecord, RunRecord
 
 WHOLE_PROTOCOL = "after its whole protocol; this run is no reproduction of it"
 
@@ -18,9 +18,9 @@ class Analyzed:
 
     path: Path
     name: str
-    record: dict[str, Any]
-    analysis: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    record: RunRecord
+    analysis: AnalysisRecord
+    metrics: list[MetricsLine]
 
     @property
     def config(self) -> RunConfig:
@@ -132,7 +132,7 @@ def _start(run: Analyzed) -> Cell:
     )
 
 
-def _kept_inactive(pruned: dict[str, Any]) -> str:
+def _kept_inactive(pruned: PrunedRecord) -> str:
     layers = " and ".join(map(str, pruned["kept_inactive"]))
     return f", but for one in layer {layers}, which has no active one and could not be without any" if layers else ""
 
@@ -148,7 +148,7 @@ def _stages(run: Analyzed) -> Cell:
     return Cell(f"{analysis['stages_done']} of {analysis['stages_total']}", schedule)
 
 
-def _likelihood(record: dict[str, Any], what: str) -> Cell:
+def _likelihood(record: Measured, what: str) -> Cell:
     return Cell(labels.nats(record["nll"], record["stderr"]), labels.measured_on(record, what))
 
 
@@ -172,7 +172,8 @@ def _published_active(run: Analyzed, find: FindPublished) -> Cell:
 
 
 def _gap(run: Analyzed) -> Cell:
-    gap, paper = run.analysis["gap"], paper_gap(run.analysis["data"])
+    gap, data = run.analysis["gap"], run.analysis["data"]
+    paper = paper_gap(data["name"], data["mark"])
     notes = [] if paper is None else [f"the paper, fully trained: up to {paper:g}"]
     test = run.analysis["test"]
     if test["num_examples"] != test["split_examples"]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from iwae.data import Dataset
 from iwae.evaluation import ACTIVE_THRESHOLD, Likelihoods
 from iwae.model import HierarchicalVAE
 from iwae.report import charts, diagnostics, pictures
+from iwae.runs.records import MetricsLine, StageRecord
 from iwae.top_layer import is_binary
 
 GRID = 100
@@ -34,8 +34,8 @@ class Findings:
     variances: tuple[np.ndarray, ...]
     relative_log_weights: np.ndarray
     likelihoods: Likelihoods
-    metrics: list[dict[str, Any]]
-    schedule: list[dict[str, Any]]
+    metrics: list[MetricsLine]
+    schedule: list[StageRecord]
     name: str
 
 
@@ -54,13 +54,12 @@ def draw(findings: Findings) -> tuple[dict[str, bytes], dict[str, str]]:
     return made, skipped
 
 
-def training_curve(name: str, metrics: list[dict[str, Any]], schedule: list[dict[str, Any]]) -> charts.Curve | None:
-    """The bound per epoch, where it is finite; None before the first epoch."""
-    lines = [line for line in metrics if np.isfinite(line["bound"])]
-    if not lines:
+def training_curve(name: str, metrics: list[MetricsLine], schedule: list[StageRecord]) -> charts.Curve | None:
+    """The bound per epoch; None before the first epoch."""
+    if not metrics:
         return None
     ends = [int(end) for end in np.cumsum([stage["epochs"] for stage in schedule])]
-    return charts.Curve(name, [line["epoch"] for line in lines], [line["bound"] for line in lines], ends)
+    return charts.Curve(name, [line["epoch"] for line in metrics], [line["bound"] for line in metrics], ends)
 
 
 def traversed_units(variances: np.ndarray) -> np.ndarray:

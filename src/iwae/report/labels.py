@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+from iwae.architecture import ArchitectureRecord
 from iwae.data import shown_name
 from iwae.objectives import ESTIMATORS, EstimatorName, ObjectiveName
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
+from iwae.runs.records import AnalysisRecord, DataRecord, Measured, PrunedRecord
 
 OBJECTIVES: dict[ObjectiveName, str] = {
     "elbo": "VAE",
@@ -38,7 +39,7 @@ MARKS = {
 }
 
 
-def data_name(data: dict[str, Any]) -> str:
+def data_name(data: DataRecord) -> str:
     """A dataset's name, marked where it is not the published one."""
     return shown_name(data["name"], data["mark"])
 
@@ -72,7 +73,7 @@ def objective_in_words(config: RunConfig) -> str:
     return what[chosen.name]
 
 
-def network(architecture: dict[str, Any]) -> str:
+def network(architecture: ArchitectureRecord) -> str:
     """`784 → 200 → 200 → 50`: the encoder's widths, stochastic layers in brackets."""
     widths = [str(architecture["visible"])]
     for hidden, latent in zip(architecture["hidden"], architecture["latent"], strict=True):
@@ -93,7 +94,7 @@ def units(counts: Sequence[int]) -> str:
     return "+".join(map(str, counts))
 
 
-def measured_on(record: dict[str, Any], what: str) -> str:
+def measured_on(record: Measured, what: str) -> str:
     """`the first 1,000 of 10,000 test examples, k = 500`."""
     part = record["num_examples"] != record["split_examples"]
     count = f"the first {record['num_examples']:,} of" if part else "all"
@@ -107,7 +108,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def train_command(path: Path, config: RunConfig, analysis: dict[str, Any]) -> str:
+def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> str:
     """The command that trains the same weights, up to the analyzed checkpoint's last whole stage."""
     named = ["--model", config.model] if config.model else ["--objective", str(config.objective)]
     words = ["iwae", "train", "--dataset", config.dataset, *named, "--k", str(config.k)]
@@ -128,7 +129,7 @@ def train_command(path: Path, config: RunConfig, analysis: dict[str, Any]) -> st
     return shlex.join([*words, "--run-dir", str(path)])
 
 
-def prune_commands(path: Path, pruned: dict[str, Any], config: RunConfig, analysis: dict[str, Any]) -> list[str]:
+def prune_commands(path: Path, pruned: PrunedRecord, config: RunConfig, analysis: AnalysisRecord) -> list[str]:
     """The commands that make a pruned run again: its source is trained (or pruned itself), then pruned."""
     source, before = Path(pruned["source"]), pruned.get("source_pruned")
     words = ["iwae", "prune", str(source), "--out", str(path), "--samples", str(pruned["num_samples"])]
@@ -140,7 +141,7 @@ def prune_commands(path: Path, pruned: dict[str, Any], config: RunConfig, analys
     return [*first, shlex.join(words)]
 
 
-def analyze_command(path: Path, analysis: dict[str, Any]) -> str:
+def analyze_command(path: Path, analysis: AnalysisRecord) -> str:
     """The command that repeats the analysis."""
     words = ["iwae", "analyze", str(path), "--samples", str(analysis["test"]["num_samples"])]
     if analysis["test"]["num_examples"] != analysis["test"]["split_examples"]:

@@ -1,21 +1,26 @@
 """Likelihood measurements for an analysis: found where one was already made, made where not."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from iwae.checkpoint import Checkpoint
 from iwae.data import Dataset, Split
+from iwae.data.files import BadFileError
+from iwae.data.formats import read_npz
+from iwae.errors import IWAEError
 from iwae.evaluation import Likelihoods
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import data_record, evaluate_checkpoint, finite_or_none
+from iwae.runs.records import EvaluationRecord, GapRecord, Measured
 from iwae.runs.reporter import Reporter
+from iwae.typed_json import read_json
 
 SEED = 0
+# What a .npy file has before its numbers is less.
+MAX_HEADER_BYTES = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Measurement:
     path: Path
     reused: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Measured:
         """Numbers for a record; null where one does not exist."""
         values = self.likelihoods
         return {
@@ -69,32 +74,46 @@ def measure(
 def find_measurement(
     run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, split: Split, *, samples: int, examples: int
 ) -> Measurement | None:
-    """A measurement that `measure` may use, or None. Damaged files are passed over."""
-    wanted = {
-        "split": split,
-        "num_samples": samples,
-        "seed": SEED,
-        "weights_sha256": checkpoint.weights_digest(),
-    }
+    """A measurement that `measure` may use, or None. Damaged files, and those of another kind, are passed over."""
+    weights, total = checkpoint.weights_digest(), len(dataset.split(split))
     for path in sorted(run.evaluations_path.glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if any(record[name] != value for name, value in wanted.items()):
+            record = read_json(path, EvaluationRecord, "it is measured again")
+            found = (record["split"], record["num_samples"], record.get("seed"), record["weights_sha256"])
+            if found != (split, samples, SEED, weights) or record["data"]["files"] != data_record(dataset)["files"]:
                 continue
-            if record["num_examples"] < examples or record["data"]["files"] != data_record(dataset)["files"]:
+            if not examples <= record["num_examples"] <= total:
                 continue
-            with np.load(path.with_suffix(".npz")) as arrays:
-                values = [np.asarray(arrays[n], np.float64) for n in ("log_likelihood", "effective_sample_size")]
-            if any(value.shape != (record["num_examples"],) for value in values):
-                continue
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            likelihoods = read_likelihoods(path.with_suffix(".npz"), record)
+        except (OSError, IWAEError, BadFileError):
             continue
-        likelihoods = Likelihoods(values[0][:examples], values[1][:examples], samples)
-        return Measurement(likelihoods, len(dataset.split(split)), path, reused=True)
+        first = Likelihoods(
+            likelihoods.log_likelihood[:examples], likelihoods.effective_sample_size[:examples], samples
+        )
+        return Measurement(first, total, path, reused=True)
     return None
 
 
-def overfitting_gap(test: Likelihoods, train: Likelihoods) -> dict[str, float | None]:
+def read_likelihoods(path: Path, record: EvaluationRecord) -> Likelihoods:
+    """The values of every example, float64, from the `.npz` that belongs to a record.
+
+    Raises BadFileError or IWAEError for a damaged file and for one of another number of examples, before memory is
+    taken for it, and OSError where it can't be read.
+    """
+    count = record["num_examples"]
+    names = ("log_likelihood", "effective_sample_size")
+    max_bytes = len(names) * (count * np.dtype(np.float64).itemsize + MAX_HEADER_BYTES)
+    # An archive's directory is read whole: it must not be the larger part.
+    if path.stat().st_size > max_bytes:
+        raise BadFileError(f"more than two arrays of {count} numbers")
+    arrays = read_npz(path, names, max_bytes=max_bytes)
+    for name in names:
+        if name not in arrays or arrays[name].shape != (count,) or arrays[name].dtype != np.float64:
+            raise BadFileError(f"no float64 numbers '{name}' of {count} examples")
+    return Likelihoods(arrays[names[0]], arrays[names[1]], record["num_samples"])
+
+
+def overfitting_gap(test: Likelihoods, train: Likelihoods) -> GapRecord:
     """Test NLL minus training NLL in nats, and its standard error (the two sets are independent)."""
     return {
         "value": finite_or_none(test.nll - train.nll),

@@ -1,14 +1,11 @@
 """One self-contained HTML page about one or several analyzed runs."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from iwae.paper import published
 from iwae.paper.reproduction import FindPublished
@@ -17,6 +14,7 @@ from iwae.report.analyze import DIRECTORY
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, Row, number_rows, training_rows
 from iwae.report.draw import training_curve
+from iwae.report.embedding import PictureView, picture, read_picture
 from iwae.schedule import schedule_to_json
 from iwae.version import __version__
 
@@ -40,18 +38,6 @@ CURVES_CAPTION = (
     "The mean training bound of every epoch, for all runs. The bounds of a VAE and an IWAE, those of different k, and"
     " those on different data are different quantities: look at when each levels off, not at which is higher."
 )
-
-
-@dataclass(frozen=True)
-class PictureView:
-    """A picture as the page shows it; `width` and `height` in pixels let the page keep its place."""
-
-    heading: str
-    caption: str
-    alt: str
-    uri: str
-    width: int
-    height: int
 
 
 @dataclass
@@ -85,7 +71,7 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
     """The page's HTML: fewer than 5 MB, with nothing to load from anywhere.
 
     Where the pictures of many runs would pass that size, later ones are left out, and the page says so. Raises
-    OSError when a picture of an analysis can't be read.
+    IWAEError, naming the file, for a picture that is no intact PNG in its analysis, and OSError when one can't be read.
     """
     curves = _comparison(runs) if len(runs) > 1 else None
     views = [_run_view(run) for run in runs]
@@ -107,14 +93,6 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
     template = environment.from_string(package.joinpath("page.html").read_text(encoding="utf-8"))
     css = package.joinpath("page.css").read_text(encoding="utf-8")
     return template.render(page=page, css=Markup(css)).lstrip() + "\n"
-
-
-def picture(content: bytes, heading: str, caption: str, alt: str) -> PictureView:
-    """A PNG as a data: URI."""
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-    uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return PictureView(heading, caption, alt, uri, width, height)
 
 
 def _comparison(runs: Sequence[Analyzed]) -> PictureView | None:
@@ -163,8 +141,7 @@ def _embed_pictures(runs: Sequence[Analyzed], views: Sequence[RunView], room: in
             if name is None:
                 reasons.setdefault(run.analysis["skipped"].get(kind, "not drawn"), []).append(caption.heading)
                 continue
-            content = (run.path / DIRECTORY / name).read_bytes()
-            made = picture(content, caption.heading, caption.caption, caption.alt(run.analysis))
+            made = read_picture(run.path, name, caption.heading, caption.caption, caption.alt(run.analysis))
             if len(made.uri) > room:
                 reason = f"left out to keep this page small; see {run.path / DIRECTORY}"
                 reasons.setdefault(reason, []).append(caption.heading)

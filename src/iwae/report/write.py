@@ -2,23 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from iwae.errors import IWAEError
 from iwae.files import write_atomically
 from iwae.report.analyze import DIRECTORY, FILE, FORMAT, AnalyzeOptions, analyze_run, run_name
 from iwae.report.comparison import Analyzed
+from iwae.report.embedding import picture_path
 from iwae.report.page import render
-from iwae.runs.directory import RunDirectory, read_json
+from iwae.runs.directory import RunDirectory
+from iwae.runs.records import AnalysisRecord, read_checked
 from iwae.runs.reporter import Reporter
 
 NAME = "report.html"
-# What the page reads from an analysis.
-FIELDS = {
-    *("format", "data", "architecture", "checkpoint", "stages_done", "stages_total", "epochs", "step"),
-    *("weights_sha256", "training_seconds", "train_bound", "test", "train", "gap", "layers", "log_weights"),
-    *("effective_sample_size", "pictures", "skipped", "device"),
-}
 
 
 def write_report(
@@ -70,25 +65,25 @@ def _as_utf8(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def current_analysis(run: RunDirectory, options: AnalyzeOptions) -> dict[str, Any] | None:
-    """The analysis in the run's directory if it is of the newest checkpoint, complete, and made with what
+def current_analysis(run: RunDirectory, options: AnalyzeOptions) -> AnalysisRecord | None:
+    """The analysis in the run's directory if it is of the newest checkpoint, intact, complete, and made with what
     `options` ask for; None otherwise.
+
+    Raises IWAEError where a picture that it names is not a file beside it.
     """
-    directory = run.path / DIRECTORY
-    if not (directory / FILE).is_file():
+    path = run.path / DIRECTORY / FILE
+    if not path.is_file():
         return None
     try:
-        analysis = read_json(directory / FILE)
-        if not analysis.keys() >= FIELDS:
-            return None
-        test = analysis["test"]
-        as_asked = options.samples in (None, test["num_samples"]) and (
-            options.examples is None or min(options.examples, test["split_examples"]) == test["num_examples"]
-        )
-        whole = analysis["format"] == FORMAT and all(
-            (directory / name).is_file() for name in analysis["pictures"].values()
-        )
-    except (IWAEError, KeyError, TypeError, AttributeError):
+        analysis = read_checked(path, AnalysisRecord, "it is made anew")
+    except IWAEError:
         return None
-    newest = as_asked and whole and analysis["weights_sha256"] == run.newest_checkpoint().weights_digest()
-    return analysis if newest else None
+    test = analysis["test"]
+    as_asked = options.samples in (None, test["num_samples"]) and (
+        options.examples is None or min(options.examples, test["split_examples"]) == test["num_examples"]
+    )
+    if analysis["format"] != FORMAT or not as_asked:
+        return None
+    if not all(picture_path(run.path, name).exists() for name in analysis["pictures"].values()):
+        return None
+    return analysis if analysis["weights_sha256"] == run.newest_checkpoint().weights_digest() else None

@@ -4,10 +4,12 @@ import dataclasses
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from iwae.architecture import Architecture, LatentKind
@@ -15,6 +17,7 @@ from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.objectives import ESTIMATORS, PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
 from iwae.schedule import FEW_BACKWARD, MANY_SAMPLES, RECIPES, WARM_START, Recipe, Schedule, Stage, make_schedule
+from iwae.typed_json import shortened
 
 QUICK_TEST_EXAMPLES = 2000
 # In what runs may differ that are trained together.
@@ -241,12 +244,19 @@ class RunConfig:
         return {**dataclasses.asdict(self), "latent": list(self.latent), "hidden": list(self.hidden)}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "RunConfig":
-        """Inverse of `to_json`. Raises IWAEError for anything it did not write."""
+    def from_json(cls, value: Mapping[str, Any]) -> "RunConfig":
+        """Inverse of `to_json`. Raises IWAEError for anything it did not write: a field that is missing, unknown or of
+        another type.
+        """
+        unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(cls)})
+        missing = [name for name in ("latent", "hidden") if name not in value]
+        if unknown or missing:
+            what = f"unknown fields {', '.join(unknown)}" if unknown else f"no {' and no '.join(missing)}"
+            raise IWAEError(f"not a run's configuration: {shortened(what)}")
         try:
-            return cls(**{**value, "latent": tuple(value["latent"]), "hidden": tuple(value["hidden"])})
-        except (KeyError, TypeError) as error:
-            raise IWAEError(f"not a run's configuration: {error}") from None
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise IWAEError(f"not a run's configuration: {shortened(str(error))}") from None
 
     def differences(self, other: "RunConfig") -> list[str]:
         """`field: mine, there` for every field in which the two differ.

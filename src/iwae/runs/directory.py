@@ -12,17 +12,19 @@ replaced-<i>/               what a restart from an earlier checkpoint put aside
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from filelock import FileLock, Timeout
 
 from iwae.architecture import Architecture
 from iwae.errors import IWAEError, RunBusyError
-from iwae.files import naming, remove_leftovers, write_atomically, write_json
+from iwae.files import naming, read_bounded, remove_leftovers, write_atomically, write_json
 from iwae.runs.config import RunConfig
+from iwae.runs.records import MetricsLine, ResultsRecord, RunRecord, read_checked
+from iwae.typed_json import MAX_JSON_BYTES, Count, decode, read_json, shortened
 
 if TYPE_CHECKING:
     from iwae.checkpoint import Checkpoint
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 LATEST = "latest"
 RESTORE = "restore it, or start over with `iwae train --fresh`"
+
+
+class _Versioned(TypedDict):
+    format: Count
 
 
 class RunDirectory:
@@ -79,28 +85,23 @@ class RunDirectory:
         finally:
             lock.release()
 
-    def read_record(self) -> dict[str, Any]:
+    def read_record(self) -> RunRecord:
         """`run.json`. Raises IWAEError when there is no run or the record is damaged or newer."""
         if not self.exists:
             what = "there is no run here" if self.path.is_dir() else "there is no such directory"
             raise IWAEError(f"{self.path}: {what} (a run has a run.json; `iwae train` makes one)")
-        record = read_json(self.record_path)
-        if not isinstance(record.get("format"), int) or record["format"] > FORMAT:
+        # A newer version's record may have another shape: that it is newer is said first.
+        version = read_json(self.record_path, _Versioned, RESTORE)["format"]
+        if version > FORMAT:
             raise IWAEError(
-                f"{self.record_path}: format {record.get('format')!r} is not one that this version reads"
-                f" (up to {FORMAT}): upgrade iwae"
+                f"{self.record_path}: format {version} is not one that this version reads (up to {FORMAT}): upgrade"
+                " iwae"
             )
-        if not isinstance(record.get("config"), dict) or not isinstance(record.get("data"), dict):
-            raise IWAEError(f"{self.record_path}: damaged, it has no configuration; {RESTORE}")
-        return record
+        return read_checked(self.record_path, RunRecord, RESTORE)
 
     def config(self) -> RunConfig:
-        """The configuration that the run was begun with."""
-        record = self.read_record()
-        try:
-            return RunConfig.from_json(record["config"])
-        except IWAEError as error:
-            raise IWAEError(f"{self.record_path}: {error}") from None
+        """The configuration that the run was begun with. Raises IWAEError as `read_record` does."""
+        return RunConfig.from_json(self.read_record()["config"])
 
     def differences(self, config: RunConfig) -> list[str]:
         """`field: theirs, there` for every field in which `config` is another than this run's.
@@ -116,30 +117,26 @@ class RunDirectory:
     def _has_source(self, path: Path) -> bool:
         """Whether the run in `path` is the one that this run started from, as far as can be told."""
         recorded = self.read_record().get("init_from")
-        if not isinstance(recorded, dict) or Path(str(recorded.get("run"))).name != path.name:
+        if recorded is None or Path(recorded["run"]).name != path.name:
             return False
         try:
             results = RunDirectory(path).results()
         except IWAEError:
             return True
         # A source that was trained on since has other weights, after other steps.
-        if results is None or results.get("step") != recorded.get("step"):
+        if results is None or results["step"] != recorded["step"]:
             return True
-        return results.get("weights_sha256") == recorded.get("weights_sha256")
+        return results["weights_sha256"] == recorded["weights_sha256"]
 
-    def write_record(self, record: dict[str, Any]) -> None:
+    def write_record(self, record: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
         write_json(self.record_path, {"format": FORMAT, **record})
 
-    def results(self) -> dict[str, Any] | None:
+    def results(self) -> ResultsRecord | None:
         """`results.json`, or None before the run has measured itself. Raises IWAEError for a damaged one."""
-        if not self.results_path.is_file():
+        if not self.results_path.exists():
             return None
-        advice = "delete it, and `iwae train` measures again"
-        results = read_json(self.results_path, advice)
-        if not isinstance(results.get("stages_done"), int) or not isinstance(results.get("test"), dict):
-            raise IWAEError(f"{self.results_path}: not a run's results; {advice}")
-        return results
+        return read_checked(self.results_path, ResultsRecord, "delete it, and `iwae train` measures again")
 
     # Checkpoints
 
@@ -150,7 +147,8 @@ class RunDirectory:
     def stage_checkpoints(self) -> list[int]:
         """Numbers of the stage checkpoints that are there, ascending."""
         stems = [path.stem for path in self.checkpoints_path.glob("*.safetensors")]
-        return sorted(int(stem) for stem in stems if stem.isdecimal())
+        # As `checkpoint_path` writes numbers: 0009 or other digits would be looked for as 9.
+        return sorted(int(stem) for stem in stems if stem.isdecimal() and str(int(stem)) == stem)
 
     def newest_checkpoint(self) -> "Checkpoint":
         """The checkpoint with the most steps.
@@ -204,18 +202,19 @@ class RunDirectory:
         A stage's first line of metrics is written once the checkpoint of the stage before is safe.
         """
         lines, results = self.read_metrics(), self.results()
-        return max(lines[-1].get("stage", 0) if lines else 0, results["stages_done"] if results else 0)
+        return max(lines[-1]["stage"] if lines else 0, results["stages_done"] if results else 0)
 
     def _load(self, name: int | str) -> "Checkpoint":
         """An intact checkpoint of this run. Raises CheckpointError for any other."""
         from iwae.checkpoint import CheckpointError, load_checkpoint
 
         checkpoint = load_checkpoint(self.checkpoint_path(name))
-        recorded = self.read_record().get("architecture")
-        if not isinstance(recorded, dict) or checkpoint.architecture != Architecture.from_json(recorded):
+        recorded = Architecture.from_json(self.read_record()["architecture"])
+        if checkpoint.architecture != recorded:
             raise CheckpointError(
-                f"{checkpoint.path}: the checkpoint is of another architecture, {checkpoint.architecture.to_json()},"
-                f" than this run's, {recorded}"
+                f"{checkpoint.path}: the checkpoint is of another architecture,"
+                f" {shortened(str(checkpoint.architecture.to_json()))}, than this run's,"
+                f" {shortened(str(recorded.to_json()))}"
             )
         if checkpoint.seed != self.config().seed:
             raise CheckpointError(f"{checkpoint.path}: the checkpoint is of seed {checkpoint.seed}, not of this run's")
@@ -249,27 +248,27 @@ class RunDirectory:
     # Metrics
 
     def cut_metrics(self, step: int) -> None:
-        """Drops the lines after `step`, and a last line that was only half written."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        if not self.metrics_path.exists() or self.metrics_path.read_text(errors="replace") != text:
-            write_atomically(self.metrics_path, text.encode())
+        """Drops the lines after `step`, and from the first damaged one on. Raises IWAEError as `read_metrics` does."""
+        content = self._metrics_content()
+        kept = b"".join(text for text, line in _intact(content) if line["step"] <= step)
+        if not self.metrics_path.exists() or content != kept:
+            write_atomically(self.metrics_path, kept)
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl` up to the first damaged one."""
-        lines = []
-        if self.metrics_path.is_file():
-            for text in self.metrics_path.read_text(errors="replace").splitlines(keepends=True):
-                try:
-                    line = json.loads(text)
-                    if not text.endswith("\n") or not isinstance(line["step"], int):
-                        break
-                except (ValueError, KeyError, TypeError):
-                    break
-                lines.append(line)
-        return lines
+    def read_metrics(self) -> list[MetricsLine]:
+        """The lines of `metrics.jsonl` up to the first damaged one, or the last where that was only half written.
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
+        Raises IWAEError where it is no regular file or larger than any that training writes, and OSError where it
+        can't be read.
+        """
+        return [line for _, line in _intact(self._metrics_content())]
+
+    def _metrics_content(self) -> bytes:
+        try:
+            return read_bounded(self.metrics_path, MAX_JSON_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def append_metrics(self, line: MetricsLine) -> None:
         """Appends one line, durably. Raises OSError, naming the file."""
         with naming(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -277,17 +276,16 @@ class RunDirectory:
             os.fsync(file.fileno())
 
 
-def read_json(path: Path, advice: str = RESTORE) -> dict[str, Any]:
-    """A JSON object from a file. Raises IWAEError, naming the file and giving `advice`, for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise IWAEError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise IWAEError(f"{path}: not intact JSON ({error}); {advice}") from None
-    if not isinstance(value, dict):
-        raise IWAEError(f"{path}: expected a JSON object, found a {type(value).__name__}; {advice}")
-    return value
+def _intact(content: bytes) -> Iterator[tuple[bytes, MetricsLine]]:
+    """Lines of metrics, as text and read, up to the first that is damaged or not whole."""
+    for text in content.splitlines(keepends=True):
+        try:
+            line = decode(text, MetricsLine)
+        except ValueError:
+            return
+        if not text.endswith(b"\n"):
+            return
+        yield text, line
 
 
 def put_run_aside(path: Path) -> Path:

@@ -7,7 +7,6 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,13 +21,14 @@ from iwae.model import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.config import MeasureOptions, check_seed
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import DataRecord, EvaluationRecord, Measured, ResultsRecord
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__
 
 NUM_GRID_SAMPLES = 100
 
 
-def data_record(dataset: Dataset) -> dict[str, Any]:
+def data_record(dataset: Dataset) -> DataRecord:
     """What a run's record says of its data: name, mark, sizes and checksums."""
     return {
         "name": dataset.name,
@@ -43,7 +43,7 @@ def data_record(dataset: Dataset) -> dict[str, Any]:
 
 def check_same_data(run: RunDirectory, dataset: Dataset) -> None:
     """Raises IWAEError when `dataset` is not the one that the run was trained on."""
-    recorded = [file["checksum"] for file in run.read_record()["data"].get("files", [])]
+    recorded = [file["checksum"] for file in run.read_record()["data"]["files"]]
     for file, checksum in itertools.zip_longest(dataset.files, recorded):
         if file is None or file.checksum != checksum:
             name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
@@ -87,7 +87,7 @@ class Evaluation:
     """A likelihood measurement and where it was written."""
 
     likelihoods: evaluation.Likelihoods
-    record: dict[str, Any]
+    record: Measured
     json_path: Path
     npz_path: Path
 
@@ -122,7 +122,7 @@ def evaluate_checkpoint(
         kept=kept_units(run),
         on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={samples}", done, total),
     )
-    record = {
+    record: Measured = {
         "nll": finite_or_none(values.nll),
         "stderr": finite_or_none(values.stderr),
         "num_samples": samples,
@@ -140,20 +140,18 @@ def evaluate_checkpoint(
     np.savez(buffer, log_likelihood=values.log_likelihood, effective_sample_size=values.effective_sample_size)
     json_path, npz_path = run.evaluations_path / f"{name}.json", run.evaluations_path / f"{name}.npz"
     write_atomically(npz_path, buffer.getvalue())
-    write_json(
-        json_path,
-        {
-            "split": split,
-            **record,
-            "checkpoint": checkpoint.path.name,
-            "step": checkpoint.step,
-            "weights_sha256": checkpoint.weights_digest(),
-            "data": data_record(dataset),
-            "versions": versions(),
-            "device": device(),
-            "seconds": round(time.perf_counter() - start, 3),
-        },
-    )
+    whole: EvaluationRecord = {
+        "split": split,
+        **record,
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "weights_sha256": checkpoint.weights_digest(),
+        "data": data_record(dataset),
+        "versions": versions(),
+        "device": device(),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    write_json(json_path, whole)
     return Evaluation(values, record, json_path, npz_path)
 
 
@@ -197,7 +195,7 @@ def measure_run(
     dataset: Dataset,
     options: MeasureOptions,
     reporter: Reporter,
-) -> dict[str, Any]:
+) -> ResultsRecord:
     """Measures a finished run (test likelihood, active units, samples) and writes `results.json`."""
     start = time.perf_counter()
     config = run.config()
@@ -216,7 +214,7 @@ def measure_run(
     )
     png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
     metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
-    results = {
+    results: ResultsRecord = {
         "config": config.to_json(),
         "seed": config.seed,
         "architecture": checkpoint.architecture.to_json(),

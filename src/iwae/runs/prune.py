@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optax
@@ -26,6 +25,7 @@ from iwae.pruning import prune, units_to_keep
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measure import finite_or_none, kept_units, measure_run
+from iwae.runs.records import PrunedRecord, PruningFigures, RunRecord
 from iwae.runs.reporter import Reporter
 from iwae.stepping import TrainState
 
@@ -85,8 +85,19 @@ def prune_run(
         kept=kept_units(source),
         on_examples=lambda done, count: reporter.measuring(f"before pruning, k={samples}", done, count),
     ).log_likelihood
+    figures: PruningFigures = {
+        "nll_before": None,
+        "nll_after": None,
+        "difference": None,
+        "difference_stderr": None,
+        "num_samples": samples,
+        "num_examples": len(before),
+        "split_examples": len(dataset.test),
+        "kept_inactive": list(kept_inactive),
+    }
     with _made_whole(out) as unfinished:
-        record = _write_model(source, unfinished, origin, prune_state(origin, kept, units.means), kept)
+        state = prune_state(origin, kept, units.means)
+        record, pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
         pruned = load_checkpoint(unfinished.checkpoint_path(origin.stages_done))
         options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
         results = measure_run(unfinished, pruned, dataset, options, reporter)
@@ -101,19 +112,15 @@ def prune_run(
             total=total,
             kept_inactive=kept_inactive,
         )
-        figures = {
+        pruned_record: PrunedRecord = {
+            **pruned_record,
             "nll_before": finite_or_none(result.before),
             "nll_after": finite_or_none(result.after),
             "difference": finite_or_none(result.difference),
             "difference_stderr": finite_or_none(result.difference_stderr),
-            "num_samples": samples,
-            "num_examples": len(after),
-            "split_examples": len(dataset.test),
-            "kept_inactive": list(kept_inactive),
         }
-        record["pruned"] |= figures
-        write_json(unfinished.path / "pruning.json", record["pruned"])
-        unfinished.write_record(record)
+        write_json(unfinished.path / "pruning.json", pruned_record)
+        unfinished.write_record({**record, "pruned": pruned_record})
     return result
 
 
@@ -193,9 +200,14 @@ def _take_place(unfinished: Path, out: Path) -> None:
 
 
 def _write_model(
-    source: RunDirectory, out: RunDirectory, origin: Checkpoint, state: TrainState, kept: tuple[np.ndarray, ...]
-) -> dict[str, Any]:
-    """Writes the pruned checkpoint, the metrics up to it and a first record, which is returned."""
+    source: RunDirectory,
+    out: RunDirectory,
+    origin: Checkpoint,
+    state: TrainState,
+    kept: tuple[np.ndarray, ...],
+    figures: PruningFigures,
+) -> tuple[RunRecord, PrunedRecord]:
+    """Writes the pruned checkpoint, the metrics up to it and a first record, which is returned with its new part."""
     model: HierarchicalVAE = state.model
     architecture = Architecture(
         origin.architecture.visible, model.latent, origin.architecture.hidden, origin.architecture.kinds
@@ -212,17 +224,19 @@ def _write_model(
     write_atomically(out.metrics_path, "".join(metrics).encode())
     source_record = source.read_record()
     left = _left_of_the_first(kept_units(source), kept)
-    pruned = {
+    pruned: PrunedRecord = {
+        **figures,
         "source": str(source.path.resolve()),
         "checkpoint": origin.path.name,
         "weights_sha256": origin.weights_digest(),
         "units": [len(mask) for mask in left],
         "kept_units": [np.flatnonzero(mask).tolist() for mask in left],
-        **({"source_pruned": source_record["pruned"]} if "pruned" in source_record else {}),
     }
-    record = {**source_record, "architecture": architecture.to_json(), "pruned": pruned}
+    if "pruned" in source_record:
+        pruned["source_pruned"] = source_record["pruned"]
+    record: RunRecord = {**source_record, "architecture": architecture.to_json(), "pruned": pruned}
     out.write_record(record)
-    return record
+    return record, pruned
 
 
 def _left_of_the_first(before: tuple[np.ndarray, ...] | None, kept: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

@@ -4,7 +4,6 @@ import contextlib
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
@@ -15,6 +14,7 @@ from iwae.runs.directory import LATEST, RunDirectory, put_run_aside
 from iwae.runs.interruption import SignalWatch
 from iwae.runs.job import Job, train_jobs
 from iwae.runs.measure import measure_run
+from iwae.runs.records import ResultsRecord
 from iwae.runs.reporter import Reporter
 from iwae.runs.warm_start import Source
 from iwae.schedule import Schedule
@@ -31,7 +31,7 @@ def train_run(
     default_datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
     continue_command: str = "the same call",
-) -> dict[str, Any]:
+) -> ResultsRecord:
     """Trains the run in directory `path` to the end of its schedule, measures it, and returns its results.
 
     A run that is there is continued, exactly: the weights, moments and metrics are those of a run that was
@@ -65,7 +65,7 @@ def train_runs(
     default_datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
     continue_command: str = "the same call",
-) -> list[dict[str, Any]]:
+) -> list[ResultsRecord]:
     """`train_run` for several runs at once, in one compiled program: `configs` gives the configuration of the run
     in each directory, and they differ in their seeds and objectives alone, with as many samples. Returns the results
     in that order.
@@ -157,23 +157,23 @@ def _put_aside(run: RunDirectory, reporter: Reporter) -> None:
 
 def _measured(
     job: Job, schedule: Schedule, measure: MeasureOptions, measure_again: bool, reporter: "_StoppingReporter"
-) -> dict[str, Any]:
+) -> ResultsRecord:
     """The results of a run that is trained to the end: those that are there, or new ones."""
     run, checkpoint = job.run, job.final_checkpoint(schedule)
     results = run.results()
-    complete = results is not None and results.get("stages_done", 0) >= checkpoint.stages_done
+    complete = results is not None and results["stages_done"] >= checkpoint.stages_done
     if results is None or not complete or (measure_again and _measured_less(results, measure, job.config)):
         return measure_run(run, checkpoint, job.dataset, measure, reporter)
     reporter.message(f"This run is complete: {run.path}")
-    if results["test"].get("num_samples") != measure.test_samples:
+    if results["test"]["num_samples"] != measure.test_samples:
         reporter.message(
-            f"It was measured with {results['test'].get('num_samples')} samples; for others: iwae evaluate"
+            f"It was measured with {results['test']['num_samples']} samples; for others: iwae evaluate"
             f" {shlex.quote(str(run.path))} --samples {measure.test_samples}"
         )
     return results
 
 
-def _measured_less(results: dict[str, Any], measure: MeasureOptions, config: RunConfig) -> bool:
+def _measured_less(results: ResultsRecord, measure: MeasureOptions, config: RunConfig) -> bool:
     """Whether a run's results come from fewer samples or examples than `measure` asks for."""
     test, wanted = results["test"], measure.examples_for(config)
     examples = test["split_examples"] if wanted is None else min(wanted, test["split_examples"])

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -13,6 +12,7 @@ from iwae.errors import IWAEError
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
+from iwae.runs.records import SourceRecord
 from iwae.stepping import TrainState
 
 
@@ -47,7 +47,7 @@ class Source:
             key=purpose_key(config.seed, Purpose.TRAIN),
         )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SourceRecord:
         """What the new run's record says of its source."""
         return {
             "run": str(self.run.path),

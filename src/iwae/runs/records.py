@@ -1,0 +1,342 @@
+"""What the JSON files of a run hold, as types against which they are read, and the checks that types can't express.
+
+Fields that older versions did not write, or that nothing reads, are `NotRequired`. A figure that does not exist (the
+standard error of one example, a likelihood of zero) is null.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+
+from msgspec import Meta
+
+from iwae.architecture import MAX_UNITS, Architecture, ArchitectureRecord
+from iwae.data import Mark, Split
+from iwae.errors import IWAEError
+from iwae.runs.config import RunConfig
+from iwae.typed_json import Count, Positive, Real, Seconds, read_json
+
+MAX_PRUNINGS = 50
+
+Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+ConfigRecord = dict[str, bool | Integer | Real | str | list[Integer] | None]
+"""`RunConfig.to_json()`; `RunConfig.from_json` checks the fields."""
+
+
+class Sizes(TypedDict):
+    """Numbers of examples."""
+
+    train: Count
+    valid: Count
+    test: Count
+
+
+class DataFileRecord(TypedDict):
+    """A file of data: `sha256:<hex>` or `git-blob:<hex>`, and whether it is the published one (null: own data)."""
+
+    name: str
+    checksum: str
+    verified: bool | None
+
+
+class DataRecord(TypedDict):
+    """The data of a run, as `runs.measure.data_record` has them; `image_shape` is height and width."""
+
+    name: str
+    mark: Mark
+    examples: Sizes
+    dim: Positive
+    binary: bool
+    image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=2)] | None
+    files: list[DataFileRecord]
+
+
+class StageRecord(TypedDict):
+    """A `Stage` of a schedule."""
+
+    epochs: Positive
+    learning_rate: Real
+    final_learning_rate: NotRequired[Real]
+
+
+class SourceRecord(TypedDict):
+    """The run that another was started from: its directory, configuration and checkpoint."""
+
+    run: str
+    config: ConfigRecord
+    checkpoint: str
+    stages_done: Count
+    step: Count
+    weights_sha256: str
+
+
+class PruningFigures(TypedDict):
+    """Test NLL in nats before and after pruning, from the same noise: null until it is measured. `kept_inactive` are
+    the numbers, from 1, of layers whose one unit is inactive.
+    """
+
+    nll_before: Real | None
+    nll_after: Real | None
+    difference: Real | None
+    difference_stderr: Real | None
+    num_samples: Positive
+    num_examples: Positive
+    split_examples: Positive
+    kept_inactive: list[Positive]
+
+
+class PrunedRecord(PruningFigures):
+    """What was removed from which run: per layer the units of the model that was never pruned, and the indices of
+    those that are left. `source_pruned` is the source's own record of this kind, where that was pruned too.
+    """
+
+    source: str
+    checkpoint: str
+    weights_sha256: str
+    units: list[Annotated[int, Meta(ge=1, le=MAX_UNITS)]]
+    kept_units: list[list[Count]]
+    source_pruned: NotRequired["PrunedRecord"]
+
+
+class RunRecord(TypedDict):
+    """`run.json`."""
+
+    format: Count
+    config: ConfigRecord
+    architecture: ArchitectureRecord
+    schedule: Annotated[list[StageRecord], Meta(min_length=1, max_length=1000)]
+    data: DataRecord
+    versions: NotRequired[dict[str, str]]
+    init_from: NotRequired[SourceRecord]
+    pruned: NotRequired[PrunedRecord]
+
+
+class MetricsLine(TypedDict):
+    """A line of `metrics.jsonl`: `stage` counts from 0, `epoch` and `step` are numbers done, `bound` is in nats."""
+
+    stage: Count
+    epoch: Positive
+    step: Positive
+    learning_rate: Real
+    bound: Real
+
+
+class Measured(TypedDict):
+    """-L_k of the first `num_examples` of a split's `split_examples`, in nats."""
+
+    nll: Real | None
+    stderr: Real | None
+    num_samples: Positive
+    num_examples: Positive
+    split_examples: Positive
+    mean_effective_sample_size: NotRequired[Real | None]
+    seed: NotRequired[Count]
+    evaluation: NotRequired[str]
+
+
+class EvaluationRecord(Measured):
+    """A JSON file in `evaluations/`; the `.npz` of the same name has the values of every example."""
+
+    split: Split
+    weights_sha256: str
+    data: DataRecord
+    checkpoint: NotRequired[str]
+    step: NotRequired[Count]
+    versions: NotRequired[dict[str, str]]
+    device: NotRequired[str]
+    seconds: NotRequired[Seconds]
+
+
+class ResultSeconds(TypedDict):
+    """Time taken."""
+
+    training: Seconds
+    measuring: Seconds
+
+
+class ResultFiles(TypedDict):
+    """Paths below the run's directory."""
+
+    samples: str
+    sample_values: str
+    per_example: str
+    metrics: str
+
+
+class ResultsRecord(TypedDict):
+    """`results.json`. `active_units` counts the active units of each layer, h_1 first."""
+
+    config: ConfigRecord
+    architecture: ArchitectureRecord
+    data: DataRecord
+    stages_done: Count
+    stages_total: Count
+    epochs: Count | None
+    step: Count
+    train_bound: NotRequired[Real | None]
+    test: Measured
+    active_units: list[Count]
+    active_units_paper_code: list[Count]
+    seconds: ResultSeconds
+    checkpoint: str
+    weights_sha256: str
+    files: ResultFiles
+    seed: NotRequired[Count]
+    versions: NotRequired[dict[str, str]]
+    device: NotRequired[str]
+
+
+class GapRecord(TypedDict):
+    """Test NLL minus training NLL, in nats."""
+
+    value: Real | None
+    stderr: Real | None
+
+
+class GapAnalysis(TypedDict):
+    """The part of `analysis.json` that the paper's tables use."""
+
+    weights_sha256: str
+    test: Measured
+    train: Measured
+    gap: GapRecord
+
+
+class LayerRecord(TypedDict):
+    """A stochastic layer, from 1: units, active ones by two counts, and every unit's variance."""
+
+    layer: Positive
+    units: Positive
+    active: Count
+    active_paper_code: Count
+    variances: list[Real | None]
+
+
+Quantiles = TypedDict(
+    "Quantiles",
+    {
+        "0": Real | None,
+        "0.01": Real | None,
+        "0.05": Real | None,
+        "0.25": Real | None,
+        "0.5": Real | None,
+        "0.75": Real | None,
+        "0.95": Real | None,
+        "0.99": Real | None,
+        "1": Real | None,
+    },
+)
+
+
+class LogWeightsRecord(TypedDict):
+    """Quantiles of log w relative to the example's mean weight, in nats."""
+
+    examples: Positive
+    num_samples: Positive
+    quantiles: Quantiles
+    weight_above_mean: Real | None
+
+
+class EffectiveSampleSizeRecord(TypedDict):
+    """Mean and quantiles of the effective sample size over test examples."""
+
+    examples: Positive
+    num_samples: Positive
+    quantiles: Quantiles
+    mean: Real | None
+
+
+class AnalysisRecord(GapAnalysis):
+    """`analysis/analysis.json`; see `report.analyze`. `pictures` are names of files beside it."""
+
+    format: Count
+    config: ConfigRecord
+    data: DataRecord
+    architecture: ArchitectureRecord
+    checkpoint: str
+    stages_done: Count
+    stages_total: Count
+    epochs: Count
+    step: Count
+    training_seconds: Seconds
+    train_bound: Real | None
+    layers: Annotated[list[LayerRecord], Meta(min_length=1)]
+    log_weights: LogWeightsRecord
+    effective_sample_size: EffectiveSampleSizeRecord
+    pictures: dict[str, str]
+    skipped: dict[str, str]
+    device: str
+    samples: NotRequired[Positive | None]
+    examples: NotRequired[Positive | None]
+    active_threshold: NotRequired[Real]
+    arrays: NotRequired[str]
+    seconds: NotRequired[Seconds]
+    versions: NotRequired[dict[str, str]]
+
+
+T = TypeVar("T", bound=Mapping[str, Any])
+
+
+def read_checked(path: Path, kind: type[T], advice: str) -> T:
+    """A record of type `kind` from a file, whose parts fit together.
+
+    Raises IWAEError, naming the file and giving `advice`, for anything else.
+    """
+    record = read_json(path, kind, advice)
+    try:
+        check(record)
+    except IWAEError as error:
+        raise IWAEError(f"{path}: {error}; {advice}") from None
+    return record
+
+
+def check(record: Mapping[str, Any]) -> None:
+    """Raises IWAEError where the parts of a record, of whatever type above, contradict each other: then one of them is
+    not what this program wrote, and what is computed from them would be wrong or fail.
+    """
+    if "config" in record:
+        _check_config(RunConfig.from_json(record["config"]), record)
+    if "data" in record:
+        _check_data(record["data"])
+    if "architecture" in record:
+        architecture = Architecture.from_json(record["architecture"])
+        if architecture.visible != record["data"]["dim"]:
+            raise IWAEError(f"a model of {architecture.visible} dimensions on data of {record['data']['dim']}")
+        if "pruned" in record:
+            _check_pruned(record["pruned"], architecture)
+
+
+def _check_config(config: RunConfig, record: Mapping[str, Any]) -> None:
+    if "schedule" not in record:
+        return
+    if (config.init_from is None) != ("init_from" not in record):
+        raise IWAEError("the configuration and the record disagree on whether it started from another run")
+    if "init_from" in record:
+        RunConfig.from_json(record["init_from"]["config"])
+
+
+def _check_data(data: DataRecord) -> None:
+    shape = data["image_shape"]
+    if shape is not None and shape[0] * shape[1] != data["dim"]:
+        raise IWAEError(f"images of {shape[0]} x {shape[1]} pixels do not have {data['dim']} dimensions")
+
+
+def _check_pruned(pruned: PrunedRecord, architecture: Architecture) -> None:
+    """Which units are left is said in numbers that become sizes and indices of arrays."""
+    sizes, record, depth = architecture.latent, pruned, 0
+    while record is not None:
+        units, kept = record["units"], record["kept_units"]
+        if len(units) != len(kept) or len(units) != len(sizes):
+            raise IWAEError(f"pruned: {len(units)} and {len(kept)} layers of units, the model has {len(sizes)}")
+        for total, indices in zip(units, kept, strict=True):
+            if not indices or indices[-1] >= total or any(one >= other for one, other in pairwise(indices)):
+                raise IWAEError(f"pruned: what is left of {total} units is not a list of ascending indices below that")
+        if record is pruned and tuple(map(len, kept)) != sizes:
+            raise IWAEError(
+                f"pruned: {'+'.join(str(len(indices)) for indices in kept)} units are left, the model has"
+                f" {'+'.join(map(str, sizes))}"
+            )
+        record, depth = record.get("source_pruned"), depth + 1
+        if depth > MAX_PRUNINGS:
+            raise IWAEError(f"pruned: more than {MAX_PRUNINGS} times, one after another")

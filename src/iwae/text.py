@@ -1,0 +1,12 @@
+"""Text that comes from files and names, made fit to be shown."""
+
+import re
+
+# What moves a terminal's cursor, colours it or sets its title; line breaks; what turns the direction of writing round;
+# halves of characters, which can't be encoded.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, every control character in it replaced by a question mark in a diamond (U+FFFD)."""
+    return _CONTROL.sub("\ufffd", text)

@@ -15,7 +15,7 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not torture"
 
-# Half an hour or so: processes are killed 200 times and more, disks fill up, permissions go.
+# An hour or so on two free cores: processes are killed 200 times and more, disks fill up, permissions go.
 torture: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist load -m torture
 

@@ -35,14 +35,17 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 def _training(cells: list[dict[str, Any]]) -> str:
     names = list(cells[0]["over_ours"]) if cells else []
-    headings = ["layers", "k", *[f"{name} / ours" for name in names], "ours / floor", "DReG / plain", "ours"]
+    # The cell with most samples has them all.
+    variants = list(max((cell["over_plain"] for cell in cells), key=len, default={}))
+    columns = [*[f"{name} / ours" for name in names], "ours / floor", *[f"{name} / plain" for name in variants]]
+    headings = ["layers", "k", *columns, "ours"]
     rows = [
         [
             str(cell["layers"]),
             str(cell["k"]),
             *[f"{cell['over_ours'][name]:.2f}" for name in names],
             f"{cell['over_floor']:.2f}",
-            f"{cell['dreg_over_plain']:.2f}" if "dreg_over_plain" in cell else "",
+            *[f"{cell['over_plain'][name]:.2f}" if name in cell["over_plain"] else "" for name in variants],
             f"{1e3 * cell['seconds']['ours']:.2f} ms",
         ]
         for cell in cells

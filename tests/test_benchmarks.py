@@ -21,7 +21,7 @@ CELL = {
     "over_ours": {"PyTorch": 1.5},
     "over_floor": 1.27,
     "floor": "floor, NumPy",
-    "dreg_over_plain": 1.01,
+    "over_plain": {"DReG": 1.01},
     "examples": 40,
 }
 RECORD = {

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -17,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from iwae.architecture import Architecture
-from iwae.checkpoint import FORMAT, CheckpointError, load_checkpoint, save_checkpoint
+from iwae.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from iwae.files import write_atomically, write_json
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
@@ -110,14 +111,68 @@ def test_weights_have_readable_names_and_plain_numpy_computes_with_them(tmp_path
     np.testing.assert_allclose(linear("model.encoder.0.log_sigma", hidden), posterior.log_sigma, atol=1e-6)
 
 
-def test_a_truncated_file_is_refused_at_every_length(saved: Path, tmp_path: Path) -> None:
-    content = saved.read_bytes()
-    path = tmp_path / "7.safetensors"
-    for length in [0, 1, 7, 8, 9, *range(20, len(content), 97), len(content) - 1]:
+def assert_noticed(path: Path, intact: Checkpoint) -> bool:
+    """Asserts that a damaged file is refused in one line, or reads as the intact one; returns whether it was refused.
+
+    Only bytes that mean nothing (blanks that pad the header) may change unnoticed.
+    """
+    read, message = None, ""
+    try:
+        read = load_checkpoint(path)
+    except CheckpointError as error:
+        message = str(error)
+    if read is None:
+        assert str(path) in message
+        assert "\n" not in message
+        return True
+    assert read.arrays.keys() == intact.arrays.keys()
+    for name, array in intact.arrays.items():
+        assert read.arrays[name].dtype == array.dtype
+        assert read.arrays[name].shape == array.shape
+        assert read.arrays[name].tobytes() == array.tobytes()
+    assert (read.architecture, read.seed, read.stages_done) == (intact.architecture, SEED, 2)
+    return False
+
+
+def damage_everywhere(content: bytes, path: Path, masks: Sequence[int]) -> dict[str, int]:
+    """Cuts a checkpoint at every length and flips every byte, by every mask where one is given and otherwise by one
+    bit, another from byte to byte. Asserts that all is noticed, and returns how much was done.
+    """
+    path.write_bytes(content)
+    intact = load_checkpoint(path)
+    tensors = 8 + int.from_bytes(content[:8], "little")
+    for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError) as error:
-            load_checkpoint(path)
-        assert_one_line_naming(error, path)
+        assert assert_noticed(path, intact), length
+    flips = unnoticed = 0
+    for position, byte in enumerate(content):
+        for mask in masks or [1 << position % 8]:
+            path.write_bytes(b"".join((content[:position], bytes([byte ^ mask]), content[position + 1 :])))
+            noticed = assert_noticed(path, intact)
+            assert noticed or position < tensors, position
+            flips, unnoticed = flips + 1, unnoticed + (not noticed)
+    return {"bytes": len(content), "cuts": len(content), "flips": flips, "unnoticed": unnoticed}
+
+
+def test_every_byte_flipped_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    """Of the smallest checkpoint that there is: two linear layers, each of one unit."""
+    architecture = Architecture(1, (1,), ((),))
+    save(tmp_path / "1.safetensors", any_state(architecture), architecture)
+    done = damage_everywhere((tmp_path / "1.safetensors").read_bytes(), tmp_path / "7.safetensors", [])
+    assert done["cuts"] == done["flips"] == done["bytes"] > 2000
+    assert done["unnoticed"] < 8
+
+
+@pytest.mark.torture
+def test_every_bit_flipped_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    """Of a checkpoint with hidden layers, every bit, and all bits of a byte at once."""
+    architecture = Architecture(2, (1,), ((1, 1),))
+    save(tmp_path / "1.safetensors", any_state(architecture), architecture)
+    masks = [*(1 << bit for bit in range(8)), 255]
+    done = damage_everywhere((tmp_path / "1.safetensors").read_bytes(), tmp_path / "7.safetensors", masks)
+    assert done["cuts"] == done["bytes"] > 4000
+    assert done["flips"] == 9 * done["bytes"]
+    assert done["unnoticed"] < 9 * 8
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -128,34 +183,7 @@ def test_a_flipped_byte_is_noticed(saved: Path, tmp_path: Path, where: float, in
     path = tmp_path / "7.safetensors"
     path.write_bytes(content)
     flip_byte(path, int(where * size), mask)
-    intact = load_checkpoint(saved)
-    read, message = None, ""
-    try:
-        read = load_checkpoint(path)
-    except CheckpointError as error:
-        message = str(error)
-    if read is None:
-        assert str(path) in message
-        assert "\n" not in message
-        return
-    # Only bytes that mean nothing (blanks that pad the header) may change unnoticed.
-    assert read.arrays.keys() == intact.arrays.keys()
-    for name, array in intact.arrays.items():
-        assert read.arrays[name].dtype == array.dtype
-        assert read.arrays[name].shape == array.shape
-        assert read.arrays[name].tobytes() == array.tobytes()
-    assert (read.architecture, read.seed, read.stages_done) == (intact.architecture, SEED, 2)
-
-
-def test_every_flipped_byte_of_the_tensors_is_noticed(saved: Path, tmp_path: Path) -> None:
-    path = tmp_path / "7.safetensors"
-    content = saved.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    for position in range(start, len(content), 61):
-        path.write_bytes(content)
-        flip_byte(path, position)
-        with pytest.raises(CheckpointError, match="damaged"):
-            load_checkpoint(path)
+    assert_noticed(path, load_checkpoint(saved))
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"stages_done": 3}, {"seconds": 9.0}, {"digest": "0" * 64}])

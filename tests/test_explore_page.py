@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from small_runs import COMMAND, environment, go, small_config, write_data
 
 pytest.importorskip("starlette", reason="needs the extra iwae[explore]")
 pytest.importorskip("uvicorn", reason="needs the extra iwae[explore]")
+
+from iwae.explore.server import HEAD_SECONDS
 
 DEADLINE = 120
 BROWSER_OPTIONS = [
@@ -123,6 +126,30 @@ def test_a_chunked_flood_is_cut_off(port):
     answer = exchange(port, head, *[chunk] * 6)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 413 "), answer
     assert exchange(port, request("GET / HTTP/1.1", f"127.0.0.1:{port}")).startswith(b"HTTP/1.1 200 ")
+
+
+def test_half_requests_do_not_take_all_places_for_long(port):
+    """More connections than the server answers at once, each of which sends a line of a head now and then, for ever;
+    half of them after one whole request, with which Uvicorn's own limit would end.
+    """
+    with contextlib.ExitStack() as opened:
+        halves = []
+        for number in range(80):
+            half = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
+            whole = f"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n" if number % 2 else ""
+            half.sendall(f"{whole}GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
+            halves.append(half)
+        answers = []
+        end = time.monotonic() + 6 * HEAD_SECONDS
+        while not answers or not answers[-1].startswith(b"HTTP/1.1 200 "):
+            assert time.monotonic() < end, answers[-1]
+            answers.append(exchange(port, request("GET / HTTP/1.1", f"127.0.0.1:{port}")))
+            for half in halves:
+                with contextlib.suppress(ConnectionError):
+                    half.sendall(b"X: y\r\n")
+            time.sleep(0.5)
+        # At first there was no place: that is what must not last.
+        assert answers[0].startswith(b"HTTP/1.1 503 "), answers[0]
 
 
 def test_a_web_socket_is_refused(port):

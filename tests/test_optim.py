@@ -1,5 +1,7 @@
 """The paper's Adam against its formula in NumPy, and the learning-rate stages."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iwae.errors import IWAEError
-from iwae.optim import paper_adam
+from iwae.optim import nadam, paper_adam
 from iwae.schedule import PAPER_LEARNING_RATES, SCHEDULES, Stage, locate, make_schedule, stage_end
 
 
@@ -28,6 +30,35 @@ def test_adam_is_the_papers_with_its_second_moment_starting_at_one(beta1, reques
         expected = np.sqrt(1 - 0.999**t) / (1 - beta1**t) * first / (np.sqrt(second) + 1e-4)
         directions, state = optimizer.update({"w": jnp.asarray(gradient)}, state)
         np.testing.assert_allclose(directions["w"], expected, rtol=1e-8)  # pyright: ignore
+
+
+def test_nadam_is_adam_that_looks_ahead(request):
+    """Dozat 2016: the momentum of the next step, in place of this one's, on the corrected second moment."""
+    rng = np.random.default_rng(0)
+    jax.config.update("jax_enable_x64", True)
+    request.addfinalizer(lambda: jax.config.update("jax_enable_x64", False))
+    optimizer = nadam(0.8)
+    state = optimizer.init({"w": jnp.zeros(3)})
+    first, second = np.zeros(3), np.zeros(3)
+    for t in range(1, 8):
+        gradient = rng.normal(scale=10.0, size=3)
+        first, second = 0.8 * first + 0.2 * gradient, 0.999 * second + 0.001 * gradient**2
+        ahead = 0.8 * first / (1 - 0.8 ** (t + 1)) + 0.2 * gradient / (1 - 0.8**t)
+        expected = ahead / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        directions, state = optimizer.update({"w": jnp.asarray(gradient)}, state)
+        np.testing.assert_allclose(directions["w"], expected, rtol=1e-8)  # pyright: ignore
+
+
+def test_the_fast_schedule_falls_in_one_line_to_zero():
+    for samples, epochs in ((1, 800), (8, 800), (9, 400), (50, 400)):
+        schedule = make_schedule("fast", num_samples=samples)
+        assert stage_end(schedule, 8) == epochs
+        assert len({stage.epochs for stage in schedule}) == 1
+        assert (schedule[0].learning_rate, schedule[-1].final_learning_rate) == (3e-3, 0.0)
+        for before, after in itertools.pairwise(schedule):
+            assert before.end_rate == after.learning_rate < before.learning_rate
+        drops = [stage.learning_rate - stage.end_rate for stage in schedule]
+        np.testing.assert_allclose(drops, 3e-3 / 8)
 
 
 def test_the_paper_s_schedule():
@@ -51,7 +82,7 @@ def test_stages_that_are_not_there_are_refused(stages):
 
 
 def test_unknown_schedule_is_refused():
-    with pytest.raises(IWAEError, match="unknown schedule 'slow': expected one of paper, quick"):
+    with pytest.raises(IWAEError, match="unknown schedule 'slow': expected one of paper, quick, fast"):
         make_schedule("slow")
 
 

@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
 import pytest
 
+from iwae.checkpoint import load_checkpoint, save_checkpoint
+from iwae.optim import paper_adam
 from iwae.paper import Cell, Published, status_of
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import train_cells
+from iwae.paper.runner import together, train_cells
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
-from small_runs import environment, small_config, write_data
+from small_runs import environment, go, small_config, write_data
 
 FEW = MeasureOptions(test_samples=10)
 DEADLINE = 120
@@ -99,6 +102,58 @@ def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_pat
     assert start["stages_done"] == 4
 
 
+def model_cells(data, *changes):
+    return [Cell("1", small_config(data, schedule="quick", **change), Published(1.0, None)) for change in changes]
+
+
+def test_cells_of_one_network_and_k_share_a_process_while_there_is_work_for_all(tmp_path):
+    data = tmp_path / "d.npz"
+    vae, iwae, many, wide = model_cells(
+        data, {"k": 5}, {"model": "iwae", "k": 5}, {"model": "iwae", "k": 9}, {"model": "iwae", "k": 5, "latent": (4,)}
+    )
+    late = Cell("2", small_config(data, init_from=str(tmp_path)), Published(1.0, None), vae.config)
+    later = Cell("2", small_config(data, model="iwae", init_from=str(tmp_path)), Published(1.0, None), vae.config)
+    cells = [vae, many, iwae, wide, late, later]
+    apart = [[vae], [many], [iwae], [wide], [late], [later]]
+    for jobs in range(1, 6):
+        assert together(cells, jobs) == [[vae, iwae], [many], [wide], [late], [later]]
+    assert sorted(map(str, together(cells, 6))) == sorted(map(str, apart)) == sorted(map(str, together(cells, 9)))
+    assert together([], 3) == []
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_process_trains_its_cells_together_and_each_has_its_results(small, tmp_path):
+    _, data = small
+    cells = model_cells(data, {"k": 5}, {"model": "iwae", "k": 5})
+    seen = []
+    assert train(cells, tmp_path, on_cells=seen.append) == []
+    assert [(cell.config, cell.state) for cell in seen[-1]] == [(cell.config, "done") for cell in cells]
+    logs = list(tmp_path.glob("*.train.log"))
+    assert [log.name for log in logs] == [f"{cells[0].config.name()}.train.log"]
+    assert all(str(cell.directory(tmp_path)) in logs[0].read_text() for cell in cells)
+    for cell in cells:
+        status = status_of(cell, tmp_path)
+        assert (status.measured_stages, status.gap is not None) == (1, True)
+
+
+@pytest.mark.usefixtures("cached")
+def test_of_cells_trained_together_the_one_that_fails_does_not_take_the_others_along(small, tmp_path):
+    """Weights that a stranger made huge: one diverges at once, the other is trained, measured and analyzed."""
+    _, data = small
+    good, bad = model_cells(data, {"k": 5}, {"model": "iwae", "k": 5})
+    go(bad.directory(tmp_path), bad.config, stages=1)
+    path = bad.directory(tmp_path) / "checkpoints" / "1.safetensors"
+    ruined = load_checkpoint(path)
+    state = ruined.train_state(paper_adam())
+    state = eqx.tree_at(lambda s: s.model.decoder[0].logits.bias, state, replace_fn=lambda bias: bias + 3e38)
+    save_checkpoint(path, state, architecture=ruined.architecture, seed=0, stages_done=1, seconds=1.0)
+    (failure,) = train([good, bad], tmp_path, stages=2)
+    assert "training diverged" in failure
+    assert str(bad.directory(tmp_path)) in failure
+    status = status_of(good, tmp_path)
+    assert (status.measured_stages, status.gap is not None) == (2, True)
+
+
 class Parent:
     """A process that trains two cells for a long time, as `iwae paper run --jobs 2` does."""
 
@@ -110,7 +165,7 @@ from pathlib import Path
 from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import train_cells
+from iwae.paper.runner import together, train_cells
 from iwae.runs.config import MeasureOptions, RunConfig
 cells = [Cell("1", RunConfig(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
     Published(1.0, None)) for seed in (0, 1)]

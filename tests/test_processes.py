@@ -53,6 +53,19 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     workshop.completes(workshop.train("killed"), run)
 
 
+def test_seeds_together_killed_three_times_end_with_the_same_bits(workshop: Workshop) -> None:
+    whole = workshop.whole_seeds()
+    run = workshop.directory / "killed seeds" / min(path.name for path in whole.iterdir())
+    for count in (1, 12, 30):
+        process = workshop.start(workshop.train_seeds("killed seeds"))
+        wait_until(lambda count=count: epochs(run) >= count, process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert epochs(run) < epochs(whole / run.name)
+    workshop.completes_seeds("killed seeds")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_it_prints_the_command_that_completes_it(
     workshop: Workshop, number: signal.Signals, status: int
@@ -104,6 +117,17 @@ def test_a_full_disk_is_one_line_and_loses_nothing(workshop: Workshop, limit: in
     for path in run.glob("checkpoints/*"):
         assert load_file(path)
     workshop.completes(command, run)
+
+
+@pytest.mark.parametrize("megabytes", [40, 300])
+def test_too_little_memory_to_load_the_program_is_one_line(workshop: Workshop, megabytes: int) -> None:
+    """Not enough for NumPy's libraries, or for JAX's."""
+    limit = megabytes * 1_000_000
+    done = workshop.run(workshop.train("no room"), lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("iwae: error: not enough memory to load the program")
+    assert not (workshop.directory / "no room").exists()
 
 
 def test_where_nothing_can_be_written_is_one_line(workshop: Workshop) -> None:

@@ -12,6 +12,7 @@ from small_runs import COMMAND, environment, same_training, write_data
 
 STAGES = 5
 EPOCHS = 1 + 3 + 9 + 27 + 81
+SEED_STAGES = 4
 DEADLINE = 120
 
 
@@ -59,6 +60,36 @@ class Workshop:
             assert mine[field] == expected[field]
         names = {str(path.relative_to(run)) for path in run.rglob("*")}
         assert names == {str(path.relative_to(self.whole)) for path in self.whole.rglob("*")}
+
+    def train_seeds(self, results: str) -> list[str]:
+        """A command line that trains three seeds in one compiled program, each as a run of its own in `results`."""
+        options = "--dataset small.npz --latent 3 --hidden 8 --model iwae --k 5 --seeds 0,1,2"
+        limits = f"--stages {SEED_STAGES} --save-every 0.2 --test-samples 100"
+        return [str(COMMAND), "train", *options.split(), *limits.split(), "--results-dir", results]
+
+    def whole_seeds(self) -> Path:
+        """The results of three seeds that were trained together, which nothing interrupted."""
+        path = self.directory / "whole seeds"
+        if not path.is_dir():
+            done = self.run(self.train_seeds(path.name))
+            assert done.returncode == 0, done.stderr
+        return path
+
+    def completes_seeds(self, results: str) -> None:
+        """Asserts that the command ends all seeds with the bits of the uninterrupted one, and leaves nothing behind."""
+        whole, done = self.whole_seeds(), self.run(self.train_seeds(results))
+        assert done.returncode == 0, done.stderr
+        mine = self.directory / results
+        assert {path.name for path in mine.iterdir()} == {path.name for path in whole.iterdir()}
+        for expected in whole.iterdir():
+            run = mine / expected.name
+            for number in range(SEED_STAGES + 1):
+                same_training(run, expected, number)
+            mine_found, theirs = (json.loads((path / "results.json").read_text()) for path in (run, expected))
+            for field in ("test", "active_units", "weights_sha256", "epochs", "train_bound"):
+                assert mine_found[field] == theirs[field]
+        names = {str(path.relative_to(mine)) for path in mine.rglob("*")}
+        assert names == {str(path.relative_to(whole)) for path in whole.rglob("*")}
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

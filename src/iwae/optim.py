@@ -1,4 +1,4 @@
-"""The paper's Adam, as Optax's with another initial state."""
+"""The paper's Adam, as Optax's with another initial state, and Nadam."""
 
 import functools
 
@@ -43,3 +43,9 @@ def paper_adam(beta1: float = PAPER_BETA1) -> optax.GradientTransformation:
         return directions, state
 
     return optax.GradientTransformation(init, update)
+
+
+@functools.cache
+def nadam(beta1: float = 0.9) -> optax.GradientTransformation:
+    """Adam with Nesterov's momentum (Dozat 2016), its moments starting at zero. Gives directions, as `paper_adam`."""
+    return optax.scale_by_adam(b1=beta1, b2=PAPER_BETA2, nesterov=True)

@@ -147,7 +147,8 @@ def train_together(
             first = diverged[0]
             raise Divergence(
                 f"training diverged: at step {int(bad_steps[first])} (epoch {position.epoch + 1}) the bound was"
-                f" {float(bounds[first]):g} or a weight was not finite; try a larger --batch-size or --beta1 0.9",
+                f" {float(bounds[first]):g} or a weight was not finite; try a smaller learning rate"
+                " (--learning-rate, with --init-from), a larger --batch-size or --beta1 0.9",
                 states,
                 diverged,
             )

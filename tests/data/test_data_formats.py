@@ -312,6 +312,17 @@ def test_an_npz_that_claims_an_impossible_ratio_is_refused(tmp_path):
         read_npz(path, ("train",))
 
 
+def test_an_npz_that_points_before_its_beginning_is_refused(tmp_path):
+    path = npz(tmp_path / "a.npz", {"train.npy": npy_bytes(np.zeros(9))})
+    content = bytearray(path.read_bytes())
+    # Where the central directory begins, 16 bytes after its end's signature; all other offsets are relative to it.
+    at = content.index(b"PK\x05\x06") + 16
+    content[at : at + 4] = struct.pack("<I", struct.unpack("<I", content[at : at + 4])[0] + 100)
+    path.write_bytes(content)
+    with pytest.raises(BadFileError, match="before the beginning of the file"):
+        read_npz(path, ("train",))
+
+
 def test_other_compressions_are_refused(tmp_path):
     path = npz(tmp_path / "a.npz", {"train.npy": npy_bytes(np.zeros(9))}, zipfile.ZIP_LZMA)
     with pytest.raises(BadFileError, match="compressed in a way"):

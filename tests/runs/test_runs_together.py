@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from iwae import IWAEError, RunBusyError, RunConfig, TrainOptions
-from iwae.cli.app import main
+from iwae.cli import main
 from iwae.cli.tables import seeds_lines
 from iwae.estimators import Estimate, Estimator, make_estimator
 from iwae.runs import job
@@ -162,8 +162,12 @@ def test_a_run_that_is_held_stops_all_before_anything_is_written(data: Path, tmp
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ([{"seed": 0}, {"seed": 0}], "the seeds of runs that are trained together must differ, got 0, 0"),
-        ([{"seed": 0}, {"seed": 1, "k": 7}], r"differ in their seeds alone, but this one in k: 7, there 1"),
+        ([{"seed": 0}, {"seed": 0}], "must differ in seed or objective, got small-vae-k1-"),
+        (
+            [{"seed": 0}, {"seed": 1, "k": 7}],
+            "differ in their seeds and objectives alone, but this one in k: 7, there 1",
+        ),
+        ([{"seed": 0}, {"seed": 1, "dataset": "other.npz"}], r"but this one in dataset: .*other.npz, there /"),
         ([], "nothing to train"),
     ],
 )
@@ -174,6 +178,18 @@ def test_runs_that_do_not_belong_together_are_refused(
     with pytest.raises(IWAEError, match=problem):
         together(runs)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_different_objectives_are_each_as_if_alone(data: Path, tmp_path: Path) -> None:
+    changes = ({"model": "vae"}, {"model": "iwae"}, {"model": "iwae", "estimator": "dreg", "seed": 3})
+    objectives = {str(index): small_config(data, k=3, **change) for index, change in enumerate(changes)}
+    together({tmp_path / "together" / name: config for name, config in objectives.items()}, stages=2)
+    for name, config in objectives.items():
+        go(tmp_path / "alone" / name, config, stages=2)
+        mine, theirs = (load_file(tmp_path / way / name / "checkpoints/2.safetensors") for way in ("together", "alone"))
+        for tensor, array in theirs.items():
+            np.testing.assert_allclose(mine[tensor], array, rtol=1e-4, atol=1e-5)
+        assert RunDirectory(tmp_path / "together" / name).config() == config
 
 
 def test_the_command_trains_seeds_and_show_has_their_mean(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from iwae.files import is_leftover
+from killing import no_half_files
 from small_runs import COMMAND
 from workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
 
@@ -117,21 +118,94 @@ def test_the_directory_is_removed_while_training(workshop: Workshop) -> None:
     workshop.completes(workshop.train(aside.name), aside)
 
 
-@pytest.mark.parametrize("limit", [24, 32, 48, 64])
-def test_few_files_may_be_open(workshop: Workshop, limit: int) -> None:
-    """Either it works, or it is one line; then, with more, it continues."""
-    run = workshop.directory / f"files {limit}"
+# What the system or Python itself says where not even Python can start.
+NOT_EVEN_PYTHON = ("Fatal Python error", "error while loading shared libraries")
+
+
+def test_too_few_files_from_the_start(workshop: Workshop) -> None:
+    """From a limit at which Python itself can't start to the first at which all goes well: in between, one line."""
+    refused = []
+    for limit in range(3, 33):
+        run = workshop.directory / f"files {limit}"
+        command = workshop.train(run.name)
+        done = workshop.run(command, lambda limit=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        if done.returncode == 0:
+            break
+        if any(words in done.stderr for words in NOT_EVEN_PYTHON):
+            continue
+        assert done.returncode == 1, (limit, done.stderr)
+        assert "Too many open files" in one_error_line(done.stderr), limit
+        refused.append(limit)
+        workshop.completes(command, run)
+    else:
+        pytest.fail("32 files are not enough")
+    print(f"too few files: {refused}; enough: {limit}")
+    assert refused
+
+
+@pytest.mark.parametrize("reached", [1, 20, 60, EPOCHS])
+def test_too_few_files_from_the_middle(workshop: Workshop, reached: int) -> None:
+    """While it trains, and while it measures, no more files may be opened: one line; then it continues."""
+    run = workshop.directory / f"files after {reached}"
     command = workshop.train(run.name)
-    done = workshop.run(command, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
-    if done.returncode != 0:
-        assert done.returncode == 1, done.stderr
-        assert "Too many open files" in one_error_line(done.stderr)
+    process = workshop.start(command)
+    wait_until(lambda: epochs(run) >= reached, process)
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1, err
+    assert "Too many open files" in one_error_line(err)
+    workshop.completes(command, run)
+
+
+def test_too_little_memory_from_the_start(workshop: Workshop) -> None:
+    """What Python hears of is one line. Where native code ends the process, nothing is promised but that the run is
+    none the worse.
+    """
+    lines, native = [], []
+    for megabytes in (30, 60, 100, 150, 200, 300, 400, 500, 700, 900, 1200, 1500):
+        run = workshop.directory / f"memory {megabytes}"
+        command, limit = workshop.train(run.name), megabytes * 1_000_000
+        done = workshop.run(command, lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+        if done.returncode == 0:
+            break
+        # A segmentation fault says nothing at all.
+        if "".join(done.stderr.splitlines()[-1:]).startswith("iwae: error: "):
+            assert done.returncode == 1, (megabytes, done.stderr)
+            assert "memory" in one_error_line(done.stderr), (megabytes, done.stderr)
+            lines.append(megabytes)
+        else:
+            assert "Traceback" not in done.stderr or "Fatal Python error" in done.stderr, (megabytes, done.stderr)
+            native.append(megabytes)
+        # Most fail before there is anything to continue.
+        if run.exists():
+            workshop.completes(command, run)
+    print(f"memory: one line at {lines} megabytes, ended by native code at {native}")
+    assert len(lines) >= 3
+
+
+@pytest.mark.parametrize("megabytes", [0, 8, 64])
+def test_too_little_memory_from_the_middle(workshop: Workshop, megabytes: int) -> None:
+    """While it trains it may have no more memory than it has and a little: however it ends, it continues."""
+    run = workshop.directory / f"memory and {megabytes}"
+    command = workshop.train(run.name)
+    process = workshop.start(command)
+    wait_until(lambda: epochs(run) >= 5, process)
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + megabytes * 1_000_000
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+    _, err = process.communicate(timeout=DEADLINE)
+    print(f"{megabytes} more megabytes: status {process.returncode}, {err.splitlines()[-1:]}")
+    assert "Traceback" not in err
+    if process.returncode == 1:
+        assert "memory" in one_error_line(err)
     workshop.completes(command, run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_at_any_moment_of_the_start(workshop: Workshop, number: signal.Signals) -> None:
     """While Python loads the program, JAX starts, the data is read and the step compiles (the cache is empty)."""
+    told = 0
     for step in range(14):
         run = workshop.directory / f"{number.name} {step}"
         process = workshop.start(["env", "JAX_ENABLE_COMPILATION_CACHE=0", *workshop.train(run.name)])
@@ -142,27 +216,71 @@ def test_a_signal_at_any_moment_of_the_start(workshop: Workshop, number: signal.
         _, err = process.communicate(timeout=DEADLINE)
         # Before the program has begun, the system's own answer stands.
         assert process.returncode in (128 + number, -number), (step, err)
+        told += process.returncode > 0
         assert "Traceback" not in err or process.returncode == -number, err
         if process.returncode > 0:
             assert "interrupted" in one_error_line(err)
         workshop.completes(workshop.train(run.name), run)
         shutil.rmtree(run)
+    print(f"{number.name}: heeded at {told} moments of the start")
+    assert told >= 5
 
 
 @pytest.mark.parametrize("pair", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM)])
 def test_two_signals_at_once(workshop: Workshop, pair: tuple[signal.Signals, signal.Signals]) -> None:
+    """One line and the status of one of them, unless the run had just finished."""
     run = workshop.directory / f"twice {pair[0].name}"
-    for _ in range(5):
+    told = 0
+    for turn in range(8):
         process = workshop.start(workshop.train(run.name))
         start = epochs(run)
-        wait_until(lambda start=start: epochs(run) > start or epochs(run) == EPOCHS, process)
+        wait_until(lambda start=start: epochs(run) > start, process)
         for number in pair:
             process.send_signal(number)
+            # Half of them at once, the others while the first is being heeded.
+            time.sleep(0.01 * (turn % 2))
         _, err = process.communicate(timeout=DEADLINE)
-        assert process.returncode in {128 + n for n in pair} | {-n for n in pair} | {0}, err
+        if process.returncode == 0:
+            assert (run / "results.json").exists()
+            break
+        assert process.returncode in {128 + number for number in pair}, (process.returncode, err)
+        assert "interrupted" in one_error_line(err)
+        told += 1
         if epochs(run) == EPOCHS:
             break
+    print(f"{pair[0].name} and {pair[1].name} at once: {told} times")
+    assert told >= 4
     workshop.completes(workshop.train(run.name), run)
+
+
+def test_seeds_together_on_a_full_disk(workshop: Workshop) -> None:
+    """A limit below the size of a checkpoint, and one below that of all metrics, while three runs write."""
+    whole = next(workshop.whole_seeds().iterdir())
+    sizes = [(whole / name).stat().st_size for name in ("checkpoints/1.safetensors", "metrics.jsonl")]
+    for limit in (size - 1 for size in sizes):
+        results = f"seeds at {limit}"
+        command = workshop.train_seeds(results)
+        failed = workshop.run(command, lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        assert failed.returncode == 1, (limit, failed.stderr)
+        assert "make room and give the same command again" in one_error_line(failed.stderr)
+        assert not [path for path in (workshop.directory / results).rglob("*") if is_leftover(path)]
+        workshop.completes_seeds(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_seeds_together_told_to_end(workshop: Workshop, number: signal.Signals) -> None:
+    whole = workshop.whole_seeds()
+    results = workshop.directory / f"seeds {number.name}"
+    for reached in (1, 10, 30):
+        process = workshop.start(workshop.train_seeds(results.name))
+        runs = [results / path.name for path in whole.iterdir()]
+        wait_until(lambda reached=reached, runs=runs: max(map(epochs, runs)) >= reached, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 128 + number, err
+        assert "To continue: " in one_error_line(err)
+        no_half_files(results)
+    workshop.completes_seeds(results.name)
 
 
 def test_a_clock_that_jumps(workshop: Workshop) -> None:

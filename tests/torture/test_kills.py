@@ -1,26 +1,28 @@
 """`kill -9` at random moments, again and again: every run ends with the bits of one that nothing interrupted."""
 
-import json
 import random
-import signal
+import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from iwae.files import is_leftover
-from small_runs import COMMAND, environment, same_training, write_data
-from workshop import DEADLINE, Workshop, make_workshop
+from killing import Killer, content, no_half_files
+from small_runs import COMMAND
+from workshop import Workshop, make_workshop
 
 pytestmark = pytest.mark.torture
 
 KILLS = 50
 LANES = 4
+# Half of the kills wait for a moment at which a file is half written; some come too late for it.
+HALF_WRITTEN = 10
+SEED_KILLS = 30
+SEED_HALF_WRITTEN = 6
+AFTER_KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -28,141 +30,145 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return make_workshop(tmp_path_factory.mktemp("kills"))
 
 
-def no_half_files(directory: Path) -> None:
-    """Asserts that every file with a name of its own is whole."""
-    for path in directory.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".safetensors":
-            load_file(path)
-        elif path.suffix in (".npz", ".npy"):
-            np.load(path)
-
-
-def kill_in(process: subprocess.Popen[str], moment: Callable[[], bool]) -> bool:
-    """Kills a process at a moment; returns whether it was, or had ended by itself."""
-    end = time.monotonic() + DEADLINE
-    while process.poll() is None and not moment():
-        assert time.monotonic() < end
-        time.sleep(0.0005)
-    process.kill()
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
-def after(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() >= end
-
-
-def while_writing(run: Path, seconds: float) -> Callable[[], bool]:
-    """The first moment after so many seconds at which a file is half written."""
-    late = after(seconds)
-    return lambda: late() and any(is_leftover(path) for path in run.glob("**/.*"))
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long something takes on this machine, now: kills are spread over as much."""
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
 
 
 @pytest.mark.parametrize("lane", range(LANES))
 def test_kills_of_a_run(workshop: Workshop, lane: int) -> None:
     """At any moment from the first, while a file is written, and while measuring."""
     rng = random.Random(lane)
-    killed = finished = 0
+    longest = seconds_of(
+        lambda: workshop.completes(workshop.train(f"timed{lane}"), workshop.directory / f"timed{lane}")
+    )
+    killed = half_written = finished = 0
     while killed < KILLS:
         run = workshop.directory / f"lane{lane}-{finished}"
         command = workshop.train(run.name)
+        killer = Killer(run, rng)
         done = False
-        while not done and killed < KILLS:
-            process = workshop.start(command)
-            # A start takes one or two seconds, all the training that is left a few more.
-            seconds = rng.uniform(0.0, 6.0)
-            moment = while_writing(run, seconds) if rng.randrange(4) == 0 else after(seconds)
-            was_killed = kill_in(process, moment)
-            killed += was_killed
-            done = not was_killed
-            if done:
-                assert process.returncode == 0
+        while not done and killed + killer.killed < KILLS:
+            process = killer.kill(lambda command=command: workshop.start(command), longest)
+            done = process.returncode == 0
+            assert done or process.returncode == -9, process.returncode
             if run.is_dir():
                 no_half_files(run)
         workshop.completes(command, run)
+        killed, half_written = killed + killer.killed, half_written + killer.half_written
         finished += 1
+    print(f"{killed} kills, {half_written} of them while a file was half written, {finished} runs")
+    assert half_written >= HALF_WRITTEN
 
 
-TABLE = """
-import sys
-from pathlib import Path
-from iwae.cli.app import guarded
-from iwae.paper import Cell, Published
-from iwae.paper.plan import make_plan
-from iwae.paper.runner import train_cells
-from iwae.runs.config import MeasureOptions, RunConfig
-measure = MeasureOptions(test_samples=50)
-cells = [Cell("1", RunConfig(dataset={data!r}, latent=(3,), hidden=(8,), k=k, schedule="quick"), Published(1.0, None))
-    for k in (1, 5, 20)]
-results = Path({results!r})
-plan = make_plan(cells, results, None, measure)
-failures = train_cells(plan, results, jobs=2, measure=measure)
-print(*failures, sep="\\n", file=sys.stderr)
-sys.exit(len(failures))
-"""
-
-
-def test_kills_of_a_table_run(tmp_path: Path) -> None:
-    """Of the process that trains a table's cells: those that it left behind save and end, or still hold their run."""
-    data = str(write_data(tmp_path / "small.npz", num_train=1500))
-    settings = environment()
-
-    def start(results: str) -> subprocess.Popen[str]:
-        program = TABLE.format(data=data, results=str(tmp_path / results))
-        return subprocess.Popen([sys.executable, "-c", program], env=settings, stderr=subprocess.PIPE, text=True)
-
-    _, err = (whole := start("whole")).communicate(timeout=DEADLINE)
-    assert whole.returncode == 0, err
+def test_kills_of_seeds_that_train_together(workshop: Workshop) -> None:
+    """Some seeds are then ahead of others by a checkpoint or more; all end as if nothing had happened."""
+    workshop.whole_seeds()
+    longest = seconds_of(lambda: workshop.completes_seeds("timed seeds"))
     rng = random.Random(0)
-    killed = 0
-    while killed < 20:
-        results = tmp_path / f"table{killed}"
-        for _ in range(5):
-            killed += kill_in(start(results.name), after(rng.uniform(0.5, 8.0)))
-            if results.is_dir():
-                no_half_files(results)
-        end = time.monotonic() + DEADLINE
-        while True:
-            process = start(results.name)
-            _, err = process.communicate(timeout=DEADLINE)
-            if process.returncode == 0:
-                break
-            # A cell's process may still be saving; it holds its run, and nothing else may go wrong.
-            assert "another process is working on this run" in err, err
-            assert time.monotonic() < end
-        for run in sorted((tmp_path / "whole").iterdir()):
-            if run.is_dir():
-                same_training(results / run.name, run, 4)
-                mine, theirs = (json.loads((d / run.name / "results.json").read_text()) for d in (results, run.parent))
-                assert mine["test"] == theirs["test"]
-                assert {p.name for p in (results / run.name).rglob("*")} == {p.name for p in run.rglob("*")}
+    killed = half_written = finished = 0
+    while killed < SEED_KILLS:
+        results = workshop.directory / f"seeds{finished}"
+        killer = Killer(results, rng)
+        done = False
+        while not done and killed + killer.killed < SEED_KILLS:
+            process = killer.kill(lambda results=results: workshop.start(workshop.train_seeds(results.name)), longest)
+            done = process.returncode == 0
+            assert done or process.returncode == -9, process.returncode
+            no_half_files(results)
+        workshop.completes_seeds(results.name)
+        killed, half_written = killed + killer.killed, half_written + killer.half_written
+        finished += 1
+    print(f"{killed} kills, {half_written} of them while a file was half written, {finished} times three runs")
+    assert half_written >= SEED_HALF_WRITTEN
 
 
-@pytest.mark.parametrize("command", ["prune", "analyze", "report", "evaluate"])
+class Finished:
+    """A run that is trained, alone in a directory, and what one command makes there when nothing interrupts it."""
+
+    def __init__(self, workshop: Workshop, name: str, words: list[str]):
+        self.directory = workshop.directory / name
+        self.directory.mkdir()
+        self.run = self.directory / "run"
+        self._workshop = workshop
+        # The ELBO, and more units than the data has use for, so that there is something to prune.
+        changes = {"--latent": "30", "--model": "vae", "--k": "1"}
+        training = workshop.train(str(self.run))
+        for option, value in changes.items():
+            training[training.index(option) + 1] = value
+        done = workshop.run(training)
+        assert done.returncode == 0, done.stderr
+        self.trained = content(self.run)
+        self._pristine = workshop.directory / f"{name} pristine"
+        shutil.copytree(self.directory, self._pristine)
+        self.command = [str(COMMAND), *words, str(self.run)]
+        # The first time compiles, the second shows how long it takes and that it does the same again.
+        self.made = self._made_by_one_that_nothing_interrupts()
+        again: list[dict[str, object]] = []
+        self.seconds = seconds_of(lambda: again.append(self._made_by_one_that_nothing_interrupts()))
+        assert again == [self.made]
+
+    def _made_by_one_that_nothing_interrupts(self) -> dict[str, object]:
+        self.reset()
+        done = self._workshop.run(self.command)
+        assert done.returncode == 0, done.stderr
+        return content(self.directory)
+
+    def start(self) -> subprocess.Popen[str]:
+        return self._workshop.start(self.command)
+
+    def reset(self) -> None:
+        """As after training."""
+        shutil.rmtree(self.directory)
+        shutil.copytree(self._pristine, self.directory)
+
+
+WORDS = {
+    "prune": ["prune", "--samples", "200"],
+    "analyze": ["analyze", "--samples", "50"],
+    "report": ["report", "--samples", "50"],
+    "evaluate": ["evaluate", "--samples", "300"],
+}
+
+
+@pytest.mark.parametrize("command", WORDS)
 def test_kills_of_what_comes_after_training(workshop: Workshop, command: str) -> None:
-    """A command killed at any moment, given again, does what it would have done; the run's own files stay."""
-    rng = random.Random(command)
-    run = workshop.directory / f"for {command}"
-    # The ELBO, and more units than the data has use for, so that there is something to prune.
-    changes = {"--latent": "30", "--model": "vae", "--k": "1"}
-    training = workshop.train(run.name)
-    for option, value in changes.items():
-        training[training.index(option) + 1] = value
-    assert workshop.run(training).returncode == 0
-    own = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
-    arguments = {"prune": ["--samples", "200"], "analyze": ["--samples", "50"], "evaluate": ["--samples", "300"]}
-    words = [str(COMMAND), command, run.name, *arguments.get(command, [])]
-    killed = 0
-    while killed < 10:
-        was_killed = kill_in(workshop.start(words), after(rng.uniform(0.0, 6.0)))
-        no_half_files(workshop.directory)
-        killed += 1 if was_killed else 2
-    done = workshop.run(words)
-    assert done.returncode == 0 or "exist" in done.stderr, done.stderr
-    assert all(path.read_bytes() == content for path, content in own.items())
-    assert not [path for path in run.rglob("*") if is_leftover(path)]
+    """A command killed at any moment, given again, makes what it would have made, byte for byte but for how long it
+    took; the run's own files stay.
+    """
+    finished = Finished(workshop, command, WORDS[command])
+    killer = Killer(finished.directory, random.Random(command))
+    # What is killed late has done its work: one that is given again then may have nothing left to do.
+    for _ in range(4 * AFTER_KILLS):
+        process = killer.kill(finished.start, finished.seconds)
+        no_half_files(finished.directory)
+        mine = content(finished.run)
+        assert all(mine[name] == value for name, value in finished.trained.items())
+        if process.returncode != -9:
+            # Killed after its result had got its name, `prune` finds the place taken.
+            assert process.returncode == 0 or (command == "prune" and process.returncode == 1)
+            assert content(finished.directory) == finished.made
+            finished.reset()
+        if killer.killed >= AFTER_KILLS:
+            break
+    assert killer.killed >= AFTER_KILLS
+    done = workshop.run(finished.command)
+    assert done.returncode == 0 or (command == "prune" and "is not empty" in done.stderr), done.stderr
+    assert content(finished.directory) == finished.made
+    assert not [path for path in finished.directory.rglob("*") if is_leftover(path)]
+    print(f"{command}: {killer.killed} kills, {killer.half_written} of them while a file was half written")
+    assert killer.half_written >= 1
+
+
+def test_the_hidden_parts_of_files_are_told_from_earlier_ones(tmp_path: Path) -> None:
+    """Of two kills, one that leaves a part and one that leaves none, one is counted."""
+    killer = Killer(tmp_path, random.Random(0))
+    part = tmp_path / ".a.json.1.partial"
+    script = ["sh", "-c", f"touch {part}; sleep 100"]
+    for _ in range(2):
+        killer.kill(lambda: subprocess.Popen(script, stdout=subprocess.PIPE, text=True), 0.0)
+    assert killer.killed == 2
+    assert part.exists()
+    assert killer.half_written <= 1

@@ -11,24 +11,21 @@ from typing import TypeVar
 
 import tyro
 
+from iwae.cli.failures import fail, fail_for_memory, fail_to_load, print_whatever_the_locale
 from iwae.cli.options import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
 from iwae.runs.interruption import signals_raise
-from iwae.text import printable
 from iwae.version import __version__
 
 T = TypeVar("T")
 STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_MEMORY = "not enough memory; choose a smaller --k, --batch-size or network"
 DESCRIPTION = "Importance weighted autoencoders: train, continue, measure."
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit status: 0, 1 for a failure, 2 for bad usage, 130 or 143 after
-    an interruption.
-    """
+def run_command_line(argv: Sequence[str] | None = None) -> int:
+    """`iwae.cli.main`, once all is loaded."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments in (["--version"], ["-V"]):
         print(f"iwae {__version__}")
@@ -38,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Runs `command` and turns what it raises into one line on standard error and an exit status."""
+    print_whatever_the_locale()
     try:
         with signals_raise():
             return command()
@@ -50,7 +48,9 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        return fail(NO_MEMORY, 1)
+        return fail_for_memory()
+    except ImportError as error:
+        return fail_to_load(error)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         advice = "; make room and give the same command again" if error.errno in NO_ROOM else ""
@@ -58,16 +58,12 @@ def guarded(command: Callable[[], int]) -> int:
     except RuntimeError as error:
         # JAX's errors, told apart by their text: JAX itself is not imported here.
         if "RESOURCE_EXHAUSTED" in str(error):
-            return fail(f"{NO_MEMORY} ({error})", 1)
+            return fail_for_memory(f" ({error})")
         if "Unable to initialize backend" in str(error):
             return fail(str(error), 1)
+        if "can't start new thread" in str(error):
+            return fail("the system gives this process no more threads, or no memory for them", 1)
         raise
-
-
-def fail(message: str, status: int) -> int:
-    """Prints one line to standard error and returns `status`."""
-    print(f"iwae: error: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
-    return status
 
 
 def _run(arguments: list[str]) -> int:

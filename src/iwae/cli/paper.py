@@ -39,8 +39,8 @@ class Download:
     """Obtain MNIST and its fixed binarization, and verify them."""
 
 
-def paper_download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
-    """`python download_mnist.py`: obtains MNIST and the fixed binarization, and returns the exit status."""
+def download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
+    """`iwae.cli.paper_download`, once all is loaded."""
 
     def run() -> int:
         parse(Download, list(arguments), prog="download_mnist.py")
@@ -49,8 +49,8 @@ def paper_download(arguments: Sequence[str], *, default_datasets_dir: str | Path
     return guarded(run)
 
 
-def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
-    """`python experiments.py ...`: trains and measures one run, and returns the exit status."""
+def experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
+    """`iwae.cli.paper_experiment`, once all is loaded."""
 
     def run() -> int:
         asked = parse(Experiment, list(arguments), prog="experiments.py")

@@ -1,9 +1,9 @@
-"""One cell of the paper's tables, as the process that `iwae paper run` starts for it.
+"""Cells of the paper's tables, as the process that `iwae paper run` starts for them.
 
-`python -m iwae.cli.paper_cell ORDER`, where ORDER is JSON: `run_dir`, `config`, `stages`, `measure` and
-`datasets_dir`. Trains the run or continues it, measures it, and analyzes it for the gap between test and training
-data. Standard input must be a pipe that the parent holds open: when it closes, the parent is gone, and this process
-saves and ends as if it had been told to.
+`python -m iwae.cli.paper_cell ORDER`, where ORDER is JSON: `runs` (the configuration of each, by its directory),
+`stages`, `measure` and `datasets_dir`. Trains the runs together or continues them, measures them, and analyzes them
+for the gap between test and training data. Standard input must be a pipe that the parent holds open: when it closes,
+the parent is gone, and this process saves and ends as if it had been told to.
 """
 
 import json
@@ -19,6 +19,7 @@ from rich.console import Console
 from iwae.cli.app import guarded
 from iwae.cli.console import PlainReporter
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.directory import RunDirectory
 
 
 def main(order: str) -> int:
@@ -36,28 +37,38 @@ def _end_with_parent() -> None:
 
 def _run(order: dict[str, Any]) -> int:
     from iwae.report.analyze import AnalyzeOptions, analyze_run
-    from iwae.runs.train import train_run
+    from iwae.runs.train import train_runs
+    from iwae.training import Divergence
 
-    path, measure = Path(order["run_dir"]), MeasureOptions(**order["measure"])
+    measure = MeasureOptions(**order["measure"])
     datasets_dir = Path(order["datasets_dir"]) if order["datasets_dir"] else None
+    failure = None
     with PlainReporter(Console(stderr=True)) as reporter:
-        results = train_run(
-            path,
-            RunConfig.from_json(order["config"]),
-            options=TrainOptions(stages=order["stages"]),
-            measure=measure,
-            measure_again=True,
-            datasets_dir=datasets_dir,
-            reporter=reporter,
-            continue_command="the same iwae paper run",
-        )
-        analyze_run(
-            path,
-            options=AnalyzeOptions(results["test"]["num_samples"], results["test"]["num_examples"]),
-            checkpoint=results["stages_done"],
-            datasets_dir=datasets_dir,
-            reporter=reporter,
-        )
+        try:
+            train_runs(
+                {Path(path): RunConfig.from_json(config) for path, config in order["runs"].items()},
+                options=TrainOptions(stages=order["stages"]),
+                measure=measure,
+                measure_again=True,
+                datasets_dir=datasets_dir,
+                reporter=reporter,
+                continue_command="the same iwae paper run",
+            )
+        except Divergence as error:
+            # The others are trained and measured.
+            failure = error
+        for path in map(Path, order["runs"]):
+            results = RunDirectory(path).results()
+            if results is not None:
+                analyze_run(
+                    path,
+                    options=AnalyzeOptions(results["test"]["num_samples"], results["test"]["num_examples"]),
+                    checkpoint=results["stages_done"],
+                    datasets_dir=datasets_dir,
+                    reporter=reporter,
+                )
+    if failure is not None:
+        raise failure
     return 0
 
 

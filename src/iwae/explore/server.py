@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from iwae.errors import IWAEError
 from iwae.explore.guard import HOST, Guard, RequestError, error_response, json_response
@@ -33,6 +34,8 @@ PAGES = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
+# Until a request's head has arrived; the guard bounds its body.
+HEAD_SECONDS = 5.0
 LOGGER = logging.getLogger("iwae.explore")
 
 Compute = Callable[[ModelView, dict[str, Any]], dict[str, Any]]
@@ -239,11 +242,44 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
+class ImpatientProtocol(H11Protocol):
+    """Uvicorn's HTTP, but a connection that sends no whole head of a request within HEAD_SECONDS is closed: some
+    dozens that never do would otherwise take all the places there are.
+    """
+
+    _end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Between two requests on one connection Uvicorn's own limit holds, but only until the next byte.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_no_longer()
+        else:
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_longer()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        if self._end is None:
+            self._end = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _wait_no_longer(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+
 def serve(app: Guard, listener: socket.socket) -> None:
     """Answers until SIGINT or SIGTERM; the latter ends the process. For the main thread."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

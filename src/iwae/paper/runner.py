@@ -1,4 +1,4 @@
-"""Trains the cells of the paper's tables that are missing, each as a process of its own, some at once."""
+"""Trains the cells of the paper's tables that are missing, in processes of their own, some at once."""
 
 import contextlib
 import json
@@ -49,17 +49,18 @@ def train_cells(
     datasets_dir: Path | None = None,
     on_cells: OnCells | None = None,
 ) -> list[str]:
-    """Trains, measures and analyzes the work of a plan, `jobs` cells at once; returns what failed, a line each.
+    """Trains, measures and analyzes the work of a plan in `jobs` processes at once; returns what failed, a line each.
 
-    Unfinished runs are continued. A cell that starts from another run waits for it. What a cell's process says goes
-    to `<run>.train.log` beside its run.
+    Cells that share data, network and number of samples are trained by one process in one compiled program, unless
+    other processes would have nothing to do. Unfinished runs are continued. A cell that starts from another run waits
+    for it. What a process says goes to `<run>.train.log`, named after the first of its runs.
 
     On SIGINT, SIGTERM or SIGHUP all processes are told to save and stop, and Interrupted is raised once they have;
     a further signal kills those that are left. Should this process die, they save and stop by themselves.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
     measure = measure or MeasureOptions()
-    work = [_Work(cell, results_dir, stages, measure, datasets_dir) for cell in plan.work]
+    work = [_Work(cells, results_dir, stages, measure, datasets_dir) for cells in together(plan.work, jobs)]
     with SignalWatch(hold=True) as signals:
         try:
             while any(not job.ended for job in work) and signals.received is None:
@@ -69,7 +70,7 @@ def train_cells(
                         job.start()
                         running += not job.ended
                 if on_cells is not None:
-                    on_cells([job.progress() for job in work])
+                    on_cells(_progress(work))
                 for job in work:
                     job.poll()
                 time.sleep(POLL_SECONDS)
@@ -78,7 +79,7 @@ def train_cells(
         lost = "what was done since the last checkpoint is lost" if killed else "all is saved"
         signals.check(f"interrupted; {lost}. The same command continues where it stopped")
     if on_cells is not None:
-        on_cells([job.progress() for job in work])
+        on_cells(_progress(work))
     return [job.failure for job in work if job.failure is not None]
 
 
@@ -89,7 +90,7 @@ def _end(work: Sequence["_Work"], signals: SignalWatch, on_cells: OnCells | None
     """
     running = [job.process for job in work if job.stop() and job.process is not None]
     if running and on_cells is not None:
-        on_cells([job.progress() for job in work])
+        on_cells(_progress(work))
     killed = False
     while any(process.poll() is None for process in running):
         if signals.count > 1 and not killed:
@@ -100,30 +101,51 @@ def _end(work: Sequence["_Work"], signals: SignalWatch, on_cells: OnCells | None
     return killed
 
 
+def together(cells: Sequence[Cell], jobs: int) -> list[list[Cell]]:
+    """The cells as groups for a process each: those that differ in objective and seed alone in one group, but in at
+    least `jobs` groups if there are as many cells.
+    """
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        for group in groups:
+            if cell.source is group[0].source is None and not cell.config.kept_apart(group[0].config):
+                group.append(cell)
+                break
+        else:
+            groups.append([cell])
+    while len(groups) < jobs and (largest := max(groups, key=len, default=[])) and len(largest) > 1:
+        groups.insert(groups.index(largest) + 1, [largest.pop()])
+    return groups
+
+
+def _progress(work: Sequence["_Work"]) -> list[CellProgress]:
+    return [progress for job in work for progress in job.progress()]
+
+
 class _Work:
-    """One cell's process."""
+    """The process of one cell, or of several that are trained together."""
 
     def __init__(
         self,
-        cell: Cell,
+        cells: Sequence[Cell],
         results_dir: Path,
         stages: int | None,
         measure: MeasureOptions,
         datasets_dir: Path | None,
     ):
-        self.cell, self.results_dir = cell, results_dir
-        self.run = RunDirectory(cell.directory(results_dir))
-        self.log_path = results_dir / f"{self.run.path.name}.{LOG_SUFFIX}"
+        self.cells, self.results_dir = cells, results_dir
+        self.runs = [RunDirectory(cell.directory(results_dir)) for cell in cells]
+        self.log_path = results_dir / f"{self.runs[0].path.name}.{LOG_SUFFIX}"
         self.process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
         self.ended = False
         self.stopping = False
-        self._stages = None if cell.config.init_from else stages
-        self._total = stage_end(cell.config.full_schedule(self._stages), len(cell.config.full_schedule(self._stages)))
+        first = cells[0].config
+        self._stages = None if first.init_from else stages
+        self._total = stage_end(first.full_schedule(self._stages), len(first.full_schedule(self._stages)))
         self._log_start = 0
         self._order = {
-            "run_dir": str(self.run.path),
-            "config": cell.config.to_json(),
+            "runs": {str(run.path): cell.config.to_json() for run, cell in zip(self.runs, cells, strict=True)},
             "stages": self._stages,
             "measure": asdict(measure),
             "datasets_dir": str(datasets_dir) if datasets_dir else None,
@@ -137,12 +159,14 @@ class _Work:
         """Not started yet, and not waiting for the run that it starts from."""
         if self.process is not None or self.ended:
             return False
-        return not any(other.cell.config == self.cell.source and not other.ended for other in work)
+        source = self.cells[0].source
+        return not any(cell.config == source for other in work if not other.ended for cell in other.cells)
 
     def start(self) -> None:
-        done, needed = source_stages(self.cell, self.results_dir)
-        if self.cell.source is not None and not self.run.exists and done < needed:
-            self._fail(f"not begun: {self.cell.source.name()}, which it starts from, has {done} of {needed} stages")
+        source = self.cells[0].source
+        done, needed = source_stages(self.cells[0], self.results_dir)
+        if source is not None and not self.runs[0].exists and done < needed:
+            self._fail(f"not begun: {source.name()}, which it starts from, has {done} of {needed} stages")
             return
         with open(self.log_path, "ab") as log:
             self._log_start = log.tell()
@@ -175,7 +199,7 @@ class _Work:
             self._fail(f"{self._last_error()} (all that it said: {self.log_path})")
 
     def _fail(self, message: str) -> None:
-        self.failure, self.ended = f"{self.run.path.name}: {message}", True
+        self.failure, self.ended = f"{', '.join(run.path.name for run in self.runs)}: {message}", True
 
     def _last_error(self) -> str:
         with open(self.log_path, "rb") as log:
@@ -185,8 +209,12 @@ class _Work:
         assert self.process is not None
         return errors[-1].removeprefix("iwae: error: ") if errors else f"ended with status {self.process.returncode}"
 
-    def progress(self) -> CellProgress:
-        lines = self.run.read_metrics()
+    def progress(self) -> list[CellProgress]:
+        """How far each of its cells is."""
+        return [self._progress_of(cell, run) for cell, run in zip(self.cells, self.runs, strict=True)]
+
+    def _progress_of(self, cell: Cell, run: RunDirectory) -> CellProgress:
+        lines = run.read_metrics()
         epochs = min(self._total, lines[-1]["epoch"] if lines else 0)
         if self.failure is not None:
             state = "failed"
@@ -198,4 +226,4 @@ class _Work:
             state = "waiting"
         else:
             state = "training" if epochs < self._total else "measuring"
-        return CellProgress(self.cell.config, epochs, self._total, state)
+        return CellProgress(cell.config, epochs, self._total, state)

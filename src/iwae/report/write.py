@@ -55,9 +55,14 @@ def write_report(
             analysis = analyze_run(path, options=options, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
         metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)
-        runs.append(Analyzed(path, shown, run.read_record(), analysis, metrics))
-    write_atomically(target, render(runs).encode())
+        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.read_record(), analysis, metrics))
+    write_atomically(target, _as_utf8(render(runs)))
     return target
+
+
+def _as_utf8(text: str) -> bytes:
+    """Bytes of file names that are no UTF-8, which Python keeps as lone surrogates, become escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def current_analysis(run: RunDirectory, options: AnalyzeOptions) -> AnalysisRecord | None:

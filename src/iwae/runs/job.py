@@ -10,7 +10,7 @@ from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, save_checkpoint
 from iwae.data import Dataset
 from iwae.estimators import make_estimator
-from iwae.optim import paper_adam
+from iwae.optim import nadam, paper_adam
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory
 from iwae.runs.interruption import SignalWatch
@@ -53,11 +53,12 @@ class Job:
     @property
     def steps_per_epoch(self) -> int:
         """Whole minibatches of the training set."""
+        assert self.config.batch_size is not None
         return len(self.dataset.train) // self.config.batch_size
 
     def begin(self) -> None:
         """Finds the state to go on from; of a new run, writes the first checkpoint and the record."""
-        optimizer = paper_adam(self.config.beta1)
+        optimizer = make_optimizer(self.config)
         if self.run.exists:
             check_same_data(self.run, self.dataset)
             checkpoint = self._find_checkpoint()
@@ -149,6 +150,12 @@ class Job:
         )
 
 
+def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
+    """The optimizer that goes with a run's schedule."""
+    assert config.beta1 is not None
+    return paper_adam(config.beta1) if config.recipe.paper_adam else nadam(config.beta1)
+
+
 def train_jobs(
     jobs: Sequence[Job],
     schedule: Schedule,
@@ -164,7 +171,8 @@ def train_jobs(
     for job in jobs:
         job.begin()
     config, dataset = jobs[0].config, jobs[0].dataset
-    optimizer = paper_adam(config.beta1)
+    assert config.batch_size is not None
+    optimizer = make_optimizer(config)
     end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch
     reporter.training_starts(schedule, jobs[0].steps_per_epoch, min(job.step for job in jobs))
     while unfinished := [job for job in jobs if job.failure is None and job.step < end]:

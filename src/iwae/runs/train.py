@@ -3,7 +3,6 @@
 import contextlib
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from iwae.data import load_dataset
@@ -68,7 +67,8 @@ def train_runs(
     continue_command: str = "the same call",
 ) -> list[ResultsRecord]:
     """`train_run` for several runs at once, in one compiled program: `configs` gives the configuration of the run
-    in each directory, and they differ in their seeds alone. Returns the results in that order.
+    in each directory, and they differ in their seeds and objectives alone, with as many samples. Returns the results
+    in that order.
 
     Each run is, up to float32's rounding, what it would be if trained alone, and can be continued alone or with
     others. If one diverges, the others are trained and measured before Divergence is raised.
@@ -77,7 +77,7 @@ def train_runs(
     """
     options, measure = options or TrainOptions(), measure or MeasureOptions()
     reporter = reporter or Reporter()
-    _check_differ_in_seed(configs)
+    _check_may_be_together(configs)
     config = next(iter(configs.values()))
     schedule = config.full_schedule(options.stages)
     if measure.test_samples > MAX_SAMPLES:
@@ -93,6 +93,7 @@ def train_runs(
         default_directory=default_datasets_dir,
         progress=reporter.obtaining,
     )
+    assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(
             f"--batch-size {config.batch_size} is more than the {len(dataset.train)} training examples of"
@@ -128,21 +129,21 @@ def train_runs(
         return results
 
 
-def _check_differ_in_seed(configs: Mapping[Path, RunConfig]) -> None:
-    """Raises IWAEError unless there is a configuration, and all are one but for their seeds."""
+def _check_may_be_together(configs: Mapping[Path, RunConfig]) -> None:
+    """Raises IWAEError unless there is a configuration, and all are one but for their seeds and objectives."""
     if not configs:
         raise IWAEError("nothing to train: give at least one run")
     first = next(iter(configs.values()))
     for path, config in configs.items():
-        differences = replace(config, seed=first.seed).differences(first)
+        differences = config.kept_apart(first)
         if differences:
             raise IWAEError(
-                f"{path}: runs that are trained together differ in their seeds alone, but this one in"
+                f"{path}: runs that are trained together differ in their seeds and objectives alone, but this one in"
                 f" {'; '.join(differences)}"
             )
-    seeds = [config.seed for config in configs.values()]
-    if len(set(seeds)) < len(seeds):
-        raise IWAEError(f"the seeds of runs that are trained together must differ, got {', '.join(map(str, seeds))}")
+    if len(set(configs.values())) < len(configs):
+        names = ", ".join(config.name() for config in configs.values())
+        raise IWAEError(f"runs that are trained together must differ in seed or objective, got {names}")
 
 
 def _put_aside(run: RunDirectory, reporter: Reporter) -> None:

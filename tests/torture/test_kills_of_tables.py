@@ -1,0 +1,173 @@
+"""`kill -9` of a table run: of the process that hands out the cells, and of the cells' own processes."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from iwae.data import obtain
+from iwae.errors import IWAEError
+from killing import after, children, content, kill_children, no_half_files
+from small_runs import COMMAND, environment, same_training, write_data
+from workshop import DEADLINE
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finding a process's children needs Linux's /proc"),
+]
+
+PARENTS, CELLS = 20, 20
+# Each takes as long as training an epoch of MNIST.
+INSTALLED_PARENTS, INSTALLED_CELLS = 4, 4
+
+SMALL_TABLE = """
+import sys
+from pathlib import Path
+from iwae.cli.app import guarded
+from iwae.paper import Cell, Published
+from iwae.paper.plan import make_plan
+from iwae.paper.runner import train_cells
+from iwae.runs.config import MeasureOptions, RunConfig
+measure = MeasureOptions(test_samples=50)
+cells = [Cell("1", RunConfig(dataset={data!r}, latent=(3,), hidden=(8,), k=k, schedule="quick"), Published(1.0, None))
+    for k in (1, 5, 20)]
+results = Path({results!r})
+plan = make_plan(cells, results, None, measure)
+failures = train_cells(plan, results, jobs=2, measure=measure)
+print(*failures, sep="\\n", file=sys.stderr)
+sys.exit(len(failures))
+"""
+
+
+class TableKiller:
+    """Kills a table run again and again, and counts: `parents` and `cells` are processes killed."""
+
+    def __init__(self, start: Callable[[], subprocess.Popen[str]], longest: float, rng: random.Random):
+        self.start, self.longest = start, longest
+        self.parents = self.cells = 0
+        self._rng = rng
+
+    def kill(self) -> None:
+        """One start: some of its cells are killed, or none, and the parent at the same moment or later."""
+        process = self.start()
+        _wait(process, after(self._rng.uniform(0.0, self.longest)))
+        # A parent that lives on takes note of a cell that died, and goes on with the others.
+        self.cells += kill_children(process, self._rng, most=self._rng.choice((0, 1, 2)))
+        _wait(process, after(self._rng.choice((0.0, self._rng.uniform(0.0, self.longest / 2)))))
+        process.kill()
+        process.communicate()
+        self.parents += process.returncode == -signal.SIGKILL
+
+
+def _wait(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while process.poll() is None and not moment():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def complete(start: Callable[[], subprocess.Popen[str]]) -> None:
+    """Gives the command until it is done; nothing may hinder it but cells of a killed one that still save."""
+    end = time.monotonic() + 3 * DEADLINE
+    while True:
+        process = start()
+        _, err = process.communicate(timeout=3 * DEADLINE)
+        if process.returncode == 0:
+            return
+        assert "another process is working on this run" in err, err
+        assert time.monotonic() < end
+
+
+def same_runs(results: Path, whole: Path) -> None:
+    """Asserts that a table's runs are those of one that nothing interrupted."""
+    runs = [path for path in sorted(whole.iterdir()) if path.is_dir()]
+    assert runs
+    for run in runs:
+        mine = results / run.name
+        for checkpoint in run.glob("checkpoints/*.safetensors"):
+            same_training(mine, run, int(checkpoint.stem))
+        found, expected = content(mine), content(run)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            # Checkpoints, just compared, and pages of figures say how long training took.
+            assert found[name] == value or name.endswith(".safetensors"), name
+
+
+def test_kills_of_a_table_of_small_cells(tmp_path: Path) -> None:
+    """The runner of `iwae paper run` and the cells' processes that it starts, on networks and data that train in
+    seconds: the command itself has the paper's alone.
+    """
+    data, settings = str(write_data(tmp_path / "small.npz", num_train=1500)), environment()
+
+    def start(results: str) -> subprocess.Popen[str]:
+        program = SMALL_TABLE.format(data=data, results=str(tmp_path / results))
+        return subprocess.Popen([sys.executable, "-c", program], env=settings, stderr=subprocess.PIPE, text=True)
+
+    # The first fills the cache of compiled programs, the second shows how long it takes.
+    complete(lambda: start("whole"))
+    began = time.monotonic()
+    complete(lambda: start("timed"))
+    longest = time.monotonic() - began
+    same_runs(tmp_path / "timed", tmp_path / "whole")
+    killer, tables = TableKiller(lambda: start("unset"), longest, random.Random(0)), 0
+    while killer.parents < PARENTS or killer.cells < CELLS:
+        name = f"table{tables}"
+        killer.start = lambda name=name: start(name)
+        for _ in range(5):
+            killer.kill()
+            no_half_files(tmp_path)
+        complete(killer.start)
+        same_runs(tmp_path / name, tmp_path / "whole")
+        tables += 1
+    print(f"{killer.parents} parents and {killer.cells} cells killed, {tables} tables")
+
+
+def test_kills_of_the_installed_command(tmp_path: Path) -> None:
+    """`iwae paper run` itself: two of the paper's cells, one epoch each, measured with few samples of few examples."""
+    try:
+        obtain("mnist")
+    except IWAEError as error:
+        pytest.skip(f"MNIST is neither there nor to be had: {error}")
+    options = "--table 1 --datasets mnist --models vae iwae --k 1 --layers 1 --stages 1 --jobs 2"
+    measure = "--test-samples 10 --test-examples 20"
+
+    def start(results: str) -> subprocess.Popen[str]:
+        words = [str(COMMAND), "paper", "run", *options.split(), *measure.split(), "--results-dir", results]
+        return subprocess.Popen(
+            words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    complete(lambda: start("whole"))
+    began = time.monotonic()
+    complete(lambda: start("timed"))
+    longest = time.monotonic() - began
+    same_runs(tmp_path / "timed", tmp_path / "whole")
+    killer, tables = TableKiller(lambda: start("unset"), longest, random.Random(1)), 0
+    while killer.parents < INSTALLED_PARENTS or killer.cells < INSTALLED_CELLS:
+        name = f"table{tables}"
+        killer.start = lambda name=name: start(name)
+        for _ in range(2):
+            killer.kill()
+            no_half_files(tmp_path)
+        complete(killer.start)
+        same_runs(tmp_path / name, tmp_path / "whole")
+        tables += 1
+    print(f"{killer.parents} parents and {killer.cells} cells killed, {tables} tables of `iwae paper run`")
+
+
+def test_the_processes_that_one_started_are_found_and_killed() -> None:
+    """Or nothing above would be killed, and all would pass."""
+    program = "import subprocess, sys; [subprocess.Popen(['sleep', '100']) for _ in 'ab']; print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(children(process)) == 2
+        assert kill_children(process, random.Random(0), most=3) == 2
+        process.kill()

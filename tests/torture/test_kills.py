@@ -21,7 +21,7 @@ LANES = 4
 # Half of the kills wait for a moment at which a file is half written; some come too late for it.
 HALF_WRITTEN = 10
 SEED_KILLS = 30
-SEED_HALF_WRITTEN = 6
+SEED_HALF_WRITTEN = 3
 AFTER_KILLS = 10
 
 

@@ -52,16 +52,21 @@ class TableKiller:
         self.parents = self.cells = 0
         self._rng = rng
 
-    def kill(self) -> None:
-        """One start: some of its cells are killed, or none, and the parent at the same moment or later."""
+    def kill(self) -> bool:
+        """One start: some of its cells are killed, or none, and the parent at the same moment or later. Returns
+        whether it had ended all its work before.
+        """
         process = self.start()
-        _wait(process, after(self._rng.uniform(0.0, self.longest)))
-        # A parent that lives on takes note of a cell that died, and goes on with the others.
-        self.cells += kill_children(process, self._rng, most=self._rng.choice((0, 1, 2)))
-        _wait(process, after(self._rng.choice((0.0, self._rng.uniform(0.0, self.longest / 2)))))
+        _wait(process, after(self._rng.uniform(0.0, self.longest / 2)))
+        if most := self._rng.choice((0, 1, 2)):
+            _wait(process, lambda: bool(children(process)))
+            # A parent that lives on takes note of a cell that died, and goes on with the others.
+            self.cells += kill_children(process, self._rng, most=most)
+        _wait(process, after(self._rng.choice((0.0, self._rng.uniform(0.0, self.longest / 4)))))
         process.kill()
         process.communicate()
         self.parents += process.returncode == -signal.SIGKILL
+        return process.returncode == 0
 
 
 def _wait(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
@@ -119,8 +124,10 @@ def test_kills_of_a_table_of_small_cells(tmp_path: Path) -> None:
         name = f"table{tables}"
         killer.start = lambda name=name: start(name)
         for _ in range(5):
-            killer.kill()
+            ended = killer.kill()
             no_half_files(tmp_path)
+            if ended:
+                break
         complete(killer.start)
         same_runs(tmp_path / name, tmp_path / "whole")
         tables += 1
@@ -151,9 +158,11 @@ def test_kills_of_the_installed_command(tmp_path: Path) -> None:
     while killer.parents < INSTALLED_PARENTS or killer.cells < INSTALLED_CELLS:
         name = f"table{tables}"
         killer.start = lambda name=name: start(name)
-        for _ in range(2):
-            killer.kill()
+        for _ in range(3):
+            ended = killer.kill()
             no_half_files(tmp_path)
+            if ended:
+                break
         complete(killer.start)
         same_runs(tmp_path / name, tmp_path / "whole")
         tables += 1

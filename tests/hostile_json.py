@@ -58,4 +58,4 @@ def _replaced(record: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 def _text(record: Any) -> str:
-    return json.dumps(record).replace(json.dumps(DEEP), "[" * 50_000 + "]" * 50_000)
+    return json.dumps(record).replace(json.dumps(DEEP), "[" * 5_000 + "]" * 5_000)

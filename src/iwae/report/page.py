@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from iwae.paper import published
@@ -87,12 +88,15 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
         runs=views,
         version=__version__,
     )
-    package = files("iwae.report")
+    css = files("iwae.report").joinpath("page.css").read_text(encoding="utf-8")
+    return _template().render(page=page, css=Markup(css)).lstrip() + "\n"
+
+
+@cache
+def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["unbroken"] = lambda text: text.replace("k = ", "k\u00a0=\u00a0")
-    template = environment.from_string(package.joinpath("page.html").read_text(encoding="utf-8"))
-    css = package.joinpath("page.css").read_text(encoding="utf-8")
-    return template.render(page=page, css=Markup(css)).lstrip() + "\n"
+    return environment.from_string(files("iwae.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
 def _comparison(runs: Sequence[Analyzed]) -> PictureView | None:

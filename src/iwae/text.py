@@ -2,9 +2,9 @@
 
 import re
 
-# What moves a terminal's cursor, colours it or sets its title; line breaks; what turns the direction of writing round;
-# halves of characters, which can't be encoded.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What moves a terminal's cursor, colours it or sets its title; line breaks; what turns the direction of writing round.
+# Halves of characters, as which Python keeps bytes of names that are no UTF-8, are printed as escapes.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ their ranges, nothing that is required is missing. NaN and Infinity, which JSON 
 type does not name, as newer versions may write them, are left out.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -28,11 +29,16 @@ T = TypeVar("T")
 def decode(content: bytes | str, kind: type[T]) -> T:
     """The JSON value of type `kind`. Raises ValueError, in one line that says where it is another."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        # Not msgspec's own decoder: it refuses names of files that are no UTF-8, which JSON holds as escapes.
+        return msgspec.convert(json.loads(content, parse_constant=_refuse), kind)
     except RecursionError:
         raise ValueError("its values are nested too deep") from None
     except ValueError as error:
         raise ValueError(shortened(" ".join(str(error).split()))) from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def read_json(path: Path, kind: type[T], advice: str) -> T:

@@ -1,6 +1,7 @@
 """What is compiled: one training step, and a chunk of them as one loop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -139,19 +140,15 @@ def run_chunk(
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
     last step's mean bound. The loop ends early at such a step.
     """
-    groups = _alike(estimators) if as_batch else [[index] for index in range(len(states))]
+    groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
     step = partial(train_step, optimizer=optimizer, batch_size=batch_size)
     first = states[0].step
 
     def advance(models: Any) -> tuple[Any, Float[Array, " models"]]:
-        after, bounds = [], [jnp.float32(0.0)] * len(states)
-        for group, model in zip(groups, models, strict=True):
-            own = partial(step, estimator=estimators[group[0]])
-            model, values = _batched(own)(model, data, learning_rates) if as_batch else own(model, data, learning_rates)
-            after.append(model)
-            for index, value in zip(group, jnp.atleast_1d(values), strict=True):
-                bounds[index] = value
-        return tuple(after), jnp.stack(bounds)
+        steps = [group.step(partial(step, estimator=estimators[group.members[0]])) for group in groups]
+        pairs = [own(model, data, learning_rates) for own, model in zip(steps, models, strict=True)]
+        bounds = _in_order(groups, [jnp.atleast_1d(values) for _, values in pairs])
+        return tuple(model for model, _ in pairs), jnp.stack(bounds)
 
     def running(carry: tuple[Any, Array, Array, Array]) -> Array:
         _, done, bad_steps, _ = carry
@@ -162,17 +159,21 @@ def run_chunk(
         models, bounds = advance(models)
         return models, done + 1, jnp.where(jnp.isfinite(bounds), -1, first + done), bounds
 
-    models = tuple(_stack([states[index] for index in group]) if as_batch else states[group[0]] for group in groups)
-    start = models, jnp.int32(0), jnp.full(len(states), -1), jnp.zeros(len(states))
+    start = (
+        tuple(group.put(states) for group in groups),
+        jnp.int32(0),
+        jnp.full(len(states), -1),
+        jnp.zeros(len(states)),
+    )
     models, done, bad_steps, bounds = jax.lax.while_loop(running, body, start)
-    trained = list(states)
-    for group, model in zip(groups, models, strict=True):
-        for index, state in zip(group, _unstack(model, len(group)) if as_batch else [model], strict=True):
-            trained[index] = state
-    states = tuple(trained)
+    states = tuple(_in_order(groups, [group.take(model) for group, model in zip(groups, models, strict=True)]))
     finite = jnp.stack([_is_finite(state.model) for state in states])
     # Weights can be ruined by the very last step, whose own bound was still finite.
     return states, jnp.where((bad_steps < 0) & ~finite, first + done - 1, bad_steps), bounds
+
+
+def _each(estimators: Sequence[Estimator]) -> list[list[int]]:
+    return [[index] for index in range(len(estimators))]
 
 
 def _alike(estimators: Sequence[Estimator]) -> list[list[int]]:
@@ -188,31 +189,51 @@ def _alike(estimators: Sequence[Estimator]) -> list[list[int]]:
     return groups
 
 
-def _batched(step: Any) -> Any:
-    """The step of a batch of models. Their step is one number for all: a batch of numbers would turn the slice of the
-    data into a gather.
-    """
+@dataclass(frozen=True)
+class _Group:
+    """Models that are stepped at once, as one batch where they are several; `members` are their places among all."""
 
-    def batched(batch: TrainState, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
-        axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, batch), None)
-        return jax.vmap(step, in_axes=(axes, *(None for _ in rest)), out_axes=(axes, 0))(batch, *rest)
+    members: tuple[int, ...]
 
-    return batched
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        """The members' states as one. A batch has an axis of models everywhere but in the step, which is one number
+        for all: a batch of numbers would turn the slice of the data into a gather.
+        """
+        if len(self.members) == 1:
+            return states[self.members[0]]
+        batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[index] for index in self.members))
+        return eqx.tree_at(lambda state: state.step, batch, states[self.members[0]].step)
+
+    def take(self, state: TrainState) -> list[TrainState]:
+        """The members' states out of one."""
+        if len(self.members) == 1:
+            return [state]
+
+        def member(place: int) -> TrainState:
+            return jax.tree.map(lambda leaf: leaf[place] if leaf.ndim else leaf, state)
+
+        return [member(place) for place in range(len(self.members))]
+
+    def step(self, one: Any) -> Any:
+        """The step of the group, of one model's."""
+        if len(self.members) == 1:
+            return one
+
+        def batched(batch: TrainState, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
+            axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, batch), None)
+            return jax.vmap(one, in_axes=(axes, *(None for _ in rest)), out_axes=(axes, 0))(batch, *rest)
+
+        return batched
 
 
-def _stack(states: Sequence[TrainState]) -> TrainState:
-    """Models at one step as a batch."""
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return eqx.tree_at(lambda state: state.step, batch, states[0].step)
-
-
-def _unstack(batch: TrainState, count: int) -> tuple[TrainState, ...]:
-    """The models of a batch: all but the step has an axis of models."""
-
-    def one(index: int) -> TrainState:
-        return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim else leaf, batch)
-
-    return tuple(one(index) for index in range(count))
+def _in_order(groups: Sequence[_Group], found: Sequence[Iterable[Any]]) -> list[Any]:
+    """What was found for the members of every group, in the order of the models."""
+    by_place = {
+        place: value
+        for group, values in zip(groups, found, strict=True)
+        for place, value in zip(group.members, values, strict=True)
+    }
+    return [by_place[place] for place in sorted(by_place)]
 
 
 def _is_finite(model: HierarchicalVAE) -> Array:

@@ -44,19 +44,50 @@ sys.exit(len(failures))
 """
 
 
+Start = Callable[[str], subprocess.Popen[str]]
+
+
 class TableKiller:
-    """Kills a table run again and again, and counts: `parents` and `cells` are processes killed."""
+    """Kills table runs again and again, and counts: `parents` and `cells` are processes killed, `tables` are runs
+    that were completed afterwards and compared with one that nothing interrupted.
 
-    def __init__(self, start: Callable[[], subprocess.Popen[str]], longest: float, rng: random.Random):
-        self.start, self.longest = start, longest
-        self.parents = self.cells = 0
+    `start` begins or continues the table run of that name below `path`.
+    """
+
+    def __init__(self, start: Start, path: Path, rng: random.Random):
+        self.start, self.path = start, path
+        self.parents = self.cells = self.tables = 0
         self._rng = rng
+        # The first fills the cache of compiled programs, the second shows how long it takes.
+        complete(lambda: start("whole"))
+        began = time.monotonic()
+        self._complete("timed")
+        self.longest = time.monotonic() - began
 
-    def kill(self) -> bool:
+    def kill_tables(self, *, parents: int, cells: int, kills: int) -> str:
+        """Until so many processes are killed: tables of at most `kills` each, completed and compared. Returns what
+        was done, in words.
+        """
+        while self.parents < parents or self.cells < cells:
+            name = f"table{self.tables}"
+            for _ in range(kills):
+                ended = self._kill(name)
+                no_half_files(self.path)
+                if ended:
+                    break
+            self._complete(name)
+            self.tables += 1
+        return f"{self.parents} parents and {self.cells} cells killed, {self.tables} tables"
+
+    def _complete(self, name: str) -> None:
+        complete(lambda: self.start(name))
+        same_runs(self.path / name, self.path / "whole")
+
+    def _kill(self, name: str) -> bool:
         """One start: some of its cells are killed, or none, and the parent at the same moment or later. Returns
         whether it had ended all its work before.
         """
-        process = self.start()
+        process = self.start(name)
         _wait(process, after(self._rng.uniform(0.0, self.longest / 2)))
         if most := self._rng.choice((0, 1, 2)):
             _wait(process, lambda: bool(children(process)))
@@ -113,25 +144,8 @@ def test_kills_of_a_table_of_small_cells(tmp_path: Path) -> None:
         program = SMALL_TABLE.format(data=data, results=str(tmp_path / results))
         return subprocess.Popen([sys.executable, "-c", program], env=settings, stderr=subprocess.PIPE, text=True)
 
-    # The first fills the cache of compiled programs, the second shows how long it takes.
-    complete(lambda: start("whole"))
-    began = time.monotonic()
-    complete(lambda: start("timed"))
-    longest = time.monotonic() - began
-    same_runs(tmp_path / "timed", tmp_path / "whole")
-    killer, tables = TableKiller(lambda: start("unset"), longest, random.Random(0)), 0
-    while killer.parents < PARENTS or killer.cells < CELLS:
-        name = f"table{tables}"
-        killer.start = lambda name=name: start(name)
-        for _ in range(5):
-            ended = killer.kill()
-            no_half_files(tmp_path)
-            if ended:
-                break
-        complete(killer.start)
-        same_runs(tmp_path / name, tmp_path / "whole")
-        tables += 1
-    print(f"{killer.parents} parents and {killer.cells} cells killed, {tables} tables")
+    killer = TableKiller(start, tmp_path, random.Random(0))
+    print(killer.kill_tables(parents=PARENTS, cells=CELLS, kills=5))
 
 
 def test_kills_of_the_installed_command(tmp_path: Path) -> None:
@@ -149,24 +163,8 @@ def test_kills_of_the_installed_command(tmp_path: Path) -> None:
             words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    complete(lambda: start("whole"))
-    began = time.monotonic()
-    complete(lambda: start("timed"))
-    longest = time.monotonic() - began
-    same_runs(tmp_path / "timed", tmp_path / "whole")
-    killer, tables = TableKiller(lambda: start("unset"), longest, random.Random(1)), 0
-    while killer.parents < INSTALLED_PARENTS or killer.cells < INSTALLED_CELLS:
-        name = f"table{tables}"
-        killer.start = lambda name=name: start(name)
-        for _ in range(3):
-            ended = killer.kill()
-            no_half_files(tmp_path)
-            if ended:
-                break
-        complete(killer.start)
-        same_runs(tmp_path / name, tmp_path / "whole")
-        tables += 1
-    print(f"{killer.parents} parents and {killer.cells} cells killed, {tables} tables of `iwae paper run`")
+    killer = TableKiller(start, tmp_path, random.Random(1))
+    print(f"`iwae paper run`: {killer.kill_tables(parents=INSTALLED_PARENTS, cells=INSTALLED_CELLS, kills=3)}")
 
 
 def test_the_processes_that_one_started_are_found_and_killed() -> None:

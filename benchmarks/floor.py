@@ -1,15 +1,8 @@
-"""The matrix products of a step alone, by the faster of NumPy's and PyTorch's."""
+"""The matrix products that a step can't do without."""
 
-from collections.abc import Callable
-
-import numpy as np
-import torch
-
+from benchmarks.gemm import Product
 from iwae.model import HierarchicalVAE
 from iwae.networks import GaussianLayer, Linear
-
-# Rows, columns and what is summed over: [rows, inner] @ [inner, columns].
-Product = tuple[int, int, int]
 
 
 def layers(model: HierarchicalVAE, num_samples: int, batch: int) -> list[tuple[int, Linear, bool]]:
@@ -40,26 +33,3 @@ def products(model: HierarchicalVAE, num_samples: int, batch: int, *, training: 
 def operations(shapes: list[Product]) -> int:
     """Floating-point operations, a product and a sum counted as two."""
     return sum(2 * rows * inner * columns for rows, inner, columns in shapes)
-
-
-def runners(shapes: list[Product]) -> dict[str, Callable[[int], None]]:
-    """By NumPy and by PyTorch: runs all the products that many times, into memory that is there."""
-    rng = np.random.default_rng(0)
-
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return rng.normal(size=(rows, columns)).astype(np.float32)
-
-    arrays = [(matrix(m, k), matrix(k, n), np.empty((m, n), np.float32)) for m, k, n in shapes]
-    tensors = [tuple(map(torch.from_numpy, three)) for three in arrays]
-
-    def by_numpy(times: int) -> None:
-        for _ in range(times):
-            for a, b, out in arrays:
-                np.matmul(a, b, out=out)
-
-    def by_torch(times: int) -> None:
-        for _ in range(times):
-            for a, b, out in tensors:
-                torch.mm(a, b, out=out)
-
-    return {"floor, NumPy": by_numpy, "floor, PyTorch": by_torch}

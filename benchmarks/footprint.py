@@ -22,9 +22,8 @@ def _nothing() -> dict[str, float]:
 
 def _training() -> dict[str, float]:
     from benchmarks.ours import trainer
-    from benchmarks.setting import example_values, paper_model
 
-    run = trainer(paper_model(1), example_values(), 50, 20)
+    run = trainer(1, 50)
     start = time.perf_counter()
     run(1)
     first = time.perf_counter() - start
@@ -35,9 +34,8 @@ def _training() -> dict[str, float]:
 
 def _measuring() -> dict[str, float]:
     from benchmarks.ours import measurer
-    from benchmarks.setting import example_values, paper_model
 
-    measurer(paper_model(1), example_values(), 5000, examples=20)(1)
+    measurer(1, 5000, examples=20)(1)
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Our training and measuring, as the commands run them."""
+"""Our training and measuring of the paper's networks, as the commands run them."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.setting import BATCH, example_values, paper_model
 from iwae.data.dataset import Dataset
 from iwae.estimators import make_estimator
 from iwae.evaluation import likelihoods
-from iwae.model import HierarchicalVAE
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
 from iwae.stepping import DeviceData, LearningRates, TrainState, run_chunk
@@ -20,10 +20,9 @@ def dataset(values: np.ndarray) -> Dataset:
     return Dataset("benchmark", values, values[:0], values, 1 / 255.0, False, (28, 28), ())
 
 
-def trainer(
-    model: HierarchicalVAE, values: np.ndarray, num_samples: int, batch: int, word: str = "iwae"
-) -> Callable[[int], None]:
+def trainer(num_layers: int, num_samples: int, word: str = "iwae") -> Callable[[int], None]:
     """Runs that many training steps, as one compiled loop."""
+    model, values = paper_model(num_layers), example_values()
     optimizer = paper_adam()
     estimator = make_estimator(Objective.parse(word, num_samples))
     data = DeviceData.put(values, dataset(values))
@@ -33,16 +32,16 @@ def trainer(
         nonlocal state
         rate, count = LearningRates.constant(1e-3), jnp.int32(steps)
         (state,), bad_step, _ = run_chunk(
-            (state,), data, rate, count, estimators=(estimator,), optimizer=optimizer, batch_size=batch
+            (state,), data, rate, count, estimators=(estimator,), optimizer=optimizer, batch_size=BATCH
         )
         assert int(bad_step[0]) < 0
 
     return run
 
 
-def measurer(model: HierarchicalVAE, values: np.ndarray, num_samples: int, *, examples: int) -> Callable[[int], None]:
+def measurer(num_layers: int, num_samples: int, examples: int) -> Callable[[int], None]:
     """Measures L_k of that many groups of `examples` examples."""
-    data = dataset(values)
+    model, data = paper_model(num_layers), dataset(example_values())
 
     def run(groups: int) -> None:
         jax.block_until_ready(

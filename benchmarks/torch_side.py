@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.setting import BATCH, example_values, paper_model
 from iwae.model import HierarchicalVAE
 from iwae.networks import GaussianLayer, Linear
 from iwae.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
@@ -81,12 +82,10 @@ class TorchIWAE(nn.Module):
         return torch.logsumexp(self.log_weights(x, noise), 0) - math.log(len(noise[0]))
 
 
-def trainer(
-    ours: HierarchicalVAE, values: np.ndarray, num_samples: int, batch: int, *, compiled: bool, bfloat16: bool
-) -> Callable[[int], None]:
-    """Runs that many training steps on the grey values `[examples, visible]` of type uint8, in order."""
-    model = TorchIWAE(ours)
-    data = torch.from_numpy(values.astype(np.float32) / 255.0)
+def trainer(num_layers: int, num_samples: int, compiled: bool, bfloat16: bool) -> Callable[[int], None]:
+    """Runs that many training steps on the example values, in order."""
+    model = TorchIWAE(paper_model(num_layers))
+    data = torch.from_numpy(example_values().astype(np.float32) / 255.0)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=1e-3, betas=(PAPER_BETA1, PAPER_BETA2), eps=PAPER_EPSILON, fused=True
     )
@@ -94,30 +93,28 @@ def trainer(
     def loss(rows: Tensor) -> Tensor:
         x = (torch.rand(rows.shape) < rows).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return -model.bound(x, model.noise(num_samples, batch)).sum()
+            return -model.bound(x, model.noise(num_samples, BATCH)).sum()
 
     objective = torch.compile(loss) if compiled else loss
-    batches = len(data) // batch
+    batches = len(data) // BATCH
     done = 0
 
     def run(steps: int) -> None:
         nonlocal done
         for _ in range(steps):
-            start = done % batches * batch
+            start = done % batches * BATCH
             optimizer.zero_grad()
-            objective(data[start : start + batch]).backward()
+            objective(data[start : start + BATCH]).backward()
             optimizer.step()
             done += 1
 
     return run
 
 
-def measurer(
-    ours: HierarchicalVAE, x: np.ndarray, num_samples: int, *, examples: int, samples_at_once: int
-) -> Callable[[int], None]:
-    """Measures L_k of that many groups of `examples` rows of `x`, by a running log-sum-exp."""
-    model = TorchIWAE(ours)
-    rows = torch.from_numpy(np.array(x[:examples]))
+def measurer(num_layers: int, num_samples: int, examples: int, samples_at_once: int) -> Callable[[int], None]:
+    """Measures L_k of that many groups of `examples` examples, by a running log-sum-exp."""
+    model = TorchIWAE(paper_model(num_layers))
+    rows = torch.from_numpy((example_values()[:examples] > 0).astype(np.float32))
 
     @torch.no_grad()
     def run(groups: int) -> None:
@@ -130,11 +127,12 @@ def measurer(
     return run
 
 
-def check_same_bound(ours: HierarchicalVAE, x: np.ndarray, num_samples: int) -> float:
+def check_same_bound(num_layers: int, num_samples: int) -> float:
     """The largest relative difference of L_k of any example between the two, from the same weights and noise."""
+    ours, x = paper_model(num_layers), (example_values()[:BATCH] > 0).astype(np.float32)
     noise = ours.draw_noise(jax.random.key(1), num_samples, len(x))
     log_weights = np.asarray(ours.log_weights_at(jax.numpy.asarray(x), noise), np.float64)
     expected = np.logaddexp.reduce(log_weights, axis=0) - math.log(num_samples)
     with torch.no_grad():
-        theirs = TorchIWAE(ours).bound(torch.from_numpy(np.array(x)), [torch.from_numpy(np.array(n)) for n in noise])
+        theirs = TorchIWAE(ours).bound(torch.from_numpy(x), [torch.from_numpy(np.array(n)) for n in noise])
     return float(np.max(np.abs(theirs.numpy() / expected - 1.0)))

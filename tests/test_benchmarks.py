@@ -1,15 +1,18 @@
 """The benchmark's own arithmetic: a floor that counts what a step needs, tables that say what was measured."""
 
 import json
+import os
 import statistics
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from benchmarks import floor
 from benchmarks.setting import BATCH, paper_model
 from benchmarks.tables import END, START, render, write_into
 from benchmarks.timing import ratio
+from benchmarks.worker import Worker
 
 from iwae.gradients import weighted_gradient
 from iwae.objectives import Objective
@@ -25,7 +28,7 @@ CELL = {
     "examples": 40,
 }
 RECORD = {
-    "machine": {"cores": 2, "processor": "some avx2", "device": "cpu"},
+    "machine": {"cores": 2, "processor": "some avx2"},
     "versions": {"jax": "1", "torch": "2"},
     "training": [CELL],
     "measuring": [CELL],
@@ -65,9 +68,6 @@ def test_the_documents_tables_have_a_place():
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_floor_is_what_the_compiler_counts_in_products(layers):
     """A step's own operations are the products of the floor and a few per cent of elementwise work."""
-    pytest.importorskip("torch", reason="the benchmark's PyTorch is not installed here")
-    from benchmarks import floor
-
     model, k = paper_model(layers), 50
     from iwae.estimators import make_estimator
 
@@ -88,10 +88,21 @@ def test_the_floor_is_what_the_compiler_counts_in_products(layers):
 def test_both_sides_compute_the_same_bound(layers):
     pytest.importorskip("torch", reason="the benchmark's PyTorch is not installed here")
     from benchmarks import torch_side
-    from benchmarks.setting import example_values
 
-    x = (example_values()[:BATCH] > 0).astype("float32")
-    assert torch_side.check_same_bound(paper_model(layers), x, 5) < 1e-4
+    assert torch_side.check_same_bound(layers, 5) < 1e-4
+
+
+def test_workers_are_processes_of_their_own_that_time_what_they_do():
+    with Worker() as one, Worker() as other:
+        assert len({os.getpid(), *(worker.call("os.getpid") for worker in (one, other))}) == 3
+        assert one.side("real", "operator.attrgetter", "real")(3) > 0.0
+        one.side("product", "benchmarks.gemm.by_numpy", [(2, 3, 4)], 2)(1)
+        # What they are for: that JAX's is free of PyTorch, and NumPy's of both.
+        other.side("step", "benchmarks.ours.trainer", 1, 1)
+        modules = [worker.call("builtins.eval", "set(__import__('sys').modules)") for worker in (one, other)]
+        assert not {"torch", "jax"} & modules[0]
+        assert "jax" in modules[1]
+        assert "torch" not in modules[1]
 
 
 @pytest.mark.parametrize("name", ["nothing", "training"])

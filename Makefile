@@ -19,7 +19,7 @@ test-all: $(READY)
 torture: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist load -m torture
 
-# About ten minutes; rewrites the tables of docs/speed.md. PyTorch comes into an environment of its own.
+# A quarter of an hour; rewrites the tables of docs/speed.md. PyTorch comes into an environment of its own.
 bench: $(VENV)-bench/.installed
 	$(VENV)-bench/bin/python -m benchmarks
 

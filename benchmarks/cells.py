@@ -1,4 +1,4 @@
-"""Measures everything and writes the tables of docs/speed.md: `make bench` (about ten minutes)."""
+"""Measures everything and writes the tables of docs/speed.md: `make bench` (a quarter of an hour)."""
 
 import argparse
 import json

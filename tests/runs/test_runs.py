@@ -62,6 +62,18 @@ def test_a_run_measures_itself_and_records_what_it_depends_on(data: Path, config
     assert names == {f"{n}.safetensors" for n in range(4)}
 
 
+@pytest.mark.parametrize("epochs", [1, 40, 700])
+@pytest.mark.parametrize("end", [b"", b'{"stage": 3, "epo', b'{"no": "line of metrics"}\n'])
+def test_the_epochs_done_are_those_of_the_last_whole_line(tmp_path: Path, epochs: int, end: bytes) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.epochs_done() == 0
+    for epoch in range(1, epochs + 1):
+        run.append_metrics({"stage": 0, "epoch": epoch, "step": epoch, "learning_rate": 1e-3, "bound": -1.0})
+    with open(run.metrics_path, "ab") as file:
+        file.write(end)
+    assert run.epochs_done() == epochs == len(run.read_metrics())
+
+
 def test_a_complete_run_is_not_trained_again(config: RunConfig, whole: Path) -> None:
     before = files_below(whole)
     messages = Messages()

@@ -214,8 +214,7 @@ class _Work:
         return [self._progress_of(cell, run) for cell, run in zip(self.cells, self.runs, strict=True)]
 
     def _progress_of(self, cell: Cell, run: RunDirectory) -> CellProgress:
-        lines = run.read_metrics()
-        epochs = min(self._total, lines[-1]["epoch"] if lines else 0)
+        epochs = min(self._total, run.epochs_done())
         if self.failure is not None:
             state = "failed"
         elif self.ended:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from iwae.architecture import Architecture
 from iwae.errors import IWAEError, RunBusyError
-from iwae.files import naming, read_bounded, remove_leftovers, write_atomically, write_json
+from iwae.files import naming, open_regular, read_bounded, remove_leftovers, write_atomically, write_json
 from iwae.runs.config import RunConfig
 from iwae.runs.records import MetricsLine, ResultsRecord, RunRecord, read_checked
 from iwae.typed_json import MAX_JSON_BYTES, Count, decode, read_json, shortened
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LATEST = "latest"
+LINE_BYTES = 4096
+"""More than a line of metrics takes."""
 RESTORE = "restore it, or start over with `iwae train --fresh`"
 
 
@@ -261,6 +263,22 @@ class RunDirectory:
         can't be read.
         """
         return [line for _, line in _intact(self._metrics_content())]
+
+    def epochs_done(self) -> int:
+        """Epochs done by the last whole line of `metrics.jsonl`: cheap to ask again and again while it grows.
+
+        Raises what `read_metrics` does, but for a file that is too large.
+        """
+        try:
+            with open_regular(self.metrics_path) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LINE_BYTES))
+                *lines, _ = file.read(LINE_BYTES).split(b"\n")
+        except FileNotFoundError:
+            return 0
+        for text in reversed(lines):
+            with contextlib.suppress(ValueError):
+                return decode(text, MetricsLine)["epoch"]
+        return 0
 
     def _metrics_content(self) -> bytes:
         try:

@@ -1,7 +1,12 @@
-"""A stranger's run: whatever its JSON files hold, every command does its work or says in one line why not."""
+"""A stranger's run: whatever its JSON files hold, every command does its work or says in one line why not.
+
+`make test` tries some values for every field, each with one of the commands that read it, as chance decides;
+`make test-all` tries all with all.
+"""
 
 import io
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -86,13 +91,27 @@ def check(name: str, run: Path, where: str, capsys: pytest.CaptureFixture[str]) 
     return status
 
 
-def check_all(run: Path, file: str, texts: Iterator[tuple[str, str]], names: tuple[str, ...], capsys: Any) -> None:
+@pytest.fixture(params=["one", pytest.param("all", marks=pytest.mark.slow)])
+def by(request: pytest.FixtureRequest) -> str:
+    """How many of the commands each text is given to: to one, of a third of the texts, or to all."""
+    return request.param
+
+
+def chosen(texts: Iterator[tuple[str, str]], by: str) -> Iterator[tuple[str, str]]:
+    """The texts to try: with fourteen for each field, hardly one is left without any."""
+    rng = random.Random(1)
+    return (text for text in texts if by == "all" or rng.random() < 1 / 3)
+
+
+def check_all(
+    run: Path, file: str, texts: Iterator[tuple[str, str]], names: tuple[str, ...], by: str, capsys: Any
+) -> None:
     """Runs commands on the run with each text in one of its files, and puts all back."""
     whole = {path: path.read_bytes() for path in run.rglob("*.json*")}
-    statuses = set()
-    for where, text in texts:
+    rng, statuses = random.Random(0), set()
+    for where, text in chosen(texts, by):
         (run / file).write_text(text)
-        for name in names:
+        for name in names if by == "all" else rng.sample(names, 1):
             statuses.add(check(name, run, f"{file}: {where}", capsys))
             if name in ("train", "analyze"):
                 # They write such files themselves.
@@ -107,12 +126,14 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_run_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_all(run, "run.json", mutants(read(run / "run.json")), COMMANDS, capsys)
+def test_run_json(run: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_all(run, "run.json", mutants(read(run / "run.json")), COMMANDS, by, capsys)
 
 
 @pytest.mark.parametrize("part", ["pruned", "init_from"])
-def test_run_json_of_a_run_that_came_from_another(run: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_json_of_a_run_that_came_from_another(
+    run: Path, part: str, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = read(run / "run.json")
     if part == "pruned":
         first = {**PRUNED, "units": [4], "kept_units": [[0, 1, 2]]}
@@ -123,22 +144,22 @@ def test_run_json_of_a_run_that_came_from_another(run: Path, part: str, capsys: 
     (run / "run.json").write_text(json.dumps(record))
     analysis = read(run / ANALYSIS)
     (run / ANALYSIS).write_text(json.dumps({**analysis, "config": record["config"]}))
-    check_all(run, "run.json", mutants(record, (part,)), ("show", "evaluate", "report"), capsys)
+    check_all(run, "run.json", mutants(record, (part,)), ("show", "evaluate", "report"), by, capsys)
 
 
-def test_results_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_all(run, "results.json", mutants(read(run / "results.json")), ("show", "train"), capsys)
+def test_results_json(run: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_all(run, "results.json", mutants(read(run / "results.json")), ("show", "train"), by, capsys)
 
 
-def test_metrics_jsonl(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_jsonl(run: Path, by: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draw, "_PICTURES", {"training_curve": draw._training_curve})
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     texts = ((where, f"{text}\n") for where, text in mutants(line))
-    check_all(run, "metrics.jsonl", texts, ("show", "train", "analyze"), capsys)
+    check_all(run, "metrics.jsonl", texts, ("show", "train", "analyze"), by, capsys)
 
 
-def test_analysis_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_all(run, ANALYSIS, mutants(read(run / ANALYSIS)), ("report",), capsys)
+def test_analysis_json(run: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_all(run, ANALYSIS, mutants(read(run / ANALYSIS)), ("report",), by, capsys)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the mean of what is infinite.
@@ -166,13 +187,13 @@ def test_evaluations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("file", ["run.json", "results.json", ANALYSIS])
-def test_the_papers_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str) -> None:
+def test_the_papers_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, by: str) -> None:
     cell = next(c for c in cells_of("1", results_dir=tmp_path) if (c.config.model, c.config.k) == ("iwae", 50))
     written = write_run(tmp_path, cell, gap={}).path
     listing = Paper(table=("1",), k=(50,), models=("iwae",), datasets=("mnist",), layers=(1,), results_dir=tmp_path)
     # Another form for every text, so that each field is seen in all three.
     listings = cycle([replace(listing, format=form) for form in ("table", "markdown", "json")])
-    for (where, text), listing in zip(mutants(read(written / file)), listings, strict=False):
+    for (where, text), listing in zip(chosen(mutants(read(written / file)), by), listings, strict=False):
         (written / file).write_text(text)
         status = guarded(partial(listing.run, []))
         out, err = capsys.readouterr()

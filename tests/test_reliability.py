@@ -55,6 +55,11 @@ def test_no_row_leaves_out_what_was_injected() -> None:
         (KILLS, "test_kills_of_seeds", "`kill -9`, {SEED_KILLS}, at least {SEED_HALF_WRITTEN} of them"),
         (KILLS, "test_kills_of_what_comes", "`kill -9`, {AFTER_KILLS} each"),
         (TABLES, "test_kills_of_tables", "at least {PARENTS} of the parent and {CELLS} of cells"),
+        (
+            TABLES,
+            "test_kills_of_tables",
+            "of cells that share a process at least {TOGETHER_PARENTS} and {TOGETHER_CELLS}",
+        ),
         (TABLES, "test_kills_of_tables", "at least {INSTALLED_PARENTS} and {INSTALLED_CELLS}"),
     ],
 )

@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 PARENTS, CELLS = 20, 20
+TOGETHER_PARENTS, TOGETHER_CELLS = 6, 6
 # Each takes as long as training an epoch of MNIST.
 INSTALLED_PARENTS, INSTALLED_CELLS = 4, 4
 
@@ -34,11 +35,11 @@ from iwae.paper.plan import make_plan
 from iwae.paper.runner import train_cells
 from iwae.runs.config import MeasureOptions, RunConfig
 measure = MeasureOptions(test_samples=50)
-cells = [Cell("1", RunConfig(dataset={data!r}, latent=(3,), hidden=(8,), k=k, schedule="quick"), Published(1.0, None))
-    for k in (1, 5, 20)]
+small = dict(dataset={data!r}, latent=(3,), hidden=(8,), schedule="quick")
+cells = [Cell("1", RunConfig(**small, **own), Published(1.0, None)) for own in {cells!r}]
 results = Path({results!r})
 plan = make_plan(cells, results, None, measure)
-failures = train_cells(plan, results, jobs=2, measure=measure)
+failures = train_cells(plan, results, jobs={jobs}, measure=measure)
 print(*failures, sep="\\n", file=sys.stderr)
 sys.exit(len(failures))
 """
@@ -134,18 +135,35 @@ def same_runs(results: Path, whole: Path) -> None:
             assert found[name] == value or name.endswith(".safetensors"), name
 
 
-def test_kills_of_a_table_of_small_cells(tmp_path: Path) -> None:
+def kills_of_a_small_table(
+    tmp_path: Path, cells: list[dict[str, object]], *, jobs: int, parents: int, killed_cells: int
+) -> None:
     """The runner of `iwae paper run` and the cells' processes that it starts, on networks and data that train in
     seconds: the command itself has the paper's alone.
     """
     data, settings = str(write_data(tmp_path / "small.npz", num_train=1500)), environment()
 
     def start(results: str) -> subprocess.Popen[str]:
-        program = SMALL_TABLE.format(data=data, results=str(tmp_path / results))
+        program = SMALL_TABLE.format(data=data, results=str(tmp_path / results), cells=cells, jobs=jobs)
         return subprocess.Popen([sys.executable, "-c", program], env=settings, stderr=subprocess.PIPE, text=True)
 
-    killer = TableKiller(start, tmp_path, random.Random(0))
-    print(killer.kill_tables(parents=PARENTS, cells=CELLS, kills=5))
+    print(TableKiller(start, tmp_path, random.Random(0)).kill_tables(parents=parents, cells=killed_cells, kills=5))
+
+
+def test_kills_of_a_table_of_small_cells(tmp_path: Path) -> None:
+    """Each cell has a process of its own, two at once."""
+    cells: list[dict[str, object]] = [{"k": k} for k in (1, 5, 20)]
+    kills_of_a_small_table(tmp_path, cells, jobs=2, parents=PARENTS, killed_cells=CELLS)
+
+
+def test_kills_of_a_table_whose_cells_share_a_process(tmp_path: Path) -> None:
+    """They differ in objective and estimator alone. A kill ends all of them, some ahead of others by a checkpoint."""
+    cells: list[dict[str, object]] = [
+        {"k": 5},
+        {"model": "iwae", "k": 5},
+        {"model": "iwae", "k": 5, "estimator": "dreg"},
+    ]
+    kills_of_a_small_table(tmp_path, cells, jobs=1, parents=TOGETHER_PARENTS, killed_cells=TOGETHER_CELLS)
 
 
 def test_kills_of_the_installed_command(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ TRAIN = "train --dataset {data} --latent 3 --hidden 8 --run-dir run"
 BAD = {
     "k=0": ("train --k 0", 1, "--k must be an integer of at least 1, got 0"),
     "k=2.5": ("train --k 2.5", 2, "--k: expected an integer, got '2.5'"),
+    "k=1e20": ("train --k 100000000000000000000", 1, "--k must be at most 2,147,483,647, got 100000000000000000000"),
+    "no latent": ("train --latent --k 5", 2, "--latent: expected at least one value, got none"),
+    "latent=x": ("train --latent x", 2, "--latent: expected numbers, got ['x']"),
     "k=x": ("train --k x", 2, "--k: expected an integer, got 'x'"),
     "beta1=x": ("train --beta1 x", 2, "--beta1: expected a number, got 'x'"),
     "beta1=1": ("train --beta1 1", 1, "--beta1 must be at least 0 and below 1, got 1.0"),

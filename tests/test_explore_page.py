@@ -175,6 +175,15 @@ def test_ctrl_c_ends_it_with_one_line(served):
         assert err == "Measuring the active units, compiling ...\n"
 
 
+def test_another_signal_than_ctrl_c_has_its_own_status(served):
+    with served.process("--port", "0", "--checkpoint", "1") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 143
+        assert out == ""
+        assert err.splitlines()[1:] == ["iwae: error: interrupted"]
+
+
 def test_a_taken_port_is_one_line(served, port):
     with served.start("--port", str(port)) as process:
         out, err = process.communicate(timeout=DEADLINE)

@@ -193,6 +193,18 @@ def test_training_a_pruned_run_is_refused_and_says_what_to_do(pruned):
         go(directory / "pruned", config)
 
 
+def test_a_link_where_the_unfinished_run_would_be_is_not_followed(pruned, tmp_path):
+    """What it leads to would be cleared."""
+    directory, dataset, _ = pruned
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/precious").write_text("mine")
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "home")
+    with pytest.raises(IWAEError, match=r"\.out\.partial is a link, and what it leads to would be cleared"):
+        prune_run(RunDirectory(directory / "run"), RunDirectory(tmp_path / "out"), dataset, samples=5)
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["precious"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_is_not_empty_is_refused(pruned):
     directory, dataset, _ = pruned
     with pytest.raises(IWAEError, match="is not empty: choose another --out"):

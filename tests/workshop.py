@@ -1,9 +1,11 @@
 """Real processes of the installed command, in a directory with data, a cache and a run that nothing interrupted."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,21 @@ STAGES = 5
 EPOCHS = 1 + 3 + 9 + 27 + 81
 SEED_STAGES = 4
 DEADLINE = 120
+
+
+@contextlib.contextmanager
+def signals_heeded() -> Iterator[None]:
+    """Has processes that are started meanwhile heed SIGINT and SIGHUP: where the tests were started with nohup, or in
+    the background by a script, these are ignored, and children would ignore them too.
+    """
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Workshop:
@@ -34,15 +51,16 @@ class Workshop:
         return [str(COMMAND), "train", *options.split(), *limits.split(), "--run-dir", run]
 
     def start(self, command: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=before,
-        )
+        with signals_heeded():
+            return subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=before,
+            )
 
     def run(self, command: list[str], before: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
         process = self.start(command, before)

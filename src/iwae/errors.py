@@ -16,9 +16,15 @@ class RunBusyError(IWAEError):
     """Another process is training or measuring in the same run directory."""
 
 
+MOST = 2**31 - 1
+"""No number of anything may be larger: what counts steps, samples and units has 32 bits."""
+
+
 def check_count(name: str, value: Any, least: int = 1, where: str = "") -> None:
-    """Raises IWAEError unless `value` is an integer, Python's or NumPy's, of at least `least`; `where` says what asks
-    for it.
+    """Raises IWAEError unless `value` is an integer, Python's or NumPy's, of at least `least` and at most `MOST`;
+    `where` says what asks for it.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise IWAEError(f"{name} must be an integer of at least {least}{where}, got {value!r}")
+    if int(value) > MOST:
+        raise IWAEError(f"{name} must be at most {MOST:,}{where}, got {value!r}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from iwae.errors import IWAEError
+from iwae.errors import MOST, IWAEError
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,16 @@ def locate(schedule: Schedule, step: int, steps_per_epoch: int) -> Position | No
 def stage_end(schedule: Schedule, stages: int) -> int:
     """Number of epochs in the first `stages` stages."""
     return sum(stage.epochs for stage in schedule[:stages])
+
+
+def check_steps(schedule: Schedule, steps_per_epoch: int) -> None:
+    """Raises IWAEError for a schedule of more steps than can be counted."""
+    steps = stage_end(schedule, len(schedule)) * steps_per_epoch
+    if steps > MOST:
+        raise IWAEError(
+            f"{stage_end(schedule, len(schedule)):,} epochs are {steps:,} steps, and no more than {MOST:,} are counted:"
+            " choose fewer --epochs or a larger --batch-size"
+        )
 
 
 def schedule_to_json(schedule: Schedule) -> list[dict[str, Any]]:

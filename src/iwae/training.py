@@ -16,7 +16,7 @@ from iwae.estimators import Estimator
 from iwae.model import HierarchicalVAE
 from iwae.optim import paper_adam
 from iwae.randomness import Purpose, purpose_key
-from iwae.schedule import Schedule, locate
+from iwae.schedule import Schedule, check_steps, locate
 from iwae.stepping import DeviceData, LearningRates, TrainState, run_chunk
 
 CHUNK_SECONDS = 1.0
@@ -113,6 +113,7 @@ def train_together(
             f"the batch size is {batch_size}, but {dataset.name} has {dataset.train.shape[0]} training examples:"
             " choose a smaller --batch-size"
         )
+    check_steps(schedule, steps_per_epoch)
     steps = {int(state.step) for state in states}
     if len(steps) != 1:
         raise IWAEError(f"models that are trained together must stand at one step, got {sorted(steps)}")

@@ -291,7 +291,7 @@ def test_two_at_once_are_refused(run: Path, config: RunConfig) -> None:
 
 
 def test_what_cannot_be_trained_or_measured_is_refused_before_anything_is_made(
-    tmp_path: Path, data: Path, config: RunConfig
+    tmp_path: Path, data: Path, config: RunConfig, whole: Path
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(IWAEError, match="--batch-size 61 is more than the 60 training examples"):
@@ -300,6 +300,10 @@ def test_what_cannot_be_trained_or_measured_is_refused_before_anything_is_made(
         go(run, config, measure=MeasureOptions(test_samples=100_001))
     with pytest.raises(IWAEError, match="no run to restart from checkpoint 2"):
         go(run, config, checkpoint=2)
+    with pytest.raises(
+        IWAEError, match="6,000,000,000 steps, and no more than 2,147,483,647 are counted: choose fewer"
+    ):
+        go(run, small_config(data, init_from=str(whole), epochs=2_000_000_000))
     with pytest.raises(IWAEError, match="--stages must be from 1 to 8"):
         go(run, config, stages=9)
     for options in ({"stages": 0}, {"checkpoint": -1}, {"save_every": 0}, {"checkpoint": 1, "fresh": True}):

@@ -1,6 +1,8 @@
 """Runs of several seeds at once: each in its own directory, as if alone; they may stand at different steps."""
 
+import contextlib
 import json
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -157,6 +159,33 @@ def test_a_run_that_is_held_stops_all_before_anything_is_written(data: Path, tmp
     leave.set()
     holder.join()
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("in_the_way", ["held", "no run", "no checkpoint"])
+def test_what_one_is_refused_for_changes_none(
+    data: Path, alone: dict[int, Path], tmp_path: Path, in_the_way: str
+) -> None:
+    runs = configs(tmp_path, data)
+    for seed, path in alone.items():
+        shutil.copytree(path, tmp_path / f"seed{seed}")
+    last = RunDirectory(tmp_path / "seed2")
+    if in_the_way == "no run":
+        shutil.rmtree(last.path)
+        (last.path / "precious").mkdir(parents=True)
+    if in_the_way == "no checkpoint":
+        last.checkpoint_path(2).unlink()
+    before = files_below(tmp_path)
+    options: dict[str, Any] = (
+        {"stages": 3, "checkpoint": 2} if in_the_way == "no checkpoint" else {"stages": 1, "fresh": True}
+    )
+    expected = {"held": "seed2: another process", "no run": "seed2 is no run", "no checkpoint": "2.safetensors"}
+    with last.lock() if in_the_way == "held" else contextlib.nullcontext():
+        with pytest.raises(IWAEError, match=expected[in_the_way]):
+            together(runs, **options)
+        after = files_below(tmp_path)
+    assert {name: content for name, content in after.items() if ".lock" not in name} == {
+        name: content for name, content in before.items() if ".lock" not in name
+    }
 
 
 @pytest.mark.parametrize(

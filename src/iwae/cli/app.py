@@ -1,13 +1,14 @@
 """Parses the command line, runs one command, and turns every failure into one line and an exit status."""
 
 import contextlib
+import dataclasses
 import errno
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -75,7 +76,20 @@ def _run(arguments: list[str]) -> int:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE, registry=REGISTRY
         )
+    _refuse_empty(command, arguments, name)
     return command.run(arguments)
+
+
+def _refuse_empty(form: Any, arguments: list[str], name: str) -> None:
+    """Raises the usage error of an option that takes several values and was given none: it would be as if it had not
+    been given.
+    """
+    for field in dataclasses.fields(form):
+        value, option = getattr(form, field.name), f"--{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            _refuse_empty(value, arguments, name)
+        elif value == () and option in arguments:
+            raise usage_error(f"{option}: expected at least one value, got none", f"iwae {name}")
 
 
 def parse(form: type[T], arguments: list[str], *, prog: str) -> T:
@@ -109,6 +123,7 @@ def _in_words(message: str) -> str:
     message = re.sub(r"\. Expected one of \((.*?)\)", lambda found: f": expected {_choices(found[1])}", message)
     message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected an integer, got \1", message)
     message = re.sub(r"could not convert string to float: (.*)", r"expected a number, got \1", message)
+    message = re.sub(r"Could not find valid parse for arguments: (.*)", r"expected numbers, got \1", message)
     return message.removeprefix("Error parsing ")
 
 

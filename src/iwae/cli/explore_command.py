@@ -1,6 +1,5 @@
 """`iwae explore`: a local page on a trained model. JAX and the web server are imported only when it runs."""
 
-import contextlib
 import os
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from tyro.conf import Positional
 
-from iwae.cli.console import make_reporter
+from iwae.cli.console import make_reporter, print_lines
 from iwae.data import shown_name
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
@@ -70,12 +69,16 @@ class Explore:
             title = run.path.resolve().name
             app = create_app(view, port, title, _facts(run.read_record(), checkpoint))
             url = f"http://127.0.0.1:{port}/"
-            # Ctrl-C is how this command ends, from the moment that it says so.
-            with contextlib.suppress(KeyboardInterrupt):
-                print(f"Exploring {run.path} at {url} (Ctrl-C ends it)", flush=True)
+            try:
+                print_lines(f"Exploring {run.path} at {url} (Ctrl-C ends it)")
+                sys.stdout.flush()
                 if not self.no_browser and _has_screen():
                     threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
                 serve(app, listener)
+            except KeyboardInterrupt as stopped:
+                # Ctrl-C is how this command ends, from the moment that it says so; another signal is none of its own.
+                if getattr(stopped, "exit_status", 130) != 130:
+                    raise
             print("Stopped.")
         return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from iwae.errors import IWAEError
 from iwae.paper.cells import Cell
 from iwae.paper.plan import Plan
 from iwae.paper.status import source_stages
@@ -214,7 +215,10 @@ class _Work:
         return [self._progress_of(cell, run) for cell, run in zip(self.cells, self.runs, strict=True)]
 
     def _progress_of(self, cell: Cell, run: RunDirectory) -> CellProgress:
-        epochs = min(self._total, run.epochs_done())
+        epochs = 0
+        # What is wrong with a run is for its own process to say; the others go on.
+        with contextlib.suppress(IWAEError, OSError):
+            epochs = min(self._total, run.epochs_done())
         if self.failure is not None:
             state = "failed"
         elif self.ended:

@@ -251,7 +251,7 @@ class RunConfig:
         unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(cls)})
         missing = [name for name in ("latent", "hidden") if name not in value]
         if unknown or missing:
-            what = f"unknown fields {', '.join(unknown)}" if unknown else f"no {' and no '.join(missing)}"
+            what = f"unknown fields {', '.join(map(repr, unknown))}" if unknown else f"no {' and no '.join(missing)}"
             raise IWAEError(f"not a run's configuration: {shortened(what)}")
         try:
             return msgspec.convert(value, cls)

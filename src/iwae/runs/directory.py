@@ -306,13 +306,20 @@ def _intact(content: bytes) -> Iterator[tuple[bytes, MetricsLine]]:
         yield text, line
 
 
-def put_run_aside(path: Path) -> Path:
-    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place.
-
-    Raises IWAEError for a directory that this process works in: it would go along.
+def check_may_be_put_aside(run: RunDirectory) -> None:
+    """Raises IWAEError for anything that is no run, and for a directory that this process works in, which would go
+    along.
     """
-    if Path.cwd().is_relative_to(path.resolve()):
-        raise IWAEError(f"{path} is or contains the working directory: --fresh can't replace it, call from elsewhere")
+    if not run.exists and not run.checkpoints_path.is_dir():
+        raise IWAEError(f"{run.path} is no run: --fresh replaces only runs, choose another --run-dir")
+    if Path.cwd().is_relative_to(run.path.resolve()):
+        raise IWAEError(
+            f"{run.path} is or contains the working directory: --fresh can't replace it, call from elsewhere"
+        )
+
+
+def put_run_aside(path: Path) -> Path:
+    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place; returns its new name."""
     index = 1
     while (aside := path.with_name(f"{path.name}.replaced-{index}")).exists():
         index += 1

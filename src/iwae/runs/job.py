@@ -34,6 +34,7 @@ class Job:
     options: TrainOptions
     reporter: Reporter
     failure: Divergence | None = None
+    _found: Checkpoint | None = None
     _state: TrainState | None = None
     _stages_done: int = 0
     _seconds: float = 0.0
@@ -56,13 +57,21 @@ class Job:
         assert self.config.batch_size is not None
         return len(self.dataset.train) // self.config.batch_size
 
+    def find(self) -> None:
+        """Finds the checkpoint to go on from. Changes nothing: another run may still be refused."""
+        if not self.run.exists:
+            return
+        check_same_data(self.run, self.dataset)
+        number = self.options.checkpoint
+        self._found = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
+
     def begin(self) -> None:
-        """Finds the state to go on from; of a new run, writes the first checkpoint and the record."""
+        """Takes the state that was found; of a new run, writes the first checkpoint and the record."""
         optimizer = make_optimizer(self.config)
-        if self.run.exists:
-            check_same_data(self.run, self.dataset)
-            checkpoint = self._find_checkpoint()
-            self._state, self._seconds = checkpoint.train_state(optimizer), checkpoint.seconds
+        if self._found is not None:
+            state, self._seconds = self._found.train_state(optimizer), self._found.seconds
+            self._put_aside_what_came_after()
+            self._state, self._found = state, None
             self.run.cut_metrics(self.step)
         else:
             self._state = self._initial_state(optimizer)
@@ -118,14 +127,11 @@ class Job:
         )
         return self.source.initial_state(config, optimizer)
 
-    def _find_checkpoint(self) -> Checkpoint:
-        """The checkpoint to go on from; what came after one that was asked for is put aside."""
+    def _put_aside_what_came_after(self) -> None:
         number = self.options.checkpoint
-        checkpoint = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
         aside = None if number is None else self.run.put_aside_after(number)
         if aside is not None:
             self.reporter.message(f"Restarting from checkpoint {number}; what came after it is now in {aside}.")
-        return checkpoint
 
     def _save(self, name: int | str) -> None:
         save_checkpoint(
@@ -168,6 +174,8 @@ def train_jobs(
 
     Those that are behind go first, until they meet the next. One that diverges is left behind by the others.
     """
+    for job in jobs:
+        job.find()
     for job in jobs:
         job.begin()
     config, dataset = jobs[0].config, jobs[0].dataset

@@ -175,6 +175,8 @@ def _made_whole(out: RunDirectory) -> Iterator[RunDirectory]:
     What a killed process left of an earlier one is removed first.
     """
     unfinished = RunDirectory(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
+    if unfinished.path.is_symlink():
+        raise IWAEError(f"{unfinished.path} is a link, and what it leads to would be cleared: remove it first")
     unfinished.create()
     try:
         with unfinished.lock():

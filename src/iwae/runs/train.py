@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from iwae.data import load_dataset
@@ -10,14 +10,14 @@ from iwae.errors import IWAEError
 from iwae.evaluation import MAX_SAMPLES
 from iwae.files import is_leftover
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-from iwae.runs.directory import LATEST, RunDirectory, put_run_aside
+from iwae.runs.directory import LATEST, RunDirectory, check_may_be_put_aside, put_run_aside
 from iwae.runs.interruption import SignalWatch
 from iwae.runs.job import Job, train_jobs
 from iwae.runs.measure import measure_run
 from iwae.runs.records import ResultsRecord
 from iwae.runs.reporter import Reporter
 from iwae.runs.warm_start import Source
-from iwae.schedule import Schedule
+from iwae.schedule import Schedule, check_steps
 
 
 def train_run(
@@ -99,17 +99,17 @@ def train_runs(
             f"--batch-size {config.batch_size} is more than the {len(dataset.train)} training examples of"
             f" {dataset.name}: choose a smaller one"
         )
+    check_steps(schedule, len(dataset.train) // config.batch_size)
     architecture = config.architecture(dataset.dim)
     source = None
     if config.init_from is not None and (options.fresh or not all(run.exists for run in runs)):
         source = Source.load(config.init_from, architecture)
+    if options.fresh:
+        _put_aside([run for run in runs if run.path.exists()], reporter)
     for run in runs:
-        if options.fresh and run.path.exists():
-            _put_aside(run, reporter)
         run.create()
     with contextlib.ExitStack() as held:
-        for run in runs:
-            held.enter_context(run.lock())
+        _lock(runs, held)
         signals = held.enter_context(SignalWatch())
         # Once more: another process may have begun a run here before the lock was ours.
         for run, own in runs.items():
@@ -146,13 +146,20 @@ def _check_may_be_together(configs: Mapping[Path, RunConfig]) -> None:
         raise IWAEError(f"runs that are trained together must differ in seed or objective, got {names}")
 
 
-def _put_aside(run: RunDirectory, reporter: Reporter) -> None:
-    """Renames the run that is there. Raises IWAEError for anything that is none."""
-    if not run.exists and not run.checkpoints_path.is_dir():
-        raise IWAEError(f"{run.path} is no run: --fresh replaces only runs, choose another --run-dir")
-    with run.lock():
-        aside = put_run_aside(run.path)
-    reporter.message(f"Starting over: what was in {run.path} is now in {aside}.")
+def _lock(runs: Iterable[RunDirectory], held: contextlib.ExitStack) -> None:
+    """Holds all, in one order, so that of two that want the same runs one gets them. Raises RunBusyError."""
+    for run in sorted(runs, key=lambda run: run.path.resolve()):
+        held.enter_context(run.lock())
+
+
+def _put_aside(runs: Sequence[RunDirectory], reporter: Reporter) -> None:
+    """Renames the runs that are there: all, or none and IWAEError where one is no run or busy."""
+    for run in runs:
+        check_may_be_put_aside(run)
+    with contextlib.ExitStack() as held:
+        _lock(runs, held)
+        for run in runs:
+            reporter.message(f"Starting over: what was in {run.path} is now in {put_run_aside(run.path)}.")
 
 
 def _measured(

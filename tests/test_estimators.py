@@ -98,7 +98,7 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("layers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_expectations_of_the_encoders_gradients_in_deeper_models(layers):
     model = rough_model(layers, units=(2,) * layers)
     mutant = OutputsStopped(model.encoder, model.decoder, model.prior)

@@ -36,7 +36,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     moments: list[tuple[str, Callable[[], bool]]] = [
         ("before its record", lambda: (run / "checkpoints").is_dir()),
         ("soon after its record", lambda: (run / "run.json").exists()),
-        *[(f"after {n} epochs", lambda n=n: epochs(run) >= n) for n in (3, 25, 50, 75)],
+        *[(f"after {n} epochs", lambda n=n: epochs(run) >= n) for n in (3, 30, 75)],
         ("while measuring", lambda: (run / f"checkpoints/{STAGES}.safetensors").exists()),
     ]
     progress = []
@@ -53,10 +53,10 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     workshop.completes(workshop.train("killed"), run)
 
 
-def test_seeds_together_killed_three_times_end_with_the_same_bits(workshop: Workshop) -> None:
+def test_seeds_together_killed_twice_end_with_the_same_bits(workshop: Workshop) -> None:
     whole = workshop.whole_seeds()
     run = workshop.directory / "killed seeds" / min(path.name for path in whole.iterdir())
-    for count in (1, 12, 30):
+    for count in (1, 20):
         process = workshop.start(workshop.train_seeds("killed seeds"))
         wait_until(lambda count=count: epochs(run) >= count, process)
         process.kill()

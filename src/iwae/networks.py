@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,13 +12,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.distributions import Bernoulli, Normal, bernoulli_log_prob, bernoulli_log_prob_and_residual
+from iwae.products import Precision, product
+
+Network = TypeVar("Network")
 
 
 class Linear(eqx.Module):
-    """`x @ weight + bias`, with `weight` `[in, out]` and `bias` `[out]`."""
+    """`x @ weight + bias`, with `weight` `[in, out]` and `bias` `[out]`, both float32 whatever the product's
+    `precision`.
+    """
 
     weight: Float[Array, "n_in n_out"]
     bias: Float[Array, " n_out"]
+    precision: Precision = eqx.field(static=True, default="float32")
 
     @classmethod
     def create(cls, n_in: int, n_out: int, key: Key[Array, ""]) -> "Linear":
@@ -26,7 +34,18 @@ class Linear(eqx.Module):
         return cls(weight, jnp.zeros(n_out))
 
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_out"]:
-        return x @ self.weight + self.bias
+        return product(x, self.weight, self.precision) + self.bias
+
+
+def with_precision(network: Network, precision: Precision) -> Network:
+    """The same network, or tree of them, with the products of all its linear layers in that precision."""
+
+    def is_linear(node: Any) -> bool:
+        return isinstance(node, Linear)
+
+    return jax.tree.map(
+        lambda node: replace(node, precision=precision) if is_linear(node) else node, network, is_leaf=is_linear
+    )
 
 
 def _create_hidden(sizes: Sequence[int], key: Key[Array, ""]) -> tuple[Linear, ...]:
@@ -119,20 +138,26 @@ def linear_bernoulli_log_prob(
     return bernoulli_log_prob(value, linear(features))
 
 
-def _forward(features: Array, linear: Linear, value: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(features: Array, linear: Linear, value: Array) -> tuple[Array, tuple[Any, ...]]:
     logits = linear(features)
     log_prob, residual = bernoulli_log_prob_and_residual(value, logits)
-    return log_prob, (features, linear.weight, logits, residual, value)
+    return log_prob, (features, linear, logits, residual, value)
 
 
-def _backward(saved: tuple[Array, ...], row_weights: Array) -> tuple[Array, Linear, Array]:
-    features, weight, logits, residual, value = saved
+def _backward(saved: tuple[Any, ...], row_weights: Array) -> tuple[Array, Linear, Array]:
+    features, linear, logits, residual, value = saved
+    precision = linear.precision
     row_weights = row_weights[..., None]
     rows = (-1, residual.shape[-1])
     weighted = (row_weights * features).reshape(-1, features.shape[-1])
-    linear = Linear(weighted.T @ residual.reshape(rows), row_weights.reshape(-1) @ residual.reshape(rows))
+    to_linear = Linear(
+        product(weighted.T, residual.reshape(rows), precision),
+        row_weights.reshape(-1) @ residual.reshape(rows),
+        precision,
+    )
     _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)
-    return row_weights * (residual @ weight.T), linear, to_value(row_weights * logits)[0]
+    to_features = row_weights * product(residual, linear.weight.T, precision)
+    return to_features, to_linear, to_value(row_weights * logits)[0]
 
 
 linear_bernoulli_log_prob.defvjp(_forward, _backward)

@@ -18,6 +18,7 @@ from iwae.estimators.of_bounds import (
     ScoreFunction,
     StickingTheLanding,
 )
+from iwae.estimators.precision import InBFloat16
 from iwae.estimators.scores import OVIS, VIMCO, OVISMonteCarlo, ReweightedWakeSleep
 from iwae.objectives import Objective
 
@@ -30,6 +31,7 @@ __all__ = [
     "DoublyReparameterized",
     "Estimate",
     "Estimator",
+    "InBFloat16",
     "OVISMonteCarlo",
     "OfBound",
     "PIWAEDReG",

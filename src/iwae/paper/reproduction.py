@@ -71,6 +71,8 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
     if config.beta1 != 0.99:
         found.append(f"Adam's beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
+    if config.precision != "float32":
+        found.append(f"its matrix products were of {config.precision} operands")
     if measured["data"]["mark"] == "own":
         found.append("its data are not the paper's")
     elif measured["data"]["mark"] != "verified":

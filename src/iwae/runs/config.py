@@ -22,6 +22,7 @@ from iwae.typed_json import shortened
 QUICK_TEST_EXAMPLES = 2000
 # In what runs may differ that are trained together.
 MAY_DIFFER = ("seed", "model", "objective", "alpha", "beta", "gamma", "sleep", "estimator", "backward")
+PRECISIONS = ("float32", "bfloat16")
 # What the paper trained: `--model` is short for these two objectives.
 SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
 
@@ -87,6 +88,8 @@ class RunConfig:
     """Examples per minibatch (default: 20; fast: 100)."""
     beta1: float | None = None
     """Adam's beta1: 0.99, the default, in the paper's code; 0.9, that of fast, in its text."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the operands of training's matrix products; all else, and all measuring, is float32 (see docs/speed.md)."""
     seed: int = 0
     """Seed of every draw in training."""
     init_from: str | None = None
@@ -112,6 +115,8 @@ class RunConfig:
         check_count("--layers", self.layers)
         check_count("--batch-size", self.batch_size)
         check_seed(self.seed)
+        if self.precision not in PRECISIONS:
+            raise IWAEError(f"--precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}")
         if self.beta1 is None or not 0.0 <= self.beta1 < 1.0:
             raise IWAEError(f"--beta1 must be at least 0 and below 1, got {self.beta1!r}")
         self._check_warm_start()
@@ -228,6 +233,8 @@ class RunConfig:
             parts.append(f"batch{self.batch_size}")
         if not math.isclose(self.beta1, self.recipe.beta1):
             parts.append(f"beta{exact_number(self.beta1)}")
+        if self.precision != "float32":
+            parts.append(self.precision)
         if self.init_from is not None:
             parts.append(f"from-{Path(self.init_from).name}")
             if self.epochs != WARM_START.epochs:

@@ -9,7 +9,7 @@ import optax
 from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, save_checkpoint
 from iwae.data import Dataset
-from iwae.estimators import make_estimator
+from iwae.estimators import Estimator, InBFloat16, make_estimator
 from iwae.optim import nadam, paper_adam
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory
@@ -162,6 +162,11 @@ def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     return paper_adam(config.beta1) if config.recipe.paper_adam else nadam(config.beta1)
 
 
+def _make_estimator(config: RunConfig) -> Estimator:
+    estimator = make_estimator(config.full_objective())
+    return InBFloat16(estimator) if config.precision == "bfloat16" else estimator
+
+
 def train_jobs(
     jobs: Sequence[Job],
     schedule: Schedule,
@@ -188,7 +193,7 @@ def train_jobs(
         group = [job for job in unfinished if job.step == first]
         until = min((job.step for job in unfinished if job.step > first), default=None)
         states = [job.state for job in group]
-        estimators = [make_estimator(job.config.full_objective()) for job in group]
+        estimators = [_make_estimator(job.config) for job in group]
         clock = time.monotonic()
         try:
             for progress in train_together(

@@ -18,8 +18,12 @@ from benchmarks.worker import Worker
 CELLS = tuple((layers, k) for layers in (1, 2) for k in (1, 5, 50))
 TORCH = {"PyTorch": (False, False), "PyTorch compiled": (True, False), "PyTorch compiled bfloat16": (True, True)}
 TORCH["PyTorch bfloat16"] = (False, True)
-# What ours is compared with besides: name, objective, and from which k on it is another thing.
-VARIANTS = (("DReG", "iwae:dreg", 2), ("4 backward", "iwae:dreg:backward=4", 5))
+# What ours is compared with besides: name, objective, precision, and from which k on it is another thing.
+VARIANTS = (
+    ("DReG", "iwae:dreg", "float32", 2),
+    ("4 backward", "iwae:dreg:backward=4", "float32", 5),
+    ("bfloat16", "iwae", "bfloat16", 1),
+)
 EXAMPLES_AT_ONCE = 40
 # PyTorch's rows at once are 2000, as ours, its fastest of 500, 1000, 2000 and 5000 here.
 SAMPLES_AT_ONCE = 50
@@ -34,9 +38,9 @@ def training(layers: int, k: int) -> dict[str, Any]:
             raise SystemExit(f"both sides compute different bounds: {difference:.1e} apart, {layers} layers, k={k}")
         shapes = floor.products(paper_model(layers), k, BATCH, training=True)
         sides = {"ours": here.side("ours", "benchmarks.ours.trainer", layers, k)}
-        for name, word, least in VARIANTS:
+        for name, word, precision, least in VARIANTS:
             if k >= least:
-                sides[f"ours, {name}"] = here.side(name, "benchmarks.ours.trainer", layers, k, word)
+                sides[f"ours, {name}"] = here.side(name, "benchmarks.ours.trainer", layers, k, word, precision)
         for name, (compiled, bfloat16) in TORCH.items():
             sides[name] = there.side(name, "benchmarks.torch_side.trainer", layers, k, compiled, bfloat16)
         sides["floor, PyTorch"] = there.side("floor", "benchmarks.gemm.by_torch", shapes)
@@ -81,7 +85,7 @@ def _summary(found: dict[str, list[float]], operations: int) -> dict[str, Any]:
         "floor": best,
         "floor_gflops": operations / statistics.median(found[best]) / 1e9,
         "over_plain": {
-            name: ratio(found, f"ours, {name}", "ours") for name, _, _ in VARIANTS if f"ours, {name}" in found
+            name: ratio(found, f"ours, {name}", "ours") for name, *_ in VARIANTS if f"ours, {name}" in found
         },
     }
 

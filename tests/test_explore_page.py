@@ -288,7 +288,9 @@ def test_moving_a_slider_changes_the_picture(page):
 def test_the_prior_sets_the_sliders_and_reset_sets_them_back(page):
     page.click("prior")
     page.wait(lambda: page.picture("decoded") not in (None, page.start))
-    assert all(page.values())
+    # A slider rounds to tenths, so that one draw in twenty-five stands at zero there; the text beside it does not.
+    at_zero = [output.text for output in page.elements("#sliders output")].count("0.00")
+    assert at_zero <= 1
     assert page.element("status").text == "A draw from the prior."
     page.click("reset")
     page.wait(lambda: page.picture("decoded") == page.start)

@@ -200,6 +200,9 @@ def test_help_fits_the_terminal(
     assert max(map(len, out.splitlines()[1:])) <= 80
     documented = {"": "evaluate", "train": "--save-every", "show": "--results-dir", "sample": "--out"}
     assert documented.get(command, "--datasets-dir") in out
+    # Of a default that is to give nothing the option's own words say what it means.
+    assert not re.search(r"default: *(None|False|\))", out)
+    assert "(default: mnist)" in out or command != "train"
 
 
 def command_output(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ class Diagnose:
 
     path: Positional[Path]
     """The run's directory."""
-    options: DiagnoseOptions = field(default_factory=DiagnoseOptions)
+    diagnosis: DiagnoseOptions = field(default_factory=DiagnoseOptions)
     checkpoint: int | None = None
     """Diagnose the state after this many stages (default: the newest)."""
     dataset: Path | None = None
@@ -38,7 +38,7 @@ class Diagnose:
 
             found = diagnose_run(
                 self.path,
-                options=self.options,
+                options=self.diagnosis,
                 checkpoint=self.checkpoint,
                 dataset=self.dataset,
                 datasets_dir=self.datasets_dir,

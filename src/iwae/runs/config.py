@@ -54,7 +54,7 @@ class RunConfig:
     model: Literal["vae", "iwae"] | None = None
     """Short for --objective elbo, the average of k log weights (vae, the default), or the bound L_k (iwae)."""
     objective: ObjectiveName | None = None
-    """What is maximized; see docs/estimators.md for each."""
+    """What is maximized (default: as --model); see docs/estimators.md for each."""
     k: int = 1
     """Number of samples per example (miwae, piwae: in each of the m groups)."""
     m: int | None = None
@@ -73,7 +73,7 @@ class RunConfig:
     backward: int | None = None
     """Of the samples, how many go through the backward pass, drawn by weight (default: all)."""
     layers: int | None = None
-    """Stochastic layers: 1 or 2 for the paper's networks; the number of --latent units given otherwise."""
+    """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""
     latent: tuple[int, ...] = ()
     """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
     hidden: tuple[int, ...] = ()
@@ -292,7 +292,7 @@ class TrainOptions:
     """How to train, where that does not change the numbers."""
 
     stages: int | None = None
-    """Stop after this many of the schedule's stages."""
+    """Stop after this many of the schedule's stages (default: all)."""
     checkpoint: int | None = None
     """Restart from the state saved after this many stages; what came later is put aside."""
     fresh: bool = False

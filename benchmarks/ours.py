@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.setting import BATCH, example_values, paper_model
+from iwae.architecture import Precision
 from iwae.data.dataset import Dataset
-from iwae.estimators import InBFloat16, make_estimator
+from iwae.estimators import make_estimator
 from iwae.evaluation import likelihoods
 from iwae.objectives import Objective
 from iwae.optim import paper_adam
@@ -20,13 +21,13 @@ def dataset(values: np.ndarray) -> Dataset:
     return Dataset("benchmark", values, values[:0], values, 1 / 255.0, False, (28, 28), ())
 
 
-def trainer(num_layers: int, num_samples: int, word: str = "iwae", precision: str = "float32") -> Callable[[int], None]:
+def trainer(
+    num_layers: int, num_samples: int, word: str = "iwae", precision: Precision = "float32"
+) -> Callable[[int], None]:
     """Runs that many training steps, as one compiled loop."""
     model, values = paper_model(num_layers), example_values()
     optimizer = paper_adam()
-    estimator = make_estimator(Objective.parse(word, num_samples))
-    if precision == "bfloat16":
-        estimator = InBFloat16(estimator)
+    estimator = make_estimator(Objective.parse(word, num_samples), precision)
     data = DeviceData.put(values, dataset(values))
     state = TrainState.create(model, optimizer, seed=0)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.interpreters import partial_eval
 
 from iwae.architecture import Architecture
+from iwae.errors import IWAEError
 from iwae.estimators import Estimator, InBFloat16, make_estimator
 from iwae.model import HierarchicalVAE
 from iwae.objectives import Objective
@@ -55,20 +56,28 @@ def test_rounding_is_what_makes_the_difference():
     np.testing.assert_array_equal(product(jnp.asarray(left), jnp.asarray(right), "float32"), left)
 
 
-def products_of(jaxpr: Jaxpr) -> list[tuple[Any, ...]]:
-    """Types of every product of two matrices in a program: of its operands, and of its result."""
+def dots_of(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """Every product in a program, of matrices or vectors, in what it calls too."""
     found = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            operands = [variable.aval for variable in equation.invars]
-            if all(operand.ndim >= 2 for operand in operands):
-                found.append((*(operand.dtype for operand in operands), equation.outvars[0].aval.dtype))
+            found.append(equation)
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(inner, ClosedJaxpr):
-                    found += products_of(inner.jaxpr)
+                    found += dots_of(inner.jaxpr)
                 elif isinstance(inner, Jaxpr):
-                    found += products_of(inner)
+                    found += dots_of(inner)
+    return found
+
+
+def products_of(jaxpr: Jaxpr) -> list[tuple[Any, ...]]:
+    """Types of every product of two matrices in a program: of its operands, and of its result."""
+    found = []
+    for equation in dots_of(jaxpr):
+        operands = [variable.aval for variable in equation.invars]
+        if all(operand.ndim >= 2 for operand in operands):
+            found.append((*(operand.dtype for operand in operands), equation.outvars[0].aval.dtype))
     return found
 
 
@@ -90,6 +99,25 @@ def test_every_product_of_a_step_forward_and_backward_is_in_bfloat16(word: str, 
     assert len(mixed) == len(plain) >= 3 * 4 * layers
     assert {str(kind) for kinds in plain for kind in kinds} == {"float32"}
     assert {tuple(map(str, kinds)) for kinds in mixed} == {("bfloat16", "bfloat16", "float32")}
+
+
+def test_products_in_float32_keep_all_digits_on_a_gpu_too():
+    """Where nothing else is asked for, GPUs round operands to ten bits (TF32)."""
+    model, x, key = make_model(2), jnp.zeros((BATCH, 6)), jax.random.key(0)
+    programs = [
+        *(jax.make_jaxpr(make_estimator(Objective.parse(word, 4)))(model, x, key) for word in [*WORDS, "jvi:dreg"]),
+        jax.make_jaxpr(lambda model, x, key: model.log_weights(x, key, 5))(model, x, key),
+        jax.make_jaxpr(lambda model, key: model.sample(key, 5))(model, key),
+    ]
+    for program in programs:
+        dots = dots_of(program.jaxpr)
+        assert dots
+        assert all(dot.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2 for dot in dots)
+
+
+def test_products_in_bfloat16_of_other_operands_than_float32_are_refused():
+    with jax.enable_x64(True), pytest.raises(IWAEError, match="of float32 operands, got float64"):
+        product(jnp.ones((2, 3)), jnp.ones((3, 4)), "bfloat16")
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DReGAlpha,
         Estimate,
         Estimator,
+        InBFloat16,
         OVISMonteCarlo,
         PIWAEDReG,
         Reparameterized,
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from iwae.gradients import Coefficients
     from iwae.model import HierarchicalVAE
     from iwae.objectives import Objective
-    from iwae.optim import paper_adam
+    from iwae.optim import nadam, paper_adam
     from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
     from iwae.runs.load import load
     from iwae.runs.train import train_run, train_runs
     from iwae.schedule import Stage, make_schedule
     from iwae.stepping import TrainState
-    from iwae.training import create_model, fit, train
+    from iwae.training import create_model, fit, train, train_together
 
 _HOMES = {
     "Architecture": "iwae.architecture",
@@ -51,6 +52,7 @@ _HOMES = {
     "Estimate": "iwae.estimators",
     "Estimator": "iwae.estimators",
     "HierarchicalVAE": "iwae.model",
+    "InBFloat16": "iwae.estimators",
     "MeasureOptions": "iwae.runs.config",
     "OVIS": "iwae.estimators",
     "OVISMonteCarlo": "iwae.estimators",
@@ -75,11 +77,13 @@ _HOMES = {
     "load_dataset": "iwae.data",
     "make_estimator": "iwae.estimators",
     "make_schedule": "iwae.schedule",
+    "nadam": "iwae.optim",
     "paper_active_units": "iwae.evaluation",
     "paper_adam": "iwae.optim",
     "train": "iwae.training",
     "train_run": "iwae.runs.train",
     "train_runs": "iwae.runs.train",
+    "train_together": "iwae.training",
 }
 
 __all__ = [
@@ -95,6 +99,7 @@ __all__ = [
     "Estimator",
     "HierarchicalVAE",
     "IWAEError",
+    "InBFloat16",
     "MeasureOptions",
     "OVISMonteCarlo",
     "Objective",
@@ -119,11 +124,13 @@ __all__ = [
     "load_dataset",
     "make_estimator",
     "make_schedule",
+    "nadam",
     "paper_active_units",
     "paper_adam",
     "train",
     "train_run",
     "train_runs",
+    "train_together",
 ]
 
 

@@ -14,6 +14,8 @@ MAX_UNITS = 1_000_000
 and units of any one."""
 
 LatentKind = Literal["gaussian", "bernoulli"]
+Precision = Literal["float32", "bfloat16"]
+"""Of the operands of a network's matrix products."""
 
 
 class ArchitectureRecord(TypedDict):

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from iwae.architecture import Precision
 from iwae.distributions import Bernoulli, Normal, bernoulli_log_prob, bernoulli_log_prob_and_residual
-from iwae.products import Precision, product
+from iwae.products import product
 
 Network = TypeVar("Network")
 
@@ -152,7 +153,7 @@ def _backward(saved: tuple[Any, ...], row_weights: Array) -> tuple[Array, Linear
     weighted = (row_weights * features).reshape(-1, features.shape[-1])
     to_linear = Linear(
         product(weighted.T, residual.reshape(rows), precision),
-        row_weights.reshape(-1) @ residual.reshape(rows),
+        product(row_weights.reshape(-1), residual.reshape(rows), "float32"),
         precision,
     )
     _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)

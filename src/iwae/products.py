@@ -1,19 +1,27 @@
 """Matrix products: in float32, or of operands rounded to bfloat16 and summed in float32."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Precision = Literal["float32", "bfloat16"]
+from iwae.architecture import Precision
+from iwae.errors import IWAEError
 
 
 def product(
     left: Float[Array, "*rows inner"], right: Float[Array, "inner columns"], precision: Precision
 ) -> Float[Array, "*rows columns"]:
-    """left @ right. In bfloat16 the products of the backward pass are of rounded operands too (reverse mode only)."""
-    return left @ right if precision == "float32" else _bfloat16_product(left, right)
+    """left @ right. In bfloat16 the products of the backward pass are of rounded operands too (reverse mode only).
+
+    Otherwise no digits are dropped, as GPUs would by default: their TF32 keeps 10 bits. Raises IWAEError for bfloat16
+    where the operands are not float32.
+    """
+    if precision == "bfloat16":
+        kind = jnp.result_type(left, right)
+        if kind != jnp.float32:
+            raise IWAEError(f"products in bfloat16 are of float32 operands, got {kind}")
+        return _bfloat16_product(left, right)
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.custom_vjp

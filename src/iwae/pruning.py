@@ -9,6 +9,7 @@ from iwae.distributions import Bernoulli
 from iwae.evaluation import ActiveUnits
 from iwae.model import HierarchicalVAE
 from iwae.networks import GaussianLayer, Linear, StochasticLayer
+from iwae.products import product
 
 
 def units_to_keep(units: ActiveUnits) -> tuple[np.ndarray, ...]:
@@ -50,7 +51,7 @@ def _keep_outputs(layer: StochasticLayer, mask: np.ndarray) -> StochasticLayer:
 
 def _keep_inputs(layer: StochasticLayer, mask: np.ndarray, mean: np.ndarray) -> StochasticLayer:
     def keep(linear: Linear) -> Linear:
-        constant = jnp.asarray(mean[~mask], linear.weight.dtype) @ linear.weight[~mask]
+        constant = product(jnp.asarray(mean[~mask], linear.weight.dtype), linear.weight[~mask], "float32")
         return Linear(linear.weight[mask], linear.bias + constant)
 
     if layer.hidden:

@@ -69,6 +69,11 @@ class Recipe:
     paper_adam: bool = True
     less_noise: bool = False
 
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return "Adam" if self.paper_adam else "Nadam"
+
 
 # Burda et al. (2015), section 5: stage i is 3^i epochs, 3280 in all.
 PAPER = tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES))

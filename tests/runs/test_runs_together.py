@@ -246,3 +246,23 @@ def test_means_are_of_what_was_measured_alike(alone: dict[int, Path]) -> None:
     assert "seeds 0, 1, 2:" in line
     assert seeds_lines([zero, unmeasured]) == []
     assert seeds_lines([zero, other]) == []
+    # Another network, as after pruning, or other data under the same name: no further seed of the experiment.
+    pruned: Any = {**one, "architecture": {**one["architecture"], "latent": [2]}}
+    elsewhere: Any = {**one, "data": {**one["data"], "files": [{**one["data"]["files"][0], "checksum": "sha256:0"}]}}
+    assert seeds_lines([zero, pruned]) == seeds_lines([zero, elsewhere]) == []
+    # The same run in another place counts once; another run of the same seed can't be told from it.
+    assert seeds_lines([zero, one, one]) == seeds_lines([zero, one])
+    again: Any = {**one, "weights_sha256": "0" * 64}
+    (line,) = seeds_lines([zero, one, again])
+    assert line.endswith("several runs with seed 1; for a mean over seeds name one of each")
+
+
+def test_a_run_that_was_put_aside_is_no_seed(
+    alone: dict[int, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in {"a-seed0": 0, "a-seed0.replaced-1": 2, "a-seed1": 1}.items():
+        shutil.copytree(alone[seed], tmp_path / name)
+    assert main(["show", "--results-dir", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "replaced-1" in shown
+    assert "seeds 0, 1:" in shown.splitlines()[-1]

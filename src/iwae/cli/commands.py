@@ -284,7 +284,8 @@ class Show:
             try:
                 readable.append(tables.run_row(run))
                 started += tables.start_lines(run)
-                results.append(run.results())
+                # A run that another took the place of is no further seed.
+                results.append(None if run.is_put_aside else run.results())
             except IWAEError as error:
                 failures.append(error)
         if readable:

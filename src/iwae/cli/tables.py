@@ -1,5 +1,6 @@
 """Tables of runs and datasets."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,7 +57,8 @@ def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
     name, words = short_name(run.path.resolve().name, config), config.full_objective().name_parts()
-    objective = " ".join(words if config.latent_kind == "gaussian" else [*words, config.latent_kind])
+    unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
+    objective = " ".join([*words, *unusual])
     cells = (name, data_label(record["data"]), objective)
     if results is None:
         return (*cells, _progress(run), "not measured", "")
@@ -82,25 +84,40 @@ def start_lines(run: RunDirectory) -> list[str]:
 
 def seeds_lines(results: Sequence[ResultsRecord]) -> list[str]:
     """A line for each experiment that was measured alike with two seeds or more: the mean and the standard deviation
-    over seeds (n - 1 in the denominator) of the test NLL, and the mean of the active units.
+    over seeds (n - 1 in the denominator) of the test NLL, and the mean of the active units. Of one network on the same
+    data; where two runs with different weights have one seed, the line says that instead.
     """
-    groups: dict[tuple[RunConfig, int, int, int], dict[int, ResultsRecord]] = {}
+    groups: dict[tuple[object, ...], list[tuple[int, ResultsRecord]]] = {}
     for result in results:
-        test, config = result["test"], RunConfig.from_json(result["config"])
-        if test["nll"] is not None:
-            key = (replace(config, seed=0), result["stages_done"], test["num_samples"], test["num_examples"])
-            groups.setdefault(key, {})[config.seed] = result
-    lines = []
-    for (config, *_), seeds in groups.items():
-        if len(seeds) > 1:
-            name = config.name().removesuffix("-seed0")
-            nll = [nll for result in seeds.values() if (nll := result["test"]["nll"]) is not None]
-            units = [sum(result["active_units"]) for result in seeds.values()]
-            lines.append(
-                f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"
-                f" standard deviation {statistics.stdev(nll):.2f}; {statistics.mean(units):.1f} active"
-            )
-    return lines
+        config = RunConfig.from_json(result["config"])
+        if result["test"]["nll"] is not None:
+            groups.setdefault(_measured_alike(result, config), []).append((config.seed, result))
+    return [line for group in groups.values() for line in _seeds_line(group)]
+
+
+def _measured_alike(result: ResultsRecord, config: RunConfig) -> tuple[object, ...]:
+    test, architecture = result["test"], json.dumps(result["architecture"], sort_keys=True)
+    checksums = tuple(file["checksum"] for file in result["data"]["files"])
+    measured = (result["stages_done"], test["num_samples"], test["num_examples"])
+    return replace(config, seed=0), architecture, checksums, *measured
+
+
+def _seeds_line(group: list[tuple[int, ResultsRecord]]) -> list[str]:
+    of_weights = {result["weights_sha256"]: (seed, result) for seed, result in group}
+    seeds = [seed for seed, _ in of_weights.values()]
+    if len(set(seeds)) < 2:
+        return []
+    _, one = group[0]
+    name = RunConfig.from_json({**one["config"], "seed": 0}).name().removesuffix("-seed0")
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        return [f"{name}: several runs with seed {', '.join(map(str, twice))}; for a mean over seeds name one of each"]
+    nll = [nll for _, result in of_weights.values() if (nll := result["test"]["nll"]) is not None]
+    units = [sum(result["active_units"]) for _, result in of_weights.values()]
+    return [
+        f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"
+        f" standard deviation {statistics.stdev(nll):.2f}; {statistics.mean(units):.1f} active"
+    ]
 
 
 def _progress(run: RunDirectory) -> str:

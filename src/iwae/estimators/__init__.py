@@ -8,6 +8,7 @@ from dataclasses import replace
 from jax.tree_util import Partial
 
 from iwae import bounds
+from iwae.architecture import Precision
 from iwae.estimators.base import Estimate, Estimator, WeightedEstimator
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
 from iwae.estimators.of_bounds import (
@@ -44,9 +45,10 @@ __all__ = [
 ]
 
 
-def make_estimator(objective: Objective) -> WeightedEstimator:
-    """The estimator that an `Objective` names."""
-    return replace(_with_all_samples(objective), num_backward=objective.backward)
+def make_estimator(objective: Objective, precision: Precision = "float32") -> Estimator:
+    """The estimator that an `Objective` names, with its matrix products in that precision."""
+    estimator = replace(_with_all_samples(objective), num_backward=objective.backward)
+    return InBFloat16(estimator) if precision == "bfloat16" else estimator
 
 
 def _with_all_samples(objective: Objective) -> WeightedEstimator:

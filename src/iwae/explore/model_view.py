@@ -19,6 +19,7 @@ from iwae.evaluation import (
     example_noise,
 )
 from iwae.model import HierarchicalVAE
+from iwae.products import product
 from iwae.randomness import Purpose, purpose_key
 from iwae.top_layer import is_binary, resting_values
 
@@ -98,7 +99,7 @@ def weighted_reconstruction(
     weights = jax.nn.softmax(log_weights)
     means = model.decoder[0](latents[0]).mean[:, 0]
     return Reconstruction(
-        weights @ means,
+        product(weights, means, "float32"),
         jax.nn.logsumexp(log_weights) - jnp.log(num_samples.astype(jnp.float32)),
         1.0 / jnp.sum(jnp.square(weights)),
     )

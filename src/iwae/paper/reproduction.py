@@ -69,8 +69,10 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append("its objective, or the estimator of its gradient, is not the paper's")
     if config.batch_size != 20:
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
+    if not config.recipe.paper_adam:
+        found.append(f"its optimizer was {config.recipe.optimizer}, not the Adam of the paper's code")
     if config.beta1 != 0.99:
-        found.append(f"Adam's beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
+        found.append(f"{config.recipe.optimizer}'s beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
     if config.precision != "float32":
         found.append(f"its matrix products were of {config.precision} operands")
     if measured["data"]["mark"] == "own":

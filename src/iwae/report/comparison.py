@@ -65,9 +65,7 @@ def training_rows(runs: Sequence[Analyzed]) -> list[Row]:
             "Started from": _start,
             "Stages done": _stages,
             "Epochs": lambda run: Cell(f"{run.analysis['epochs']:,}", f"{run.analysis['step']:,} steps"),
-            "Optimizer": lambda run: Cell(
-                f"Adam, beta1 {run.config.beta1:g}", f"minibatches of {run.config.batch_size}"
-            ),
+            "Optimizer": _optimizer,
             "Seed": lambda run: Cell(str(run.config.seed)),
             "Checkpoint": lambda run: Cell(
                 run.analysis["checkpoint"],
@@ -76,6 +74,14 @@ def training_rows(runs: Sequence[Analyzed]) -> list[Row]:
             ),
         },
     )
+
+
+def _optimizer(run: Analyzed) -> Cell:
+    config = run.config
+    notes = f"minibatches of {config.batch_size}"
+    if config.precision != "float32":
+        notes += f"; matrix products of {config.precision} operands"
+    return Cell(f"{config.recipe.optimizer}, beta1 {config.beta1:g}", notes)
 
 
 def number_rows(runs: Sequence[Analyzed], find: FindPublished) -> list[Row]:

@@ -12,6 +12,7 @@ replaced-<i>/               what a restart from an earlier checkpoint put aside
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,11 @@ class RunDirectory:
     def exists(self) -> bool:
         """Whether a run was begun here: checkpoint 0 is written before the record, so it has one."""
         return self.record_path.is_file()
+
+    @property
+    def is_put_aside(self) -> bool:
+        """Whether another run was started in its place (`put_run_aside`)."""
+        return re.search(r"\.replaced-\d+$", self.path.resolve().name) is not None
 
     def check_no_file_in_the_way(self) -> None:
         """Raises IWAEError where the path is taken by something that is no directory."""

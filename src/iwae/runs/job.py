@@ -9,7 +9,7 @@ import optax
 from iwae.architecture import Architecture
 from iwae.checkpoint import Checkpoint, save_checkpoint
 from iwae.data import Dataset
-from iwae.estimators import Estimator, InBFloat16, make_estimator
+from iwae.estimators import make_estimator
 from iwae.optim import nadam, paper_adam
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory
@@ -92,7 +92,7 @@ class Job:
         self.reporter.message(f"Run: {self.run.path}")
 
     def advance(self, progress: Progress, seconds: float, *, save: bool) -> None:
-        """Takes the state after a chunk that took so many seconds; saves it where a stage ends, when the last
+        """Takes the state after a chunk that cost this run so many seconds; saves it where a stage ends, when the last
         checkpoint is old, or on demand.
         """
         self._state, self._seconds = progress.state, self._seconds + seconds
@@ -162,11 +162,6 @@ def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     return paper_adam(config.beta1) if config.recipe.paper_adam else nadam(config.beta1)
 
 
-def _make_estimator(config: RunConfig) -> Estimator:
-    estimator = make_estimator(config.full_objective())
-    return InBFloat16(estimator) if config.precision == "bfloat16" else estimator
-
-
 def train_jobs(
     jobs: Sequence[Job],
     schedule: Schedule,
@@ -193,7 +188,7 @@ def train_jobs(
         group = [job for job in unfinished if job.step == first]
         until = min((job.step for job in unfinished if job.step > first), default=None)
         states = [job.state for job in group]
-        estimators = [_make_estimator(job.config) for job in group]
+        estimators = [make_estimator(job.config.full_objective(), job.config.precision) for job in group]
         clock = time.monotonic()
         try:
             for progress in train_together(
@@ -203,7 +198,8 @@ def train_jobs(
                 # Looked at once: a signal that comes after the saving must not end it before the next.
                 is_signalled = signals.received is not None
                 for job, own in zip(group, progress, strict=True):
-                    job.advance(own, seconds, save=is_signalled)
+                    # Each is charged with its share, so that the runs' times add up to what training took.
+                    job.advance(own, seconds / len(group), save=is_signalled)
                 bounds = [own.bound for own in progress]
                 reporter.training(replace(progress[0], bound=sum(bounds) / len(bounds)))
                 if is_signalled:

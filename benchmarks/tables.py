@@ -34,19 +34,16 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _training(cells: list[dict[str, Any]]) -> str:
-    names = list(cells[0]["over_ours"]) if cells else []
     # The cell with most samples has them all.
-    variants = list(max((cell["over_plain"] for cell in cells), key=len, default={}))
-    columns = [*[f"{name} / ours" for name in names], "ours / floor", *[f"{name} / plain" for name in variants]]
-    headings = ["layers", "k", *columns, "ours"]
+    names = list(max((cell["ratios"] for cell in cells), key=len, default={}))
+    headings = ["layers", "k", "ours", "ours / floor", *names]
     rows = [
         [
             str(cell["layers"]),
             str(cell["k"]),
-            *[f"{cell['over_ours'][name]:.2f}" for name in names],
-            f"{cell['over_floor']:.2f}",
-            *[f"{cell['over_plain'][name]:.2f}" if name in cell["over_plain"] else "" for name in variants],
             f"{1e3 * cell['seconds']['ours']:.2f} ms",
+            f"{cell['over_floor']:.2f}",
+            *[f"{cell['ratios'][name]:.2f}" if name in cell["ratios"] else "" for name in names],
         ]
         for cell in cells
     ]
@@ -58,7 +55,7 @@ def _measuring(cells: list[dict[str, Any]]) -> str:
     rows = [
         [
             str(cell["layers"]),
-            f"{cell['over_ours']['PyTorch']:.2f}",
+            f"{cell['ratios']['PyTorch / ours']:.2f}",
             f"{cell['over_floor']:.2f}",
             f"{cell['examples'] / cell['seconds']['ours']:.1f} examples/s",
             f"{cell['examples'] / cell['seconds'][cell['floor']]:.1f} examples/s",

@@ -23,7 +23,7 @@ from iwae.runs.interruption import Interrupted
 from iwae.runs.reporter import Reporter
 from iwae.runs.train import train_runs
 from iwae.training import Divergence
-from small_runs import QUICK_MEASURE, files_below, go, small_config
+from small_runs import QUICK_MEASURE, files_below, flip_byte, go, small_config
 
 SEEDS = (0, 1, 2)
 
@@ -186,6 +186,18 @@ def test_what_one_is_refused_for_changes_none(
     assert {name: content for name, content in after.items() if ".lock" not in name} == {
         name: content for name, content in before.items() if ".lock" not in name
     }
+
+
+def test_a_damaged_checkpoint_of_one_is_no_reason_to_take_the_others_back(
+    data: Path, alone: dict[int, Path], tmp_path: Path
+) -> None:
+    for seed, path in alone.items():
+        shutil.copytree(path, tmp_path / f"seed{seed}")
+    flip_byte(RunDirectory(tmp_path / "seed2").checkpoint_path(3))
+    before = files_below(tmp_path)
+    with pytest.raises(IWAEError, match=r"with --checkpoint 2, this run alone \(--seed 2, not --seeds\): together"):
+        together(configs(tmp_path, data), stages=4)
+    assert files_below(tmp_path) == before
 
 
 @pytest.mark.parametrize(

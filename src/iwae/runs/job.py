@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import optax
 
 from iwae.architecture import Architecture
-from iwae.checkpoint import Checkpoint, save_checkpoint
+from iwae.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.data import Dataset
 from iwae.estimators import make_estimator
 from iwae.optim import nadam, paper_adam
@@ -175,7 +175,14 @@ def train_jobs(
     Those that are behind go first, until they meet the next. One that diverges is left behind by the others.
     """
     for job in jobs:
-        job.find()
+        try:
+            job.find()
+        except CheckpointError as error:
+            if len(jobs) == 1 or job.options.checkpoint is not None:
+                raise
+            raise CheckpointError(
+                f"{error}, this run alone (--seed {job.config.seed}, not --seeds): together the others go back too"
+            ) from None
     for job in jobs:
         job.begin()
     config, dataset = jobs[0].config, jobs[0].dataset

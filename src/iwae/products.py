@@ -9,7 +9,7 @@ from iwae.errors import IWAEError
 
 
 def product(
-    left: Float[Array, "*rows inner"], right: Float[Array, "inner columns"], precision: Precision
+    left: Float[Array, "*rows inner"], right: Float[Array, "inner columns"], precision: Precision = "float32"
 ) -> Float[Array, "*rows columns"]:
     """left @ right. In bfloat16 the products of the backward pass are of rounded operands too (reverse mode only).
 

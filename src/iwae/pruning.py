@@ -51,7 +51,7 @@ def _keep_outputs(layer: StochasticLayer, mask: np.ndarray) -> StochasticLayer:
 
 def _keep_inputs(layer: StochasticLayer, mask: np.ndarray, mean: np.ndarray) -> StochasticLayer:
     def keep(linear: Linear) -> Linear:
-        constant = product(jnp.asarray(mean[~mask], linear.weight.dtype), linear.weight[~mask], "float32")
+        constant = product(jnp.asarray(mean[~mask], linear.weight.dtype), linear.weight[~mask])
         return Linear(linear.weight[mask], linear.bias + constant)
 
     if layer.hidden:

@@ -87,37 +87,36 @@ def seeds_lines(results: Sequence[ResultsRecord]) -> list[str]:
     over seeds (n - 1 in the denominator) of the test NLL, and the mean of the active units. Of one network on the same
     data; where two runs with different weights have one seed, the line says that instead.
     """
-    groups: dict[tuple[object, ...], list[tuple[int, ResultsRecord]]] = {}
+    groups: dict[tuple[RunConfig, str, object], dict[str, tuple[int, ResultsRecord]]] = {}
     for result in results:
-        config = RunConfig.from_json(result["config"])
         if result["test"]["nll"] is not None:
-            groups.setdefault(_measured_alike(result, config), []).append((config.seed, result))
-    return [line for group in groups.values() for line in _seeds_line(group)]
+            config = RunConfig.from_json(result["config"])
+            # By its weights: the same run in another place counts once.
+            groups.setdefault(_experiment(config, result), {})[result["weights_sha256"]] = config.seed, result
+    return [
+        _seeds_line(config.name().removesuffix("-seed0"), *zip(*runs.values(), strict=True))
+        for (config, *_), runs in groups.items()
+        if len({seed for seed, _ in runs.values()}) > 1
+    ]
 
 
-def _measured_alike(result: ResultsRecord, config: RunConfig) -> tuple[object, ...]:
-    test, architecture = result["test"], json.dumps(result["architecture"], sort_keys=True)
-    checksums = tuple(file["checksum"] for file in result["data"]["files"])
-    measured = (result["stages_done"], test["num_samples"], test["num_examples"])
-    return replace(config, seed=0), architecture, checksums, *measured
+def _experiment(config: RunConfig, result: ResultsRecord) -> tuple[RunConfig, str, object]:
+    """What runs of several seeds have in common: the configuration but for its seed, the network, what was measured."""
+    test, files = result["test"], result["data"]["files"]
+    measured = (result["stages_done"], test["num_samples"], test["num_examples"], *(file["checksum"] for file in files))
+    return replace(config, seed=0), json.dumps(result["architecture"], sort_keys=True), measured
 
 
-def _seeds_line(group: list[tuple[int, ResultsRecord]]) -> list[str]:
-    of_weights = {result["weights_sha256"]: (seed, result) for seed, result in group}
-    seeds = [seed for seed, _ in of_weights.values()]
-    if len(set(seeds)) < 2:
-        return []
-    _, one = group[0]
-    name = RunConfig.from_json({**one["config"], "seed": 0}).name().removesuffix("-seed0")
+def _seeds_line(name: str, seeds: tuple[int, ...], results: tuple[ResultsRecord, ...]) -> str:
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice:
-        return [f"{name}: several runs with seed {', '.join(map(str, twice))}; for a mean over seeds name one of each"]
-    nll = [nll for _, result in of_weights.values() if (nll := result["test"]["nll"]) is not None]
-    units = [sum(result["active_units"]) for _, result in of_weights.values()]
-    return [
+        return f"{name}: several runs with seed {', '.join(map(str, twice))}; for a mean over seeds name one of each"
+    nll = [nll for result in results if (nll := result["test"]["nll"]) is not None]
+    units = [sum(result["active_units"]) for result in results]
+    return (
         f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"
         f" standard deviation {statistics.stdev(nll):.2f}; {statistics.mean(units):.1f} active"
-    ]
+    )
 
 
 def _progress(run: RunDirectory) -> str:

@@ -38,7 +38,7 @@ def curvatures(bound: Bound, log_weights: Float[Array, "k batch"]) -> Float[Arra
     def of_sample(direction: Float[Array, " k"]) -> Float[Array, " batch"]:
         tangent = jnp.broadcast_to(direction[:, None], log_weights.shape)
         change = jax.jvp(lambda w: slopes(bound, w)[1], (log_weights,), (tangent,))[1]
-        return product(direction, change, "float32")
+        return product(direction, change)
 
     directions = jnp.eye(log_weights.shape[0], dtype=log_weights.dtype)
     return jax.lax.map(of_sample, directions, batch_size=ROWS_AT_ONCE)

@@ -99,7 +99,7 @@ def weighted_reconstruction(
     weights = jax.nn.softmax(log_weights)
     means = model.decoder[0](latents[0]).mean[:, 0]
     return Reconstruction(
-        product(weights, means, "float32"),
+        product(weights, means),
         jax.nn.logsumexp(log_weights) - jnp.log(num_samples.astype(jnp.float32)),
         1.0 / jnp.sum(jnp.square(weights)),
     )

@@ -69,7 +69,7 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append("its objective, or the estimator of its gradient, is not the paper's")
     if config.batch_size != 20:
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
-    if not config.recipe.paper_adam:
+    if config.recipe.optimizer != "Adam":
         found.append(f"its optimizer was {config.recipe.optimizer}, not the Adam of the paper's code")
     if config.beta1 != 0.99:
         found.append(f"{config.recipe.optimizer}'s beta1 was {config.beta1:g}, not the 0.99 of the paper's code")

@@ -159,7 +159,7 @@ class Job:
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     """The optimizer that goes with a run's schedule."""
     assert config.beta1 is not None
-    return paper_adam(config.beta1) if config.recipe.paper_adam else nadam(config.beta1)
+    return paper_adam(config.beta1) if config.recipe.optimizer == "Adam" else nadam(config.beta1)
 
 
 def train_jobs(

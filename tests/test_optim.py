@@ -14,10 +14,12 @@ from iwae.optim import nadam, paper_adam
 from iwae.schedule import PAPER_LEARNING_RATES, SCHEDULES, Stage, locate, make_schedule, stage_end
 
 
+@pytest.mark.parametrize("moments", ["delayed", "current"])
 @pytest.mark.parametrize("beta1", [0.99, 0.9])
-def test_adam_is_the_papers_with_its_second_moment_starting_at_one(beta1, request):
+def test_adam_is_the_papers_with_its_second_moment_starting_at_one(beta1, moments, request):
+    """The paper's code updates all at once: the step has the moments from before its own gradient."""
     rng = np.random.default_rng(0)
-    optimizer = paper_adam(beta1)
+    optimizer = paper_adam(beta1, moments)
     shape = (3, 2)
     jax.config.update("jax_enable_x64", True)
     request.addfinalizer(lambda: jax.config.update("jax_enable_x64", False))
@@ -25,9 +27,13 @@ def test_adam_is_the_papers_with_its_second_moment_starting_at_one(beta1, reques
     first, second = np.zeros(shape), np.ones(shape)
     for t in range(1, 8):
         gradient = rng.normal(scale=10.0, size=shape)
+        before = first, second
         first = beta1 * first + (1 - beta1) * gradient
         second = 0.999 * second + 0.001 * gradient**2
-        expected = np.sqrt(1 - 0.999**t) / (1 - beta1**t) * first / (np.sqrt(second) + 1e-4)
+        m, v = before if moments == "delayed" else (first, second)
+        expected = np.sqrt(1 - 0.999**t) / (1 - beta1**t) * m / (np.sqrt(v) + 1e-4)
+        if moments == "delayed" and t == 1:
+            assert not np.any(expected)
         directions, state = optimizer.update({"w": jnp.asarray(gradient)}, state)
         np.testing.assert_allclose(directions["w"], expected, rtol=1e-8)  # pyright: ignore
 

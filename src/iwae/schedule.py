@@ -59,7 +59,8 @@ class Recipe:
 
     `with_many_samples` is its schedule where each example has more than `MANY_SAMPLES`. Adam is that of the paper's
     code. With `less_noise`, objectives are differentiated by DReG where they have it, and of many samples only
-    `FEW_BACKWARD` go through the backward pass.
+    `FEW_BACKWARD` go through the backward pass. `moments` are those that a step of Adam uses: before its gradient, as
+    in the paper's code, or with it.
     """
 
     schedule: Schedule
@@ -67,6 +68,7 @@ class Recipe:
     batch_size: int = 20
     beta1: float = 0.99
     optimizer: Literal["Adam", "Nadam"] = "Adam"
+    moments: Literal["delayed", "current"] = "current"
     less_noise: bool = False
 
 
@@ -75,7 +77,7 @@ PAPER = tuple(Stage(3**i, rate) for i, rate in enumerate(PAPER_LEARNING_RATES))
 QUICK = (Stage(5, 1e-3), Stage(2, 0.5e-3), Stage(2, 0.25e-3), Stage(1, 0.1e-3))
 
 RECIPES: dict[str, Recipe] = {
-    "paper": Recipe(PAPER, PAPER),
+    "paper": Recipe(PAPER, PAPER, moments="delayed"),
     "quick": Recipe(QUICK, QUICK),
     # What it comes from, and what it reaches: docs/speed.md.
     "fast": Recipe(

@@ -66,7 +66,7 @@ def test_names_hold_what_differs_from_the_schedule() -> None:
 
 
 def test_the_optimizer_is_that_of_the_schedule() -> None:
-    assert make_optimizer(RunConfig()) is paper_adam(0.99)
+    assert make_optimizer(RunConfig()) is paper_adam(0.99, "delayed")
     assert make_optimizer(RunConfig(schedule="fast")) is nadam(0.9)
     assert make_optimizer(RunConfig(schedule="fast", beta1=0.5)) is nadam(0.5)
 

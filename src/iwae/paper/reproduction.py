@@ -71,6 +71,8 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
     if config.recipe.optimizer != "Adam":
         found.append(f"its optimizer was {config.recipe.optimizer}, not the Adam of the paper's code")
+    if config.adam_moments != "delayed" and config.recipe.optimizer == "Adam":
+        found.append("Adam's moments were current, not those before each gradient, as in the paper's code")
     if config.beta1 != 0.99:
         found.append(f"{config.recipe.optimizer}'s beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
     if config.precision != "float32":

@@ -88,6 +88,9 @@ class RunConfig:
     """Examples per minibatch (default: 20; fast: 100)."""
     beta1: float | None = None
     """Adam's beta1: 0.99, the default, in the paper's code; 0.9 in its text, and for the Nadam of fast."""
+    adam_moments: Literal["delayed", "current"] | None = None
+    """Moments that a step uses: before its gradient, as in the paper's code (delayed, the default of the paper's
+    schedule), or with it (current)."""
     precision: Precision = "float32"
     """Of the operands of training's matrix products; all else, and all measuring, is float32 (see docs/speed.md)."""
     seed: int = 0
@@ -127,6 +130,12 @@ class RunConfig:
         for field in ("batch_size", "beta1"):
             if getattr(self, field) is None:
                 object.__setattr__(self, field, getattr(self.recipe, field))
+        if self.adam_moments is None:
+            object.__setattr__(self, "adam_moments", self.recipe.moments)
+        if self.adam_moments not in ("delayed", "current"):
+            raise IWAEError(f"--adam-moments must be delayed or current, got {self.adam_moments!r}")
+        if self.adam_moments == "delayed" and self.recipe.optimizer != "Adam":
+            raise IWAEError(f"--adam-moments delayed is for the paper's Adam, --schedule {self.schedule} has Nadam")
 
     @property
     def recipe(self) -> Recipe:
@@ -233,6 +242,8 @@ class RunConfig:
             parts.append(f"batch{self.batch_size}")
         if not math.isclose(self.beta1, self.recipe.beta1):
             parts.append(f"beta{exact_number(self.beta1)}")
+        if self.adam_moments != self.recipe.moments:
+            parts.append(f"{self.adam_moments}-moments")
         if self.precision != "float32":
             parts.append(self.precision)
         if self.init_from is not None:
@@ -261,7 +272,8 @@ class RunConfig:
             what = f"unknown fields {', '.join(map(repr, unknown))}" if unknown else f"no {' and no '.join(missing)}"
             raise IWAEError(f"not a run's configuration: {shortened(what)}")
         try:
-            return msgspec.convert(value, cls)
+            # Before 0.2 every run's Adam had the current moments.
+            return msgspec.convert({"adam_moments": "current", **value}, cls)
         except msgspec.ValidationError as error:
             raise IWAEError(f"not a run's configuration: {shortened(str(error))}") from None
 

@@ -159,7 +159,10 @@ class Job:
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     """The optimizer that goes with a run's schedule."""
     assert config.beta1 is not None
-    return paper_adam(config.beta1) if config.recipe.optimizer == "Adam" else nadam(config.beta1)
+    assert config.adam_moments is not None
+    if config.recipe.optimizer == "Nadam":
+        return nadam(config.beta1)
+    return paper_adam(config.beta1, config.adam_moments)
 
 
 def train_jobs(

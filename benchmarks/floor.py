@@ -1,8 +1,8 @@
 """The matrix products that a step can't do without."""
 
 from benchmarks.gemm import Product
-from iwae.model import HierarchicalVAE
-from iwae.networks import GaussianLayer, Linear
+from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.vae import HierarchicalVAE
 
 
 def layers(model: HierarchicalVAE, num_samples: int, batch: int) -> list[tuple[int, Linear, bool]]:

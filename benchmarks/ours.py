@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.setting import BATCH, example_values, paper_model
-from iwae.architecture import Precision
 from iwae.data.dataset import Dataset
-from iwae.estimators import make_estimator
-from iwae.evaluation import likelihoods
-from iwae.objectives import Objective
-from iwae.optim import paper_adam
-from iwae.stepping import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import Objective
+from iwae.evaluation.likelihood import likelihoods
+from iwae.models.architecture import Precision
+from iwae.training.optim import paper_adam
+from iwae.training.step import DeviceData, LearningRates, TrainState, run_chunk
 
 
 def dataset(values: np.ndarray) -> Dataset:

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from iwae.architecture import Architecture
-from iwae.model import HierarchicalVAE
+from iwae.models.architecture import Architecture
+from iwae.models.vae import HierarchicalVAE
 
 BATCH = 20
 NUM_EXAMPLES = 10_000

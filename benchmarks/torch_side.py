@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.setting import BATCH, example_values, paper_model
-from iwae.model import HierarchicalVAE
-from iwae.networks import GaussianLayer, Linear
-from iwae.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
+from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.vae import HierarchicalVAE
+from iwae.training.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from iwae.diagnostics import EstimatorQuality, gradient_quality
-from iwae.model import HierarchicalVAE
-from iwae.networks import GaussianLayer, Linear
-from iwae.objectives import Objective
-from iwae.report.estimator_charts import lines_of, signal_to_noise_chart
+from iwae.estimators.objective import Objective
+from iwae.evaluation.gradient_quality import EstimatorQuality, gradient_quality
+from iwae.figures.estimator_charts import lines_of, signal_to_noise_chart
+from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.vae import HierarchicalVAE
 
 DIM = 20
 WORDS = ("iwae", "iwae:stl", "iwae:dreg", "rws:rws-dreg")

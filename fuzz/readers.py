@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 
 from fuzz.records import RECORD, RESULTS
-from iwae.checkpoint import CheckpointError, load_checkpoint
 from iwae.cli.tables import nll_label, run_row, seeds_lines, start_lines
 from iwae.data.files import BadFileError, gunzip
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
 from iwae.data.matlab import parse_mat
 from iwae.data.own import load_own
 from iwae.errors import IWAEError
-from iwae.optim import paper_adam
+from iwae.figures.analysis import training_curve
 from iwae.paper import published
 from iwae.paper.reproduction import deviations
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, number_rows, training_rows
-from iwae.report.draw import training_curve
 from iwae.report.embedding import picture, picture_path
 from iwae.report.labels import analyze_command
-from iwae.report.measurements import read_likelihoods
+from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import finite_or_none, kept_units
+from iwae.runs.evaluate import finite_or_none, kept_units
+from iwae.runs.measurements import read_likelihoods
 from iwae.runs.records import AnalysisRecord, EvaluationRecord, read_checked
+from iwae.training.optim import paper_adam
 
 WORK = Path(tempfile.mkdtemp(prefix="fuzz-"))
 MAT_SHAPES = {"data": (4, 3), "testdata": (4, 2)}

@@ -12,12 +12,12 @@ from PIL import Image
 
 from fuzz import records
 from fuzz.readers import MAT_SHAPES
-from iwae.architecture import Architecture
-from iwae.checkpoint import save_checkpoint
 from iwae.data.formats import idx_bytes
-from iwae.model import HierarchicalVAE
-from iwae.optim import paper_adam
-from iwae.stepping import TrainState
+from iwae.models.architecture import Architecture
+from iwae.models.vae import HierarchicalVAE
+from iwae.runs.checkpoint import save_checkpoint
+from iwae.training.optim import paper_adam
+from iwae.training.step import TrainState
 
 
 def seeds() -> dict[str, list[bytes]]:

@@ -19,17 +19,17 @@ from jaxtyping import install_import_hook
 
 CHECKED = [
     "iwae.bounds",
-    "iwae.distributions",
+    "iwae.models.distributions",
     "iwae.estimators",
     "iwae.explore.model_view",
-    "iwae.evaluation",
-    "iwae.model",
-    "iwae.networks",
-    "iwae.optim",
-    "iwae.pruning",
+    "iwae.evaluation.likelihood",
+    "iwae.models.vae",
+    "iwae.models.layers",
+    "iwae.training.optim",
+    "iwae.models.pruning",
     "iwae.randomness",
-    "iwae.stepping",
-    "iwae.training",
+    "iwae.training.step",
+    "iwae.training.loop",
 ]
 
 install_import_hook(CHECKED, "beartype.beartype").__enter__()
@@ -40,7 +40,7 @@ settings.load_profile("iwae")
 
 
 # The files that take longest. Begun last, one would keep a worker busy while the other has nothing left to do.
-FIRST = ("test_paper_processes.py", "test_processes.py", "test_analysis.py")
+FIRST = ("test_paper_processes.py", "test_processes.py", "test_analyze.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from iwae.architecture import Architecture
-from iwae.model import HierarchicalVAE
-from iwae.objectives import ESTIMATORS
-from iwae.optim import paper_adam
-from iwae.schedule import Stage
-from iwae.stepping import TrainState
-from iwae.training import train
-from toy import toy_dataset
+from helpers.toy import toy_dataset
+from iwae.estimators.objective import ESTIMATORS
+from iwae.models.architecture import Architecture
+from iwae.models.vae import HierarchicalVAE
+from iwae.training.loop import train
+from iwae.training.optim import paper_adam
+from iwae.training.schedule import Stage
+from iwae.training.step import TrainState
 
 ESTIMATORS_PAGE = (Path(__file__).parents[1] / "docs" / "estimators.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", ESTIMATORS_PAGE, flags=re.DOTALL)

@@ -52,12 +52,12 @@ def test_one_epoch_on_mnist_ends_where_it_should(example):
 
 
 def test_weights_open_in_plain_numpy(tmp_path, monkeypatch):
-    from iwae.architecture import Architecture
-    from iwae.checkpoint import save_checkpoint
-    from iwae.optim import paper_adam
-    from iwae.stepping import TrainState
-    from iwae.training import create_model
-    from toy import toy_dataset
+    from helpers.toy import toy_dataset
+    from iwae.models.architecture import Architecture
+    from iwae.runs.checkpoint import save_checkpoint
+    from iwae.training.loop import create_model
+    from iwae.training.optim import paper_adam
+    from iwae.training.step import TrainState
 
     monkeypatch.chdir(tmp_path)
     path = Path(re.search(r'load_file\("(.*?)"\)', BLOCKS[1])[1])  # pyright: ignore

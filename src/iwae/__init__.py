@@ -11,79 +11,67 @@ from iwae.version import __version__
 
 if TYPE_CHECKING:
     from iwae import bounds
-    from iwae.architecture import Architecture
     from iwae.data import Dataset, load_dataset
-    from iwae.estimators import (
-        OVIS,
-        PIWAE,
-        VIMCO,
-        DoublyReparameterized,
-        DReGAlpha,
-        Estimate,
-        Estimator,
-        InBFloat16,
-        OVISMonteCarlo,
-        PIWAEDReG,
-        Reparameterized,
-        ReweightedWakeSleep,
-        ScoreFunction,
-        StickingTheLanding,
-        WeightedEstimator,
-        make_estimator,
-    )
-    from iwae.evaluation import active_units, likelihoods, paper_active_units
-    from iwae.gradients import Coefficients
-    from iwae.model import HierarchicalVAE
-    from iwae.objectives import Objective
-    from iwae.optim import nadam, paper_adam
+    from iwae.estimators.base import Estimate, Estimator, WeightedEstimator
+    from iwae.estimators.bound import DoublyReparameterized, Reparameterized, ScoreFunction, StickingTheLanding
+    from iwae.estimators.gradients import Coefficients
+    from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
+    from iwae.estimators.make import make_estimator
+    from iwae.estimators.mixed_precision import InBFloat16
+    from iwae.estimators.objective import Objective
+    from iwae.estimators.score import OVIS, VIMCO, OVISMonteCarlo, ReweightedWakeSleep
+    from iwae.evaluation.likelihood import active_units, likelihoods, paper_active_units
+    from iwae.models.architecture import Architecture
+    from iwae.models.vae import HierarchicalVAE
     from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
     from iwae.runs.load import load
     from iwae.runs.train import train_run, train_runs
-    from iwae.schedule import Stage, make_schedule
-    from iwae.stepping import TrainState
-    from iwae.training import create_model, fit, train, train_together
+    from iwae.training.loop import create_model, fit, train, train_together
+    from iwae.training.optim import nadam, paper_adam
+    from iwae.training.schedule import Stage, make_schedule
+    from iwae.training.step import TrainState
 
 _HOMES = {
-    "Architecture": "iwae.architecture",
-    "Coefficients": "iwae.gradients",
-    "DReGAlpha": "iwae.estimators",
+    "Architecture": "iwae.models.architecture",
+    "Coefficients": "iwae.estimators.gradients",
+    "DReGAlpha": "iwae.estimators.importance_weighted",
     "Dataset": "iwae.data",
-    "DoublyReparameterized": "iwae.estimators",
-    "Estimate": "iwae.estimators",
-    "Estimator": "iwae.estimators",
-    "HierarchicalVAE": "iwae.model",
-    "InBFloat16": "iwae.estimators",
+    "DoublyReparameterized": "iwae.estimators.bound",
+    "Estimate": "iwae.estimators.base",
+    "Estimator": "iwae.estimators.base",
+    "HierarchicalVAE": "iwae.models.vae",
+    "InBFloat16": "iwae.estimators.mixed_precision",
     "MeasureOptions": "iwae.runs.config",
-    "OVIS": "iwae.estimators",
-    "OVISMonteCarlo": "iwae.estimators",
-    "Objective": "iwae.objectives",
-    "PIWAE": "iwae.estimators",
-    "PIWAEDReG": "iwae.estimators",
-    "Reparameterized": "iwae.estimators",
-    "ReweightedWakeSleep": "iwae.estimators",
+    "OVIS": "iwae.estimators.score",
+    "OVISMonteCarlo": "iwae.estimators.score",
+    "Objective": "iwae.estimators.objective",
+    "PIWAE": "iwae.estimators.importance_weighted",
+    "PIWAEDReG": "iwae.estimators.importance_weighted",
+    "Reparameterized": "iwae.estimators.bound",
+    "ReweightedWakeSleep": "iwae.estimators.score",
     "RunConfig": "iwae.runs.config",
-    "ScoreFunction": "iwae.estimators",
-    "Stage": "iwae.schedule",
-    "StickingTheLanding": "iwae.estimators",
+    "ScoreFunction": "iwae.estimators.bound",
+    "Stage": "iwae.training.schedule",
+    "StickingTheLanding": "iwae.estimators.bound",
     "TrainOptions": "iwae.runs.config",
-    "TrainState": "iwae.stepping",
-    "VIMCO": "iwae.estimators",
-    "WeightedEstimator": "iwae.estimators",
-    "active_units": "iwae.evaluation",
-    "create_model": "iwae.training",
-    "fit": "iwae.training",
-    "likelihoods": "iwae.evaluation",
+    "TrainState": "iwae.training.step",
+    "VIMCO": "iwae.estimators.score",
+    "WeightedEstimator": "iwae.estimators.base",
+    "active_units": "iwae.evaluation.likelihood",
+    "create_model": "iwae.training.loop",
+    "fit": "iwae.training.loop",
+    "likelihoods": "iwae.evaluation.likelihood",
     "load": "iwae.runs.load",
     "load_dataset": "iwae.data",
-    "make_estimator": "iwae.estimators",
-    "make_schedule": "iwae.schedule",
-    "nadam": "iwae.optim",
-    "paper_active_units": "iwae.evaluation",
-    "paper_adam": "iwae.optim",
-    "train": "iwae.training",
+    "make_estimator": "iwae.estimators.make",
+    "make_schedule": "iwae.training.schedule",
+    "nadam": "iwae.training.optim",
+    "paper_active_units": "iwae.evaluation.likelihood",
+    "paper_adam": "iwae.training.optim",
+    "train": "iwae.training.loop",
     "train_run": "iwae.runs.train",
     "train_runs": "iwae.runs.train",
-    "train_together": "iwae.training",
+    "train_together": "iwae.training.loop",
 }
 
 __all__ = [

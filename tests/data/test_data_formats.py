@@ -19,7 +19,7 @@ from iwae.data import formats
 from iwae.data.files import BadFileError, checksum, gunzip, read_content
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
 from iwae.data.matlab import parse_mat
-from iwae.files import write_atomically
+from iwae.io.files import write_atomically
 
 SHAPES = {"data": (4, 3), "testdata": (4, 2)}
 

@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from iwae.data import dataset_status, datasets, load_dataset, obtain, sources
+from iwae.data import dataset_status, load_dataset, obtain, sources
+from iwae.data import load as datasets
 from iwae.data.catalog import PUBLISHED
 from iwae.data.files import CanonicalFile
 from iwae.data.formats import idx_bytes

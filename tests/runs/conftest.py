@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.small_runs import go, small_config, write_data
 from iwae import RunConfig
-from small_runs import go, small_config, write_data
 
 
 @pytest.fixture(scope="module")

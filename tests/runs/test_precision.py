@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from helpers.small_runs import go, same_training, small_config
 from iwae import RunConfig
 from iwae.errors import IWAEError
-from small_runs import go, same_training, small_config
 
 
 def test_a_run_in_bfloat16_is_another_run_that_continues_exactly(data: Path, config: RunConfig, whole: Path, tmp_path):

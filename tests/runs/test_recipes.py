@@ -6,11 +6,11 @@ from typing import Any, get_args
 import pytest
 from safetensors.numpy import load_file
 
-from iwae.objectives import ESTIMATORS, ObjectiveName
-from iwae.optim import nadam, paper_adam
+from helpers.small_runs import go, small_config, write_data
+from iwae.estimators.objective import ESTIMATORS, ObjectiveName
 from iwae.runs.config import RunConfig
 from iwae.runs.job import make_optimizer
-from small_runs import go, small_config, write_data
+from iwae.training.optim import nadam, paper_adam
 
 NEEDED: dict[str, dict[str, Any]] = {
     "miwae": {"m": 3},

@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import iwae
+from helpers.small_runs import Messages, files_below, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunConfig
-from iwae.checkpoint import CheckpointError
+from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import evaluate_checkpoint, run_dataset
+from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
 from iwae.runs.reporter import Reporter
-from small_runs import Messages, files_below, go, same_training, small_config, write_data
 
 
 def run_json(path: Path) -> dict[str, Any]:

@@ -19,15 +19,16 @@ import pytest
 from jaxtyping import Array, Float, Key
 from safetensors.numpy import load_file
 
+from helpers.small_runs import Messages, files_below, flip_byte, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunBusyError, RunConfig, TrainOptions
-from iwae.checkpoint import CheckpointError
-from iwae.estimators import Estimate, Estimator, make_estimator
-from iwae.model import HierarchicalVAE
+from iwae.estimators.base import Estimate, Estimator
+from iwae.estimators.make import make_estimator
+from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs import job as work
+from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.directory import RunDirectory
-from iwae.training import Divergence
-from small_runs import Messages, files_below, flip_byte, go, same_training, small_config, write_data
+from iwae.training.loop import Divergence
 
 HOLD_THE_LOCK = """
 import sys, filelock
@@ -86,8 +87,8 @@ def test_stopped_in_the_middle_is_the_same_as_in_one_go(
                 raise PowerCut
             yield progress
 
-    monkeypatch.setattr("iwae.training.FIRST_CHUNK_STEPS", 1)
-    monkeypatch.setattr("iwae.training.CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr("iwae.training.loop.FIRST_CHUNK_STEPS", 1)
+    monkeypatch.setattr("iwae.training.loop.CHUNK_SECONDS", 1e-9)
     monkeypatch.setattr(work, "train_together", until_the_cut)
     with pytest.raises(PowerCut):
         go(tmp_path / "run", config, stages=3, save_every=1e-9)

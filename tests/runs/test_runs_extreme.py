@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.small_runs import SMALL, go
 from iwae import RunConfig
 from iwae.runs.config import MeasureOptions
-from small_runs import SMALL, go
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import iwae
+from helpers.small_runs import Messages, go, small_config
 from iwae import IWAEError, MeasureOptions, RunConfig
-from iwae.checkpoint import CheckpointError
 from iwae.cli import main
+from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.directory import RunDirectory
-from small_runs import Messages, go, small_config
 
 
 def test_own_data_may_move_and_a_change_of_it_is_still_noticed(

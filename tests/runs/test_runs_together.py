@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from helpers.small_runs import QUICK_MEASURE, files_below, flip_byte, go, small_config
 from iwae import IWAEError, RunBusyError, RunConfig, TrainOptions
 from iwae.cli import main
 from iwae.cli.tables import seeds_lines
-from iwae.estimators import Estimate, Estimator, make_estimator
+from iwae.estimators.base import Estimate, Estimator
+from iwae.estimators.make import make_estimator
 from iwae.runs import job
 from iwae.runs.directory import RunDirectory
-from iwae.runs.interruption import Interrupted
 from iwae.runs.reporter import Reporter
+from iwae.runs.signals import Interrupted
 from iwae.runs.train import train_runs
-from iwae.training import Divergence
-from small_runs import QUICK_MEASURE, files_below, flip_byte, go, small_config
+from iwae.training.loop import Divergence
 
 SEEDS = (0, 1, 2)
 

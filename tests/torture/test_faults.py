@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from iwae.files import is_leftover
-from killing import no_half_files
-from small_runs import COMMAND
-from workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
+from helpers.killing import no_half_files
+from helpers.small_runs import COMMAND
+from helpers.workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
+from iwae.io.files import is_leftover
 
 pytestmark = pytest.mark.torture
 

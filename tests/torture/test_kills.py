@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from iwae.files import is_leftover
-from killing import Killer, content, no_half_files
-from small_runs import COMMAND
-from workshop import Workshop, make_workshop
+from helpers.killing import Killer, content, no_half_files
+from helpers.small_runs import COMMAND
+from helpers.workshop import Workshop, make_workshop
+from iwae.io.files import is_leftover
 
 pytestmark = pytest.mark.torture
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.killing import after, children, content, kill_children, no_half_files
+from helpers.small_runs import COMMAND, environment, same_training, write_data
+from helpers.workshop import DEADLINE
 from iwae.data import obtain
 from iwae.errors import IWAEError
-from killing import after, children, content, kill_children, no_half_files
-from small_runs import COMMAND, environment, same_training, write_data
-from workshop import DEADLINE
 
 pytestmark = [
     pytest.mark.torture,

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def paper_download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
     """`python download_mnist.py`: obtains MNIST and the fixed binarization, and returns the exit status."""
     try:
-        from iwae.cli.paper import download
+        from iwae.cli.original import download
     except (ImportError, MemoryError, OSError) as error:
         return fail_to_load(error)
     return download(arguments, default_datasets_dir=default_datasets_dir)
@@ -32,7 +32,7 @@ def paper_download(arguments: Sequence[str], *, default_datasets_dir: str | Path
 def paper_experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
     """`python experiments.py ...`: trains and measures one run, and returns the exit status."""
     try:
-        from iwae.cli.paper import experiment
+        from iwae.cli.original import experiment
     except (ImportError, MemoryError, OSError) as error:
         return fail_to_load(error)
     return experiment(arguments, default_datasets_dir=default_datasets_dir, results_dir=results_dir)

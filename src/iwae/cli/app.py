@@ -16,7 +16,7 @@ from iwae.cli.failures import fail, fail_for_memory, fail_to_load, print_whateve
 from iwae.cli.options import REGISTRY
 from iwae.cli.registry import COMMANDS
 from iwae.errors import IWAEError
-from iwae.runs.interruption import signals_raise
+from iwae.runs.signals import signals_raise
 from iwae.version import __version__
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from iwae.cli.console import PlainReporter, TerminalReporter, make_reporter, pri
 from iwae.cli.options import Seeds
 from iwae.data import dataset_status, obtain
 from iwae.errors import IWAEError
+from iwae.io.text import printable
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.records import ResultsRecord
-from iwae.text import printable
 
 RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
 
@@ -200,7 +200,7 @@ class Evaluate:
         run = RunDirectory(self.path)
         run.read_record()
         with reporting() as reporter:
-            from iwae.runs.measure import evaluate_checkpoint, run_dataset
+            from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
 
             checkpoint = _checkpoint(run, self.checkpoint)
             dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
@@ -250,7 +250,7 @@ class Sample:
         """Draws and writes the samples."""
         run = RunDirectory(self.path)
         record = run.read_record()
-        from iwae.runs.measure import write_samples
+        from iwae.runs.evaluate import write_samples
 
         checkpoint = _checkpoint(run, self.checkpoint)
         shape = record["data"]["image_shape"]

@@ -9,12 +9,12 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from iwae.io.text import printable
 from iwae.runs.reporter import Reporter
-from iwae.schedule import Schedule, stage_end
-from iwae.text import printable
+from iwae.training.schedule import Schedule, stage_end
 
 if TYPE_CHECKING:
-    from iwae.training import Progress as TrainingProgress
+    from iwae.training.loop import Progress as TrainingProgress
 
 PLAIN_INTERVAL = 15.0
 

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from iwae.text import printable
+from iwae.io.text import printable
 
 NO_MEMORY = "not enough memory; choose a smaller --k, --batch-size or network"
 # What the system's loader says of a library that there is no room for.

@@ -1,94 +1,163 @@
-"""The commands of the program that accompanied the paper, for the scripts at the repository's root."""
+"""`iwae paper`: the paper's tables, ours beside them, and what trains the rest."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from tyro.conf import arg
+from rich.console import Console
+from rich.live import Live
+from tyro.conf import Positional
 
-from iwae.cli.app import guarded, parse, usage_error
-from iwae.cli.commands import Data, Train
-from iwae.errors import IWAEError
-from iwae.runs.config import RunConfig, TrainOptions
-from iwae.runs.directory import RunDirectory
+from iwae.cli.commands import default_results_dir
+from iwae.cli.console import print_line
+from iwae.cli.paper_tables import MARK, progress_table, terminal_tables
+from iwae.data import canonical_name
+from iwae.errors import IWAEError, check_count
+from iwae.io.text import printable
+from iwae.paper import TABLES, Cell, CellStatus, Table, cells_of, status_of, to_json, to_markdown
+from iwae.paper.plan import Plan, make_plan
+from iwae.paper.runner import train_cells
+from iwae.paper.status import PARTIAL, notes
+from iwae.runs.config import MeasureOptions
+
+TITLES: dict[Table, str] = {
+    "1": "Table 1: test NLL in nats (active units)",
+    "2": "Table 2: trained on from another model's last state",
+    "fixed": "Fixed binarization of MNIST",
+}
+NOTE = (
+    "A figure marked `{mark}` was not trained and measured as the paper did: it is no reproduction. gap: how many"
+    " nats the test NLL lies above the training NLL."
+)
+EARLIER = "A number in brackets beside the stages: the figure is the one after that stage."
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Train one of the paper's models with its schedule, continuing where the run stopped, and measure it."""
+class Paper:
+    """List the paper's results beside ours, or train what is missing.
 
-    model: Annotated[Literal["vae", "iwae"] | None, arg(aliases=["-m"])] = None
-    """Objective (default: vae)."""
-    dataset: Annotated[str, arg(aliases=["-d"])] = "MNIST"
-    """BinFixMNIST, MNIST or OMNI."""
-    k: Annotated[int | None, arg(aliases=["-k"])] = None
-    """Number of samples per example (default: 1); the paper has 1, 5 and 50."""
-    layers: Annotated[int | None, arg(aliases=["-l"])] = None
-    """Stochastic layers, 1 or 2 (default: 1)."""
-    exp: Annotated[Literal["train", "iwae_to_vae", "vae_to_iwae"], arg(aliases=["-e"])] = "train"
-    """train: from random weights; iwae_to_vae: a one-layer IWAE with k=50 from the trained one-layer VAE with k=1;
-    vae_to_iwae: a one-layer VAE with k=1 from the trained one-layer IWAE with k=50. The last two fix model, k and
-    layers."""
-    checkpoint: Annotated[int | None, arg(aliases=["-c"])] = None
-    """Restart from the state saved after this many stages (i + 1: after the stage of 3^i epochs)."""
+    `iwae paper` lists; `iwae paper run` trains the cells that are not finished.
+    """
+
+    action: Positional[Literal["list", "run"]] = "list"
+    """What to do."""
+    table: tuple[Literal["1", "2", "fixed"], ...] = TABLES
+    """Which of the paper's tables."""
+    datasets: tuple[str, ...] = ()
+    """Only these datasets."""
+    models: tuple[Literal["vae", "iwae"], ...] = ()
+    """Only these objectives."""
+    k: tuple[int, ...] = ()
+    """Only these numbers of samples."""
+    layers: tuple[int, ...] = ()
+    """Only these numbers of stochastic layers."""
+    seed: int = 0
+    """Seed of the runs."""
+    stages: int | None = None
+    """Run: stop after this many of the eight stages. Table 2 starts from all eight, and is then left out."""
+    jobs: int = 1
+    """Run: train this many at once."""
+    test_samples: int = 5000
+    """Run: measure with this many importance samples; fewer than the paper's 5000 are marked in the tables."""
+    test_examples: int | None = None
+    """Run: measure the first so many test examples (default: all); fewer are marked in the tables."""
+    format: Literal["table", "markdown", "json"] = "table"
+    """How to print the tables."""
+    results_dir: Path = field(default_factory=default_results_dir)
+    """Where runs are kept (also: IWAE_RESULTS_DIR)."""
+    datasets_dir: Path | None = None
+    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Lists, or trains and then lists. The status is 1 when a run failed or could not be read."""
+        check_count("--jobs", self.jobs)
+        if self.stages is not None:
+            check_count("--stages", self.stages)
+        results_dir = self.results_dir.resolve()
+        cells = self._cells(results_dir)
+        failures = self._train(cells, results_dir) if self.action == "run" else []
+        statuses = [status_of(cell, results_dir) for cell in cells]
+        self._print(statuses)
+        unreadable = [status.cell.config.name() for status in statuses if status.problem is not None]
+        if unreadable and self.action == "list":
+            failures.append(f"not readable: {', '.join(unreadable)}")
+        for failure in failures:
+            print_line(Console(stderr=True), f"iwae: error: {failure}")
+        return 1 if failures else 0
+
+    def _cells(self, results_dir: Path) -> list[Cell]:
+        datasets = {canonical_name(name) for name in self.datasets}
+
+        def wanted(cell: Cell) -> bool:
+            config = cell.config
+            return (
+                (not datasets or config.dataset in datasets)
+                and (not self.models or config.model in self.models)
+                and (not self.k or config.k in self.k)
+                and (not self.layers or config.layers in self.layers)
+            )
+
+        cells = [c for t in self.table for c in cells_of(t, results_dir=results_dir, seed=self.seed) if wanted(c)]
+        if not cells:
+            raise IWAEError("the paper has no result like that: see `iwae paper` for what it has")
+        return cells
+
+    def _train(self, cells: list[Cell], results_dir: Path) -> list[str]:
+        """Trains what is not finished and returns what failed, a line each."""
+        measure = MeasureOptions(self.test_samples, self.test_examples)
+        plan = make_plan(cells, results_dir, self.stages, measure)
+        console = Console(stderr=True)
+        for line in self._announcement(plan):
+            print_line(console, line)
+        if not plan.work:
+            return list(plan.blocked)
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            failures = train_cells(
+                plan,
+                results_dir,
+                stages=self.stages,
+                measure=measure,
+                jobs=self.jobs,
+                datasets_dir=self.datasets_dir.resolve() if self.datasets_dir else None,
+                on_cells=lambda progress: live.update(progress_table(progress)),
+            )
+        return [*plan.blocked, *failures]
+
+    def _announcement(self, plan: Plan) -> list[str]:
+        at_once = f", {self.jobs} at once" if self.jobs > 1 and plan.work else ""
+        others = len(plan.left_out) + len(plan.blocked)
+        return [
+            f"To train or measure: {_runs(len(plan.work))}{at_once}. Finished: {len(plan.finished)}."
+            f" Not begun: {others}{'.' if not others else ', because:'}",
+            *(f"  {reason}" for reason in (*plan.left_out, *plan.blocked)),
+        ]
+
+    def _print(self, statuses: list[CellStatus]) -> None:
+        if self.format == "json":
+            print(json.dumps(to_json(statuses), indent=2))
+            return
+        console = Console()
+        for table in self.table:
+            part = [status for status in statuses if status.cell.table == table]
+            if not part:
+                continue
+            if self.format == "markdown":
+                print(f"**{TITLES[table]}**\n\n{to_markdown(part)}\n")
+                continue
+            console.print(f"{TITLES[table]}; seed {self.seed}", style="bold underline", highlight=False)
+            for grouped in terminal_tables(part):
+                console.print(grouped)
+                console.print()
+        if self.format == "markdown":
+            print(NOTE.format(mark=PARTIAL))
+            return
+        console.print(NOTE.format(mark=MARK), highlight=False, markup=False)
+        if any(status.measured_early for status in statuses):
+            console.print(EARLIER)
+        for line in notes(statuses, MARK):
+            console.print(printable(line), highlight=False, markup=False)
 
 
-@dataclass(frozen=True)
-class Download:
-    """Obtain MNIST and its fixed binarization, and verify them."""
-
-
-def download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
-    """`iwae.cli.paper_download`, once all is loaded."""
-
-    def run() -> int:
-        parse(Download, list(arguments), prog="download_mnist.py")
-        return Data(names=("MNIST", "BinFixMNIST")).run([], default_datasets_dir=default_datasets_dir)
-
-    return guarded(run)
-
-
-def experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
-    """`iwae.cli.paper_experiment`, once all is loaded."""
-
-    def run() -> int:
-        asked = parse(Experiment, list(arguments), prog="experiments.py")
-        command = Train(
-            configuration=_configuration(asked, Path(results_dir)),
-            training=TrainOptions(checkpoint=asked.checkpoint),
-            results_dir=Path(results_dir),
-        )
-        return command.run(
-            list(arguments), default_datasets_dir=Path(default_datasets_dir), program="python experiments.py"
-        )
-
-    return guarded(run)
-
-
-def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
-    if asked.layers not in (None, 1, 2):
-        raise IWAEError(f"--layers must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
-    given = {name: value for name in ("model", "k", "layers") if (value := getattr(asked, name)) is not None}
-    if asked.exp == "train":
-        return RunConfig(**{"dataset": asked.dataset, "model": "vae", "layers": 1, **given})
-    if given:
-        options = " and ".join(f"--{name} {value}" for name, value in given.items())
-        raise usage_error(f"--exp {asked.exp} has its own model, k and layers: leave out {options}", "experiments.py")
-    vae = RunConfig(dataset=asked.dataset, model="vae", k=1)
-    iwae = RunConfig(dataset=asked.dataset, model="iwae", k=50)
-    # The README of the paper's program names first what is trained; its code did the opposite.
-    source, target = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
-    path = results_dir / source.name()
-    command = f"python experiments.py --model {source.model} --dataset {asked.dataset} --k {source.k} --layers 1"
-    run = RunDirectory(path)
-    done = run.stage_checkpoints() if run.exists else []
-    total = len(source.full_schedule())
-    if total not in done:
-        state = f"has {done[-1]} of {total} stages" if done else "is missing"
-        raise IWAEError(f"the run to start from, {path}, {state}: make it with `{command}`")
-    print(
-        f"Training a one-layer {str(target.model).upper()} with k={target.k}, initialized at the trained one-layer"
-        f" {str(source.model).upper()} with k={source.k} ({path})."
-    )
-    return replace(target, init_from=str(path))
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"

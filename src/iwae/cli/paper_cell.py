@@ -36,9 +36,9 @@ def _end_with_parent() -> None:
 
 
 def _run(order: dict[str, Any]) -> int:
-    from iwae.report.analyze import AnalyzeOptions, analyze_run
+    from iwae.runs.analyze import AnalyzeOptions, analyze_run
     from iwae.runs.train import train_runs
-    from iwae.training import Divergence
+    from iwae.training.loop import Divergence
 
     measure = MeasureOptions(**order["measure"])
     datasets_dir = Path(order["datasets_dir"]) if order["datasets_dir"] else None

@@ -1,11 +1,11 @@
 """Every command of `iwae`, by name."""
 
 from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
-from iwae.cli.diagnose_command import Diagnose
-from iwae.cli.explore_command import Explore
-from iwae.cli.paper_command import Paper
-from iwae.cli.prune_command import Prune
-from iwae.cli.report_commands import Analyze, Report
+from iwae.cli.diagnose import Diagnose
+from iwae.cli.explore import Explore
+from iwae.cli.paper import Paper
+from iwae.cli.prune import Prune
+from iwae.cli.report import Analyze, Report
 
 COMMANDS = {
     "data": Data,

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from iwae.data import shown_name
+from iwae.io.text import printable
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 from iwae.runs.records import DataRecord, Measured, ResultsRecord
-from iwae.text import printable
 
 if TYPE_CHECKING:
     from iwae.data import DatasetStatus

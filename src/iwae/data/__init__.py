@@ -9,7 +9,8 @@ Every failure that a user can mend is an `iwae.errors.IWAEError`.
 """
 
 from iwae.data.dataset import DataFile, Dataset, Mark, Split, shown_name
-from iwae.data.datasets import (
+from iwae.data.files import search_directories
+from iwae.data.load import (
     DatasetStatus,
     FileStatus,
     canonical_name,
@@ -17,7 +18,6 @@ from iwae.data.datasets import (
     load_dataset,
     obtain,
 )
-from iwae.data.files import search_directories
 from iwae.data.sources import ProgressCallback
 
 __all__ = [

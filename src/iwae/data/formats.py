@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from iwae.data.files import BadFileError, one_line
-from iwae.files import open_regular
+from iwae.io.files import open_regular
 
 MAX_ARRAY_BYTES = 16 << 30
 """No more than this much (16 GiB) is ever read from one of the user's own files, uncompressed."""

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.choice import choose
-from iwae.gradients import Coefficients, EncoderDerivative, weighted_gradient
-from iwae.model import HierarchicalVAE
+from iwae.estimators.gradients import Coefficients, EncoderDerivative, weighted_gradient
+from iwae.estimators.subsampling import choose
+from iwae.models.vae import HierarchicalVAE
 
 
 class Estimate(NamedTuple):
@@ -34,11 +34,11 @@ class Estimator(eqx.Module):
 class WeightedEstimator(Estimator):
     """An estimator that is given by each sample's coefficients. Subclass it to add one:
 
-    `derivative` says which derivative the encoder's coefficients multiply (see `iwae.gradients`), and
+    `derivative` says which derivative the encoder's coefficients multiply (see `iwae.estimators.gradients`), and
     `coefficients` computes them. `num_samples` posterior samples are drawn per example. With `num_backward` all of
     them count, but only so many go through the backward pass, drawn anew each time by the size of their coefficients
-    (see `iwae.estimators.choice.choose`): k samples then cost little more than their forward pass. Neither the value
-    nor the gradient's expectation changes.
+    (see `iwae.estimators.subsampling.choose`): k samples then cost little more than their forward pass. Neither the
+    value nor the gradient's expectation changes.
     """
 
     derivative: ClassVar[EncoderDerivative]
@@ -57,7 +57,9 @@ class WeightedEstimator(Estimator):
                     f"num_backward must be at most num_samples, which is {self.num_samples}, got {self.num_backward}"
                 )
         if not hasattr(self, "derivative"):
-            raise IWAEError(f"{type(self).__name__} needs a derivative: total, path or score (see iwae.gradients)")
+            raise IWAEError(
+                f"{type(self).__name__} needs a derivative: total, path or score (see iwae.estimators.gradients)"
+            )
 
     @abc.abstractmethod
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:

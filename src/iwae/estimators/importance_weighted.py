@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.base import WeightedEstimator, check_groups, normalized_weights, weights_within_groups
-from iwae.gradients import Coefficients, EncoderDerivative
+from iwae.estimators.gradients import Coefficients, EncoderDerivative
 
 
 class DReGAlpha(WeightedEstimator):

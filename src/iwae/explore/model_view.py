@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from iwae.data import Dataset
 from iwae.errors import IWAEError
-from iwae.evaluation import (
+from iwae.evaluation.likelihood import (
     BINARIZATION_SEED,
     SPLIT_NUMBERS,
     ActiveUnits,
@@ -18,10 +18,10 @@ from iwae.evaluation import (
     binarize_rows,
     example_noise,
 )
-from iwae.model import HierarchicalVAE
-from iwae.products import product
+from iwae.models.matmul import product
+from iwae.models.top_layer import is_binary, resting_values
+from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.top_layer import is_binary, resting_values
 
 MAX_SAMPLES = 500
 # More sliders than this are no help to anyone, and their values must fit into a request.

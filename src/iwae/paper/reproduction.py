@@ -8,7 +8,7 @@ from iwae.data import Mark
 from iwae.paper.cells import OVERFITTING, Published, cells_of, published
 from iwae.runs.config import RunConfig
 from iwae.runs.records import AnalysisRecord, ResultsRecord, RunRecord, SourceRecord
-from iwae.schedule import SCHEDULES, WARM_START, schedule_to_json
+from iwae.training.schedule import SCHEDULES, WARM_START, schedule_to_json
 
 PAPER_SAMPLES = 5000
 PAPER_STAGES = len(SCHEDULES["paper"])
@@ -71,7 +71,7 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append(f"its minibatches had {config.batch_size} examples, not 20")
     if config.recipe.optimizer != "Adam":
         found.append(f"its optimizer was {config.recipe.optimizer}, not the Adam of the paper's code")
-    if config.adam_moments != "delayed" and config.recipe.optimizer == "Adam":
+    if config.schedule == "paper" and config.adam_moments != "delayed":
         found.append("Adam's moments were current, not those before each gradient, as in the paper's code")
     if config.beta1 != 0.99:
         found.append(f"{config.recipe.optimizer}'s beta1 was {config.beta1:g}, not the 0.99 of the paper's code")

@@ -16,8 +16,8 @@ from iwae.paper.plan import Plan
 from iwae.paper.status import source_stages
 from iwae.runs.config import MeasureOptions, RunConfig
 from iwae.runs.directory import RunDirectory
-from iwae.runs.interruption import SignalWatch
-from iwae.schedule import stage_end
+from iwae.runs.signals import SignalWatch
+from iwae.training.schedule import stage_end
 
 POLL_SECONDS = 0.5
 ENDING_SECONDS = 0.05

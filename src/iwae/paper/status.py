@@ -7,13 +7,13 @@ from typing import Any
 
 from iwae.data import Mark, shown_name
 from iwae.errors import IWAEError
+from iwae.io.json import read_json
+from iwae.io.text import printable
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.records import GapAnalysis, ResultsRecord
-from iwae.text import printable
-from iwae.typed_json import read_json
 
 HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")
 PARTIAL = "partial"

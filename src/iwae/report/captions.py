@@ -5,8 +5,8 @@ says what the picture shows to those who do not see it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from iwae.figures.analysis import TRAVERSED_UNITS
 from iwae.report import labels
-from iwae.report.draw import TRAVERSED_UNITS
 from iwae.runs.records import AnalysisRecord
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from iwae.errors import IWAEError
-from iwae.files import read_bounded
-from iwae.report.analyze import DIRECTORY
+from iwae.io.files import read_bounded
+from iwae.runs.analyze import DIRECTORY
 
 MAX_BYTES = 32 << 20
 MAX_NAME = 100

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from iwae.architecture import ArchitectureRecord
 from iwae.data import shown_name
-from iwae.objectives import ESTIMATORS, EstimatorName, ObjectiveName
+from iwae.estimators.objective import ESTIMATORS, EstimatorName, ObjectiveName
+from iwae.models.architecture import ArchitectureRecord
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
 from iwae.runs.records import AnalysisRecord, DataRecord, Measured, PrunedRecord

@@ -8,15 +8,16 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from iwae.figures import charts
+from iwae.figures.analysis import training_curve
 from iwae.paper import published
 from iwae.paper.reproduction import FindPublished
-from iwae.report import charts, labels
-from iwae.report.analyze import DIRECTORY
+from iwae.report import labels
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, Row, number_rows, training_rows
-from iwae.report.draw import training_curve
 from iwae.report.embedding import PictureView, picture, read_picture
-from iwae.schedule import schedule_to_json
+from iwae.runs.analyze import DIRECTORY
+from iwae.training.schedule import schedule_to_json
 from iwae.version import __version__
 
 LIMIT = 5_000_000

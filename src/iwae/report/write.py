@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iwae.errors import IWAEError
-from iwae.files import write_atomically
-from iwae.report.analyze import DIRECTORY, FILE, FORMAT, AnalyzeOptions, analyze_run, run_name
+from iwae.io.files import write_atomically
 from iwae.report.comparison import Analyzed
 from iwae.report.embedding import picture_path
 from iwae.report.page import render
+from iwae.runs.analyze import DIRECTORY, FILE, FORMAT, AnalyzeOptions, analyze_run, run_name
 from iwae.runs.directory import RunDirectory
 from iwae.runs.records import AnalysisRecord, read_checked
 from iwae.runs.reporter import Reporter

@@ -12,12 +12,21 @@ from typing import Any, Literal, get_args
 import msgspec
 import numpy as np
 
-from iwae.architecture import Architecture, LatentKind, Precision
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
-from iwae.objectives import ESTIMATORS, PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
-from iwae.schedule import FEW_BACKWARD, MANY_SAMPLES, RECIPES, WARM_START, Recipe, Schedule, Stage, make_schedule
-from iwae.typed_json import shortened
+from iwae.estimators.objective import ESTIMATORS, PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
+from iwae.io.json import shortened
+from iwae.models.architecture import Architecture, LatentKind, Precision
+from iwae.training.schedule import (
+    FEW_BACKWARD,
+    MANY_SAMPLES,
+    RECIPES,
+    WARM_START,
+    Recipe,
+    Schedule,
+    Stage,
+    make_schedule,
+)
 
 QUICK_TEST_EXAMPLES = 2000
 # In what runs may differ that are trained together.

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from filelock import FileLock, Timeout
 
-from iwae.architecture import Architecture
 from iwae.errors import IWAEError, RunBusyError
-from iwae.files import naming, open_regular, read_bounded, remove_leftovers, write_atomically, write_json
+from iwae.io.files import naming, open_regular, read_bounded, remove_leftovers, write_atomically, write_json
+from iwae.io.json import MAX_JSON_BYTES, Count, decode, read_json, shortened
+from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
 from iwae.runs.records import MetricsLine, ResultsRecord, RunRecord, read_checked
-from iwae.typed_json import MAX_JSON_BYTES, Count, decode, read_json, shortened
 
 if TYPE_CHECKING:
-    from iwae.checkpoint import Checkpoint
+    from iwae.runs.checkpoint import Checkpoint
 
 FORMAT = 1
 LATEST = "latest"
@@ -164,7 +164,7 @@ class RunDirectory:
         Raises CheckpointError when there is none, or when the one that must be the newest is damaged or missing:
         the message then names the newest intact one, and nothing older is used silently.
         """
-        from iwae.checkpoint import CheckpointError
+        from iwae.runs.checkpoint import CheckpointError
 
         numbers = self.stage_checkpoints()
         names: list[int | str] = [
@@ -194,7 +194,7 @@ class RunDirectory:
 
     def load_checkpoint(self, number: int) -> "Checkpoint":
         """The checkpoint after `number` stages. Raises CheckpointError, naming those that are there."""
-        from iwae.checkpoint import CheckpointError
+        from iwae.runs.checkpoint import CheckpointError
 
         try:
             return self._load(number)
@@ -214,7 +214,7 @@ class RunDirectory:
 
     def _load(self, name: int | str) -> "Checkpoint":
         """An intact checkpoint of this run. Raises CheckpointError for any other."""
-        from iwae.checkpoint import CheckpointError, load_checkpoint
+        from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 
         checkpoint = load_checkpoint(self.checkpoint_path(name))
         recorded = Architecture.from_json(self.read_record()["architecture"])
@@ -229,7 +229,7 @@ class RunDirectory:
         return checkpoint
 
     def _newest_intact(self, numbers: list[int]) -> int | None:
-        from iwae.checkpoint import CheckpointError
+        from iwae.runs.checkpoint import CheckpointError
 
         for number in reversed(numbers):
             with contextlib.suppress(CheckpointError):

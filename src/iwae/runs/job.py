@@ -6,20 +6,20 @@ from dataclasses import dataclass, field, replace
 
 import optax
 
-from iwae.architecture import Architecture
-from iwae.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.data import Dataset
-from iwae.estimators import make_estimator
-from iwae.optim import nadam, paper_adam
+from iwae.estimators.make import make_estimator
+from iwae.models.architecture import Architecture
+from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory
-from iwae.runs.interruption import SignalWatch
-from iwae.runs.measure import check_same_data, data_record, versions
+from iwae.runs.evaluate import check_same_data, data_record, versions
 from iwae.runs.reporter import Reporter
+from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
-from iwae.schedule import Schedule, schedule_to_json, stage_end
-from iwae.stepping import TrainState
-from iwae.training import Divergence, Progress, create_model, train_together
+from iwae.training.loop import Divergence, Progress, create_model, train_together
+from iwae.training.optim import nadam, paper_adam
+from iwae.training.schedule import Schedule, schedule_to_json, stage_end
+from iwae.training.step import TrainState
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from iwae.checkpoint import load_checkpoint
-from iwae.model import HierarchicalVAE
+from iwae.models.vae import HierarchicalVAE
+from iwae.runs.checkpoint import load_checkpoint
 from iwae.runs.directory import RunDirectory
 
 

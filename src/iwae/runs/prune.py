@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import optax
 
-from iwae import evaluation
-from iwae.architecture import Architecture
-from iwae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.data import Dataset
 from iwae.errors import IWAEError, RunBusyError, check_count
-from iwae.evaluation import MAX_SAMPLES, ActiveUnits
-from iwae.files import sync_directory, write_atomically, write_json
-from iwae.model import HierarchicalVAE
-from iwae.optim import paper_adam
-from iwae.pruning import prune, units_to_keep
+from iwae.evaluation import likelihood as evaluation
+from iwae.evaluation.likelihood import MAX_SAMPLES, ActiveUnits
+from iwae.io.files import sync_directory, write_atomically, write_json
+from iwae.models.architecture import Architecture
+from iwae.models.pruning import prune, units_to_keep
+from iwae.models.vae import HierarchicalVAE
+from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
-from iwae.runs.measure import finite_or_none, kept_units, measure_run
+from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
 from iwae.runs.records import PrunedRecord, PruningFigures, RunRecord
 from iwae.runs.reporter import Reporter
-from iwae.stepping import TrainState
+from iwae.training.optim import paper_adam
+from iwae.training.step import TrainState
 
 
 @dataclass(frozen=True)

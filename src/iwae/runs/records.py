@@ -11,11 +11,11 @@ from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from msgspec import Meta
 
-from iwae.architecture import MAX_UNITS, Architecture, ArchitectureRecord
 from iwae.data import Mark, Split
 from iwae.errors import IWAEError
+from iwae.io.json import Count, Positive, Real, Seconds, read_json
+from iwae.models.architecture import MAX_UNITS, Architecture, ArchitectureRecord
 from iwae.runs.config import RunConfig
-from iwae.typed_json import Count, Positive, Real, Seconds, read_json
 
 MAX_PRUNINGS = 50
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from iwae.schedule import Schedule
+from iwae.training.schedule import Schedule
 
 if TYPE_CHECKING:
-    from iwae.training import Progress
+    from iwae.training.loop import Progress
 
 
 class Reporter:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
-from iwae.evaluation import MAX_SAMPLES
-from iwae.files import is_leftover
+from iwae.evaluation.likelihood import MAX_SAMPLES
+from iwae.io.files import is_leftover
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, RunDirectory, check_may_be_put_aside, put_run_aside
-from iwae.runs.interruption import SignalWatch
+from iwae.runs.evaluate import measure_run
 from iwae.runs.job import Job, train_jobs
-from iwae.runs.measure import measure_run
 from iwae.runs.records import ResultsRecord
 from iwae.runs.reporter import Reporter
+from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
-from iwae.schedule import Schedule, check_steps
+from iwae.training.schedule import Schedule, check_steps
 
 
 def train_run(

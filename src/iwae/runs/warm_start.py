@@ -6,14 +6,14 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 
-from iwae.architecture import Architecture
-from iwae.checkpoint import Checkpoint
 from iwae.errors import IWAEError
+from iwae.models.architecture import Architecture
 from iwae.randomness import Purpose, purpose_key
+from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 from iwae.runs.records import SourceRecord
-from iwae.stepping import TrainState
+from iwae.training.step import TrainState
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Estimators by the score of q, which need no derivative through samples: reweighted wake-sleep, VIMCO, OVIS."""
+
+import math
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from iwae import bounds
+from iwae.errors import IWAEError, check_count
+from iwae.estimators.base import Estimate, WeightedEstimator, normalized_weights
+from iwae.estimators.gradients import Coefficients, EncoderDerivative
+from iwae.models.vae import HierarchicalVAE
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise IWAEError(f"{name} must be from 0 to 1, got {value!r}")
+
+
+class ReweightedWakeSleep(WeightedEstimator):
+    """RWS: the decoder's gradient is IWAE's (wake-theta); the encoder goes up sum_i w~_i grad_phi log q(h_i | x)
+    (wake-phi), which lowers KL(p || q).
+
+    Bornschein & Bengio (2015). `sleep` in [0, 1] is the share of sleep-phi, grad_phi log q(h | x) at x and h dreamt
+    by the model, one draw for each example; 1 is the wake-sleep algorithm's encoder. The wake updates are biased for
+    the gradients they stand for, by O(1/k); as an update of the IWAE bound wake-phi is not meant at all.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+    sleep: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a share outside of [0, 1], and for a single sample to compare while awake."""
+        _check_share("sleep", self.sleep)
+        check_count("num_samples", self.num_samples, 2 if self.sleep < 1.0 else 1, " for wake-phi")
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        weights = normalized_weights(log_weights)
+        return Coefficients(bounds.iwae(log_weights), weights, (1.0 - self.sleep) * weights)
+
+    def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
+        if self.sleep == 0.0:
+            return super().__call__(model, x, key)
+        wake_key, sleep_key = jax.random.split(key)
+        value, gradient = super().__call__(model, x, wake_key)
+        dream, latents = model.sample_joint(sleep_key, x.shape[0])
+        sleep = jax.grad(lambda m: self.sleep * jnp.sum(m.log_posterior(dream, latents)))(model)
+        return Estimate(value, jax.tree.map(jnp.add, gradient, sleep))
+
+
+class VIMCO(WeightedEstimator):
+    """VIMCO: the score-function gradient of L_k with a baseline for each sample, computed from the others.
+
+    Sample i's signal is L_k minus what L_k would be with w_i replaced by the geometric mean of the other weights
+    (Mnih & Rezende 2016, equation 10). Unbiased, for discrete latents too; k of at least 2.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a single sample, which has no others."""
+        check_count("num_samples", self.num_samples, 2, " for VIMCO")
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        count = self.num_samples
+        bound, weights = bounds.iwae(log_weights), normalized_weights(log_weights)
+        # A sum less its own -inf would be NaN.
+        dead = jnp.isneginf(log_weights)
+        alive = jnp.where(dead, 0.0, log_weights)
+        others = (jnp.sum(alive, axis=0) - alive) / (count - 1)
+        others = jnp.where(jnp.sum(dead, axis=0) > dead, -jnp.inf, others)
+        baseline = jnp.logaddexp(bounds.leave_one_out(log_weights), others) - math.log(count)
+        return Coefficients(bound, weights, bound - baseline - weights)
+
+
+class OVIS(WeightedEstimator):
+    """OVIS~: the score-function gradient of L_k with the asymptotically optimal control variate.
+
+    Lievin et al. (2020), equation 17: c_i = log Z_{-i} - gamma w~_i + (1 - gamma) log(1 - 1/k), with Z_{-i} the mean
+    of the other weights. gamma = 1 is for effective sample sizes well above 1, gamma = 0 for those near 1. Unbiased
+    at gamma = 0 only: otherwise the ENCODER's gradient lacks -gamma sum_i w~_i grad log q. k of at least 2.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+    gamma: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a gamma outside of [0, 1], and for a single sample, which has no others."""
+        _check_share("gamma", self.gamma)
+        check_count("num_samples", self.num_samples, 2, " for OVIS")
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        count = self.num_samples
+        bound, weights = bounds.iwae(log_weights), normalized_weights(log_weights)
+        others = bounds.leave_one_out(log_weights) - math.log(count - 1)
+        signal = bound - others - (1.0 - self.gamma) * (weights + math.log1p(-1.0 / count))
+        return Coefficients(bound, weights, signal)
+
+
+class OVISMonteCarlo(WeightedEstimator):
+    """OVIS-MC: the optimal control variate estimated with the last `auxiliary` of the `num_samples` samples.
+
+    Lievin et al. (2020), equation 12: sample i's signal d_i = L_k - w~_i minus the mean of what it would be with
+    h_i replaced by each of the auxiliary samples, which serve for nothing else. Unbiased for L_k with
+    k = `num_samples` - `auxiliary`, of at least 2.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+    auxiliary: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError unless there is an auxiliary sample, and two others."""
+        check_count("auxiliary", self.auxiliary)
+        check_count("num_samples", self.num_samples, self.auxiliary + 2, f" with {self.auxiliary} auxiliary")
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        count = self.num_samples - self.auxiliary
+        own, auxiliary = log_weights[:count], log_weights[count:]
+        bound, weights = bounds.iwae(own), normalized_weights(own)
+        log_sums = jnp.logaddexp(bounds.leave_one_out(own)[:, None], auxiliary)
+        baseline = jnp.mean(log_sums - math.log(count) - jnp.exp(auxiliary - log_sums), axis=1)
+        unused = jnp.zeros_like(auxiliary)
+        return Coefficients(
+            bound,
+            jnp.concatenate([weights, unused]),
+            jnp.concatenate([bound - weights - baseline, unused]),
+        )

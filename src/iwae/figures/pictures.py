@@ -1,0 +1,95 @@
+"""Grids of images as PNG: samples, reconstructions, weights. NumPy and Pillow only."""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+# The one place where the grid of samples comes from, so that every command draws it alike.
+from iwae.figures.grids import sample_grid as sample_grid
+
+MARGIN = 2
+GROUP_GAP = 8
+CELL = 56
+MAX_SIDE = 1400
+GROUND = 89
+# Blue, white, red: told apart with every common form of colour blindness, and by lightness from the middle.
+NEGATIVE, ZERO, POSITIVE = (5, 80, 160), (247, 247, 247), (178, 24, 43)
+# Levels on either side of zero; few enough for a small file. The ground between cells is the last colour.
+LEVELS = 24
+PALETTE = np.concatenate(
+    [np.linspace(NEGATIVE, ZERO, LEVELS + 1), np.linspace(ZERO, POSITIVE, LEVELS + 1)[1:], [(GROUND,) * 3]]
+).astype(np.uint8)
+
+
+def png(image: np.ndarray, palette: np.ndarray | None = None) -> bytes:
+    """A PNG of uint8 `[height, width]`: grey values, or rows of `palette` (uint8 `[colors, 3]`)."""
+    picture = Image.fromarray(image)
+    if palette is not None:
+        picture.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    """uint8 of values in [0, 1], black to white."""
+    return np.round(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def diverging(values: np.ndarray) -> np.ndarray:
+    """uint8 rows of `PALETTE`: blue below zero, white at zero, red above. Full colour is reached at the 99.8th
+    percentile of the absolute values, so that a few large ones don't hide the others.
+    """
+    limit = float(np.percentile(np.abs(values), 99.8)) if values.size else 1.0
+    scaled = np.clip(values / (limit or 1.0), -1.0, 1.0)
+    return (LEVELS + np.round(scaled * LEVELS)).astype(np.uint8)
+
+
+def tile(cells: np.ndarray, columns: int, *, group_rows: int = 1, ground: int = GROUND) -> np.ndarray:
+    """uint8 cells `[n, height, width]` in rows of `columns`, on a ground of one value.
+
+    Small cells are enlarged by a whole factor. With `group_rows`, that many rows stand together, with a wider gap
+    after them. A last row that is not full is left empty at its end.
+    """
+    cells = _enlarge(cells, columns)
+    rows = math.ceil(len(cells) / columns)
+    height, width = cells.shape[1:3]
+    gap = GROUP_GAP if group_rows > 1 else 0
+    total = rows * (height + MARGIN) + MARGIN + gap * ((rows - 1) // group_rows)
+    canvas = np.full((total, columns * (width + MARGIN) + MARGIN), ground, np.uint8)
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        top = MARGIN + row * (height + MARGIN) + gap * (row // group_rows)
+        left = MARGIN + column * (width + MARGIN)
+        canvas[top : top + height, left : left + width] = cell
+    return canvas
+
+
+def _enlarge(cells: np.ndarray, columns: int) -> np.ndarray:
+    """Cells of about `CELL` pixels; images so large that a row would pass `MAX_SIDE` are thinned out."""
+    side = max(cells.shape[1:3])
+    if side * columns > MAX_SIDE:
+        step = math.ceil(side * columns / MAX_SIDE)
+        return cells[:, ::step, ::step]
+    factor = max(1, math.ceil(CELL / side))
+    return cells.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def reconstruction_grid(
+    originals: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int], *, columns: int = 10
+) -> bytes:
+    """A PNG of pairs of rows: originals above what was decoded, both `[n, visible]` in [0, 1]."""
+    columns = min(columns, len(originals))
+    rows: list[np.ndarray] = []
+    for start in range(0, len(originals) - len(originals) % columns, columns):
+        rows += [originals[start : start + columns], decoded[start : start + columns]]
+    cells = grey(np.concatenate(rows)).reshape(-1, *image_shape)
+    return png(tile(cells, columns, group_rows=2))
+
+
+def weight_grid(weights: np.ndarray, image_shape: tuple[int, int]) -> bytes:
+    """A PNG of weights `[units, visible]` as images, near square, all on one scale of colours."""
+    cells = diverging(weights).reshape(-1, *image_shape)
+    return png(tile(cells, math.ceil(math.sqrt(len(weights))), ground=len(PALETTE) - 1), PALETTE)

@@ -1,0 +1,1 @@
+"""Files, JSON and text that others may have written."""

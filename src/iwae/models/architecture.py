@@ -1,0 +1,108 @@
+"""The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, TypedDict, get_args
+
+from iwae.errors import IWAEError
+from iwae.io.json import Positive, shortened
+
+MAX_LAYERS = 100
+MAX_TANH_LAYERS = 300
+MAX_UNITS = 1_000_000
+"""Limits on what a file may claim, far above what can be trained: stochastic layers, tanh layers between them in all,
+and units of any one."""
+
+LatentKind = Literal["gaussian", "bernoulli"]
+Precision = Literal["float32", "bfloat16"]
+"""Of the operands of a network's matrix products."""
+
+
+class ArchitectureRecord(TypedDict):
+    """An `Architecture` in JSON. Before 0.2 there were no `kinds`: all layers were Gaussian."""
+
+    visible: Positive
+    latent: list[Positive]
+    hidden: list[list[Positive]]
+    kinds: NotRequired[list[LatentKind]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Numbers of units, from the visible layer x = h_0 upwards.
+
+    `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic tanh layers
+    between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
+    p(h_i | h_{i+1}) in reverse; none at all makes the connection linear. `kinds[i]` is the distribution of
+    h_{i+1}; empty stands for Gaussian layers throughout.
+    """
+
+    visible: int
+    latent: tuple[int, ...]
+    hidden: tuple[tuple[int, ...], ...]
+    kinds: tuple[LatentKind, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
+        differ, or one of the limits above is passed.
+        """
+        object.__setattr__(self, "kinds", tuple(self.kinds) or ("gaussian",) * len(self.latent))
+        if not self.latent:
+            raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")
+        if len(self.latent) > MAX_LAYERS or sum(map(len, self.hidden)) > MAX_TANH_LAYERS:
+            raise IWAEError(
+                f"an architecture has at most {MAX_LAYERS} stochastic layers and {MAX_TANH_LAYERS} tanh layers, got"
+                f" {len(self.latent)} and {sum(map(len, self.hidden))}"
+            )
+        if len(self.hidden) != len(self.latent):
+            raise IWAEError(
+                f"{len(self.latent)} stochastic layers need as many entries in `hidden`, got {len(self.hidden)}"
+            )
+        if len(self.kinds) != len(self.latent) or not set(self.kinds) <= set(get_args(LatentKind)):
+            raise IWAEError(
+                f"{len(self.latent)} stochastic layers need as many kinds, each gaussian or bernoulli,"
+                f" got {shortened(' '.join(map(str, self.kinds)))}"
+            )
+        for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise IWAEError(f"every number of units must be a positive integer, got {size!r:.100}")
+            if size > MAX_UNITS:
+                raise IWAEError(f"a layer has at most {MAX_UNITS:,} units, got {size}")
+
+    @property
+    def num_layers(self) -> int:
+        """Number of stochastic layers."""
+        return len(self.latent)
+
+    @classmethod
+    def paper(cls, layers: int, visible: int = 784) -> "Architecture":
+        """The paper's network with one or two stochastic layers (Burda et al. 2015, appendix).
+
+        Raises IWAEError for any other number.
+        """
+        if layers == 1:
+            return cls(visible, latent=(50,), hidden=((200, 200),))
+        if layers == 2:
+            return cls(visible, latent=(100, 50), hidden=((200, 200), (100, 100)))
+        raise IWAEError(
+            f"the paper has networks of 1 and 2 stochastic layers, not {layers}: give the sizes of others,"
+            " such as --latent 100 50 25 --hidden 200 100 50"
+        )
+
+    def to_json(self) -> ArchitectureRecord:
+        """Plain lists and numbers, which `from_json` reads."""
+        return {
+            "visible": self.visible,
+            "latent": list(self.latent),
+            "hidden": [list(widths) for widths in self.hidden],
+            "kinds": list(self.kinds),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Architecture":
+        """Inverse of `to_json`, without `kinds` too, as before 0.2. Raises IWAEError for anything else."""
+        try:
+            hidden = tuple(tuple(widths) for widths in value["hidden"])
+            return cls(value["visible"], tuple(value["latent"]), hidden, tuple(value.get("kinds", ())))
+        except (KeyError, TypeError) as error:
+            raise IWAEError(f"not an architecture: {shortened(repr(value))} ({error!r})") from None

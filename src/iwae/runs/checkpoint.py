@@ -1,0 +1,219 @@
+"""TrainState <-> one safetensors file: no pickle, readable names, a digest over everything.
+
+Tensors: `model.encoder.0.hidden.0.weight` `[in, out]` and so on for the weights, `optimizer.mu. ...` and
+`optimizer.nu. ...` for Adam's moments, `optimizer.count`, `step` and `epoch_bound`. The file's metadata hold one
+JSON text, `iwae`: the format's number, the architecture, the seed, the stage and the digest.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import optax
+import safetensors
+import safetensors.numpy
+
+from iwae.errors import IWAEError
+from iwae.io.files import open_regular, write_atomically
+from iwae.io.json import Count, Seconds, decode, shortened
+from iwae.models.architecture import Architecture, ArchitectureRecord
+from iwae.models.vae import HierarchicalVAE
+from iwae.training.step import TrainState
+
+FORMAT = 1
+MAX_RECORD_BYTES = 1 << 20
+# The types of a checkpoint's tensors, as safetensors calls them and as NumPy does.
+DTYPES = {"F32": "float32", "I32": "int32"}
+# Those that are one number each.
+SCALARS = {"optimizer.count": "int32", "step": "int32", "epoch_bound": "float32"}
+
+
+class CheckpointError(IWAEError):
+    """A checkpoint that is missing, damaged, of another shape or of a newer format."""
+
+
+class _Versioned(TypedDict):
+    format: Count
+
+
+class CheckpointRecord(_Versioned):
+    """What a checkpoint's metadata record."""
+
+    architecture: ArchitectureRecord
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    stages_done: Count
+    seconds: Seconds
+    digest: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's content: NumPy arrays by name, and what is recorded beside them.
+
+    `stages_done` counts complete stages of the schedule; `seconds` is the training time so far.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    architecture: Architecture
+    seed: int
+    stages_done: int
+    seconds: float
+
+    @property
+    def step(self) -> int:
+        """Number of training steps done."""
+        return int(self.arrays["step"])
+
+    def model(self) -> HierarchicalVAE:
+        """The model. Raises CheckpointError when names or shapes do not fit the architecture."""
+        return self._fill(_skeleton(self.architecture), "model")
+
+    def train_state(self, optimizer: optax.GradientTransformation) -> TrainState:
+        """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit."""
+        model = self.model()
+        state = TrainState.create(model, optimizer, self.seed)
+        return TrainState(
+            model=model,
+            optimizer=self._fill(state.optimizer, "optimizer"),
+            step=self._fill(state.step, "step"),
+            epoch_bound=self._fill(state.epoch_bound, "epoch_bound"),
+            key=state.key,
+        )
+
+    def weights_digest(self) -> str:
+        """sha256 over the model's tensors: names, shapes and bytes."""
+        return _digest({n: a for n, a in self.arrays.items() if n.startswith("model.")}, {})
+
+    def _fill(self, skeleton: Any, prefix: str) -> Any:
+        leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton)
+        filled = []
+        for path, leaf in leaves:
+            name = _tensor_name(prefix, path)
+            array = self.arrays.get(name)
+            if array is None:
+                raise CheckpointError(f"{self.path}: the checkpoint has no tensor {name!r}")
+            if array.shape != leaf.shape or array.dtype != leaf.dtype:
+                raise CheckpointError(
+                    f"{self.path}: tensor {name!r} is {array.dtype}{list(array.shape)}, but the model needs"
+                    f" {leaf.dtype}{list(leaf.shape)}"
+                )
+            filled.append(jnp.asarray(array))
+        return jax.tree.unflatten(structure, filled)
+
+
+@lru_cache(maxsize=4)
+def _skeleton(architecture: Architecture) -> HierarchicalVAE:
+    """The model's shapes without any numbers."""
+    return eqx.filter_eval_shape(HierarchicalVAE.create, architecture, jax.random.key(0))
+
+
+def _tensor_name(prefix: str, path: tuple[Any, ...]) -> str:
+    return ".".join([prefix, *(jax.tree_util.keystr((entry,), simple=True) for entry in path)])
+
+
+def _digest(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: Path, state: TrainState, *, architecture: Architecture, seed: int, stages_done: int, seconds: float
+) -> None:
+    """Writes a checkpoint atomically and durably. Raises OSError when it can't be written."""
+    parts = {
+        "model": state.model,
+        "optimizer": state.optimizer,
+        "step": state.step,
+        "epoch_bound": state.epoch_bound,
+    }
+    arrays = {
+        _tensor_name(prefix, leaf_path): np.asarray(leaf)
+        for prefix, part in parts.items()
+        for leaf_path, leaf in jax.tree_util.tree_flatten_with_path(part)[0]
+    }
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "architecture": architecture.to_json(),
+        "seed": seed,
+        "stages_done": stages_done,
+        "seconds": seconds,
+    }
+    record["digest"] = _digest(arrays, record)
+    write_atomically(path, safetensors.numpy.save(arrays, {"iwae": json.dumps(record)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads and checks a checkpoint: every tensor is of the name, type and shape that its architecture asks for, before
+    memory is taken for any, and the digest fits.
+
+    Raises CheckpointError, naming the file, for anything but an intact one.
+    """
+    try:
+        # What is no regular file would be waited for by what opens it next.
+        open_regular(path).close()
+        with safetensors.safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {})["iwae"]
+            if len(text) > MAX_RECORD_BYTES:
+                raise ValueError(f"its record has {len(text):,} bytes")
+            if (version := decode(text, _Versioned)["format"]) > FORMAT:
+                raise CheckpointError(
+                    f"{path}: checkpoint format {version} is newer than this version reads ({FORMAT}): upgrade iwae"
+                )
+            checked = decode(text, CheckpointRecord)
+            architecture = Architecture.from_json(checked["architecture"])
+            _check_tensors(path, file, architecture)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # The digest is of all that was recorded, also of what only newer versions know.
+        record = json.loads(text)
+        claimed = record.pop("digest")
+        if _digest(arrays, record) != claimed:
+            raise CheckpointError(f"{path}: the checkpoint is damaged (its digest does not match its content)")
+        if arrays["step"] < 0:
+            raise ValueError(f"its step is {int(arrays['step'])}")
+        return Checkpoint(
+            path, arrays, architecture, checked["seed"], checked["stages_done"], float(checked["seconds"])
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except CheckpointError:
+        raise
+    except (safetensors.SafetensorError, IWAEError, ValueError, KeyError, RecursionError) as error:
+        detail = shortened(" ".join(str(error).removeprefix(f"{path}: ").split()))
+        raise CheckpointError(
+            f"{path}: not an intact checkpoint, it may be truncated or another file ({detail})"
+        ) from None
+
+
+def _check_tensors(path: Path, file: safetensors.safe_open, architecture: Architecture) -> None:
+    """Raises CheckpointError unless a file claims exactly the tensors of a state with Adam's moments."""
+    expected = {name: (dtype, []) for name, dtype in SCALARS.items()}
+    for leaf_path, leaf in jax.tree_util.tree_flatten_with_path(_skeleton(architecture))[0]:
+        for prefix in ("model", "optimizer.mu", "optimizer.nu"):
+            expected[_tensor_name(prefix, leaf_path)] = (str(leaf.dtype), list(leaf.shape))
+    names = set(file.keys())
+    for name in [*(name for name in expected if name not in names), *sorted(names - expected.keys())]:
+        what = "has no tensor" if name in expected else "has a tensor that no checkpoint has,"
+        raise CheckpointError(f"{path}: the checkpoint {what} {shortened(repr(name))}")
+    for name, (dtype, shape) in expected.items():
+        found = file.get_slice(name)
+        found_dtype, found_shape = DTYPES.get(found.get_dtype(), found.get_dtype()), found.get_shape()
+        if (found_dtype, found_shape) != (dtype, shape):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is {found_dtype}{shortened(str(found_shape))}, but the model needs"
+                f" {dtype}{shape}"
+            )

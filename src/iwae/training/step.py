@@ -1,0 +1,240 @@
+"""What is compiled: one training step, and a chunk of them as one loop."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from iwae.data.dataset import Dataset
+from iwae.estimators.base import Estimator
+from iwae.models.vae import HierarchicalVAE
+from iwae.randomness import Purpose, purpose_key
+from iwae.training.schedule import Position, Stage
+
+
+class TrainState(eqx.Module):
+    """All that training carries from step to step.
+
+    `key` is the seed's key for training, from which each step derives its own; `step` counts the steps done;
+    `epoch_bound` is the mean bound, in nats per example, over the steps of the present epoch so far (of the
+    last one, when `step` stands between two epochs).
+    """
+
+    model: HierarchicalVAE
+    optimizer: optax.OptState
+    step: Int[Array, ""]
+    epoch_bound: Float[Array, ""]
+    key: Key[Array, ""]
+
+    @classmethod
+    def create(cls, model: HierarchicalVAE, optimizer: optax.GradientTransformation, seed: int) -> "TrainState":
+        """The state before the first step."""
+        moments = optimizer.init(eqx.filter(model, eqx.is_array))
+        return cls(model, moments, jnp.int32(0), jnp.float32(0.0), purpose_key(seed, Purpose.TRAIN))
+
+
+class LearningRates(eqx.Module):
+    """A stage's learning rates: `start` at step `first`, in a straight line towards `end` `count` steps later."""
+
+    start: Float[Array, ""]
+    end: Float[Array, ""]
+    first: Int[Array, ""]
+    count: Float[Array, ""]
+
+    @classmethod
+    def of(cls, stage: Stage, position: Position) -> "LearningRates":
+        """Those of the stage in which `position` lies."""
+        count = position.stage_end - position.stage_start
+        return cls(
+            jnp.float32(stage.learning_rate),
+            jnp.float32(stage.end_rate),
+            jnp.int32(position.stage_start),
+            jnp.float32(count),
+        )
+
+    @classmethod
+    def constant(cls, learning_rate: float) -> "LearningRates":
+        """One for all steps."""
+        return cls(jnp.float32(learning_rate), jnp.float32(learning_rate), jnp.int32(0), jnp.float32(1.0))
+
+    def at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The learning rate of one step: a function of its number alone, however steps are cut into chunks."""
+        return self.start + (self.end - self.start) * ((step - self.first) / self.count)
+
+
+class DeviceData(eqx.Module):
+    """One split on the device: `values * scale` are probabilities, drawn from at every use unless `binary`."""
+
+    values: Array
+    scale: float = eqx.field(static=True)
+    binary: bool = eqx.field(static=True)
+
+    @classmethod
+    def put(cls, values: np.ndarray, dataset: Dataset) -> "DeviceData":
+        """Copies `values`, `[examples, visible]` of the dataset's own type, to the default device."""
+        return cls(jnp.asarray(values), dataset.scale, dataset.binary)
+
+    def batch(self, start: Int[Array, ""], size: int, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
+        """Rows `start` to `start + size`, binarized with `key`."""
+        return self.binarize(jax.lax.dynamic_slice_in_dim(self.values, start, size), key)
+
+    def binarize(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
+        """Zeros and ones drawn from the probabilities in `rows`; binary data is left as it is."""
+        values = rows.astype(jnp.float32)
+        if self.binary:
+            return values
+        # Draws are from [0, 1): probability 1 always gives a one, probability 0 never.
+        return (jax.random.uniform(key, values.shape) < values * self.scale).astype(jnp.float32)
+
+
+def train_step(
+    state: TrainState,
+    data: DeviceData,
+    learning_rates: LearningRates,
+    *,
+    estimator: Estimator,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One step upwards on the next minibatch in the data's order; also returns the batch's mean bound.
+
+    The draws depend on the seed and `state.step` alone.
+    """
+    steps_per_epoch = data.values.shape[0] // batch_size
+    step_in_epoch = state.step % steps_per_epoch
+    data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    x = data.batch(step_in_epoch * batch_size, batch_size, data_key)
+    estimate = estimator(state.model, x, model_key)
+    directions, moments = optimizer.update(cast(optax.Updates, estimate.gradient), state.optimizer)
+    learning_rate = learning_rates.at(state.step)
+    model = jax.tree.map(lambda p, d: p + learning_rate * d, state.model, directions)
+    # A running mean: a float32 sum over an epoch would lose digits.
+    epoch_bound = jnp.where(step_in_epoch == 0, 0.0, state.epoch_bound)
+    epoch_bound = epoch_bound + (estimate.value - epoch_bound) / (step_in_epoch + 1)
+    return TrainState(model, moments, state.step + 1, epoch_bound, state.key), estimate.value
+
+
+@eqx.filter_jit
+def run_chunk(
+    states: tuple[TrainState, ...],
+    data: DeviceData,
+    learning_rates: LearningRates,
+    num_steps: Int[Array, ""],
+    *,
+    estimators: tuple[Estimator, ...],
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+    as_batch: bool = False,
+) -> tuple[tuple[TrainState, ...], Int[Array, " models"], Float[Array, " models"]]:
+    """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
+    of every length. Each has its estimator. With `as_batch` those of one estimator are one batch of models (`vmap`),
+    without it each is stepped as if alone.
+
+    Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
+    last step's mean bound. The loop ends early at such a step.
+    """
+    groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
+    step = partial(train_step, optimizer=optimizer, batch_size=batch_size)
+    first = states[0].step
+
+    def advance(models: Any) -> tuple[Any, Float[Array, " models"]]:
+        steps = [group.step(partial(step, estimator=estimators[group.members[0]])) for group in groups]
+        pairs = [own(model, data, learning_rates) for own, model in zip(steps, models, strict=True)]
+        bounds = _in_order(groups, [jnp.atleast_1d(values) for _, values in pairs])
+        return tuple(model for model, _ in pairs), jnp.stack(bounds)
+
+    def running(carry: tuple[Any, Array, Array, Array]) -> Array:
+        _, done, bad_steps, _ = carry
+        return (done < num_steps) & jnp.all(bad_steps < 0)
+
+    def body(carry: tuple[Any, Array, Array, Array]):
+        models, done, _, _ = carry
+        models, bounds = advance(models)
+        return models, done + 1, jnp.where(jnp.isfinite(bounds), -1, first + done), bounds
+
+    start = (
+        tuple(group.put(states) for group in groups),
+        jnp.int32(0),
+        jnp.full(len(states), -1),
+        jnp.zeros(len(states)),
+    )
+    models, done, bad_steps, bounds = jax.lax.while_loop(running, body, start)
+    states = tuple(_in_order(groups, [group.take(model) for group, model in zip(groups, models, strict=True)]))
+    finite = jnp.stack([_is_finite(state.model) for state in states])
+    # Weights can be ruined by the very last step, whose own bound was still finite.
+    return states, jnp.where((bad_steps < 0) & ~finite, first + done - 1, bad_steps), bounds
+
+
+def _each(estimators: Sequence[Estimator]) -> list[list[int]]:
+    return [[index] for index in range(len(estimators))]
+
+
+def _alike(estimators: Sequence[Estimator]) -> list[list[int]]:
+    """Indices of equal estimators, group by group."""
+    groups: list[list[int]] = []
+    for index, estimator in enumerate(estimators):
+        for group in groups:
+            if eqx.tree_equal(estimators[group[0]], estimator):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Models that are stepped at once, as one batch where they are several; `members` are their places among all."""
+
+    members: tuple[int, ...]
+
+    def put(self, states: Sequence[TrainState]) -> TrainState:
+        """The members' states as one. A batch has an axis of models everywhere but in the step, which is one number
+        for all: a batch of numbers would turn the slice of the data into a gather.
+        """
+        if len(self.members) == 1:
+            return states[self.members[0]]
+        batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[index] for index in self.members))
+        return eqx.tree_at(lambda state: state.step, batch, states[self.members[0]].step)
+
+    def take(self, state: TrainState) -> list[TrainState]:
+        """The members' states out of one."""
+        if len(self.members) == 1:
+            return [state]
+
+        def member(place: int) -> TrainState:
+            return jax.tree.map(lambda leaf: leaf[place] if leaf.ndim else leaf, state)
+
+        return [member(place) for place in range(len(self.members))]
+
+    def step(self, one: Any) -> Any:
+        """The step of the group, of one model's."""
+        if len(self.members) == 1:
+            return one
+
+        def batched(batch: TrainState, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
+            axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, batch), None)
+            return jax.vmap(one, in_axes=(axes, *(None for _ in rest)), out_axes=(axes, 0))(batch, *rest)
+
+        return batched
+
+
+def _in_order(groups: Sequence[_Group], found: Sequence[Iterable[Any]]) -> list[Any]:
+    """What was found for the members of every group, in the order of the models."""
+    by_place = {
+        place: value
+        for group, values in zip(groups, found, strict=True)
+        for place, value in zip(group.members, values, strict=True)
+    }
+    return [by_place[place] for place in sorted(by_place)]
+
+
+def _is_finite(model: HierarchicalVAE) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(model)]))

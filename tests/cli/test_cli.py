@@ -1,0 +1,359 @@
+"""The command line: one line for every failure, help that fits, tables, the live display."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import iwae
+import iwae.runs.train
+from helpers.small_runs import COMMAND, environment, files_below, go, small_config, write_data
+from iwae import Architecture, HierarchicalVAE, TrainState, paper_adam
+from iwae.cli import main
+from iwae.cli.console import training_line
+from iwae.cli.registry import COMMANDS
+from iwae.runs.checkpoint import save_checkpoint
+from iwae.training.loop import Progress
+from iwae.training.schedule import make_schedule
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with data `d.npz` and two runs of it, `run` and `other`. Tests only read it."""
+    directory = tmp_path_factory.mktemp("trained")
+    data = write_data(directory / "d.npz")
+    go(directory / "run", small_config(data), stages=2)
+    go(directory / "other", small_config(data, seed=1), stages=1)
+    return directory
+
+
+OTHER = Architecture(6, (2,), ((8, 8),))
+
+
+def zero_state() -> TrainState:
+    """A state of another architecture than the runs here."""
+    skeleton = eqx.filter_eval_shape(HierarchicalVAE.create, OTHER, jax.random.key(0))
+    model = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), skeleton)
+    return TrainState.create(model, paper_adam(), 0)
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a run, its data, and what can be given by mistake."""
+    for name in ("run", "other"):
+        shutil.copytree(trained / name, tmp_path / name)
+    path = tmp_path / "run/checkpoints/2.safetensors"
+    save_checkpoint(path, zero_state(), architecture=OTHER, seed=0, stages_done=2, seconds=1.0)
+    (tmp_path / "corrupt.npz").write_bytes((trained / "d.npz").read_bytes()[:-50])
+    (tmp_path / "text.npz").write_text("no archive")
+    np.savez(tmp_path / "range.npz", train=np.full((30, 4), 1.5), test=np.full((30, 4), 0.5))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IWAE_DATASETS_DIR", str(tmp_path / "nothing"))
+    monkeypatch.delenv("IWAE_RESULTS_DIR", raising=False)
+    return tmp_path
+
+
+TRAIN = "train --dataset {data} --latent 3 --hidden 8 --run-dir run"
+BAD = {
+    "k=0": ("train --k 0", 1, "--k must be an integer of at least 1, got 0"),
+    "k=2.5": ("train --k 2.5", 2, "--k: expected an integer, got '2.5'"),
+    "k=1e20": ("train --k 100000000000000000000", 1, "--k must be at most 2,147,483,647, got 100000000000000000000"),
+    "no latent": ("train --latent --k 5", 2, "--latent: expected at least one value, got none"),
+    "latent=x": ("train --latent x", 2, "--latent: expected numbers, got ['x']"),
+    "k=x": ("train --k x", 2, "--k: expected an integer, got 'x'"),
+    "beta1=x": ("train --beta1 x", 2, "--beta1: expected a number, got 'x'"),
+    "beta1=1": ("train --beta1 1", 1, "--beta1 must be at least 0 and below 1, got 1.0"),
+    "beta1=nan": ("train --beta1 nan", 1, "--beta1 must be"),
+    "layers=0": ("train --layers 0", 1, "--layers must be an integer of at least 1, got 0"),
+    "layers=3": ("train --layers 3", 1, "networks of 1 and 2 stochastic layers, not 3: give the sizes"),
+    "sizes": ("train --latent 3 2 --hidden 8", 1, "needs 2 numbers in --latent and in --hidden, got 2 and 1"),
+    "layers and sizes": ("train --layers 1 --latent 3 2 --hidden 8 8", 1, "--layers 1 needs 1 numbers"),
+    "latent=0": ("train --latent 0 --hidden 8", 1, "positive integer, got 0"),
+    "batch size": ("train --batch-size 0", 1, "--batch-size must be"),
+    "large batch": ("train --dataset {data} --batch-size 61", 1, "more than the 60 training examples"),
+    "model": ("train --model gan", 2, "'gan'"),
+    "dataset": ("train --dataset minst", 1, "unknown dataset 'minst'; expected mnist, binfixmnist, omniglot"),
+    "missing file": ("train --dataset no.npz", 1, "no.npz"),
+    "corrupt npz": ("train --dataset corrupt.npz", 1, "corrupt.npz"),
+    "no npz": ("train --dataset text.npz", 1, "text.npz"),
+    "range": ("train --dataset range.npz", 1, "range.npz"),
+    "directory as data": ("train --dataset empty", 1, "unknown dataset 'empty'"),
+    "seed": ("train --seed -1", 1, "--seed must be an integer from 0 to 2^32 - 1, got -1"),
+    "seeds": ("train --seeds 0,x", 2, "--seeds: expected an integer, got 'x'"),
+    "no seeds": ("train --seeds", 2, "--seeds: give at least one seed, such as 0,1,2"),
+    "equal seeds": ("train --seeds 1,1", 1, "--seeds must differ, got 1,1"),
+    "seeds and seed": ("train --seeds 0,1 --seed 3", 1, "--seed 3 and --seeds were given: leave out --seed"),
+    "seeds in one run": (TRAIN + " --seeds 0,1", 1, "--run-dir run is one directory, and --seeds makes a run each"),
+    "stages": ("train --stages 9", 1, "--stages must be from 1 to 8 for the paper schedule, got 9"),
+    "stages of quick": ("train --stages 5 --schedule quick", 1, "from 1 to 4 for the quick schedule, got 5"),
+    "save-every": ("train --save-every 0", 1, "--save-every must be a positive number"),
+    "checkpoint": ("train --checkpoint -2", 1, "--checkpoint must be 0 or more, got -2"),
+    "fresh and checkpoint": ("train --fresh --checkpoint 2", 1, "give one of them"),
+    "test-samples": (TRAIN + " --test-samples 0", 1, "--test-samples must be"),
+    "too many samples": (TRAIN + " --test-samples 100001", 1, "--test-samples must be at most 100,000, got 100001"),
+    "file in the way": ("train --dataset {data} --run-dir file", 1, "file is a file"),
+    "other configuration": (TRAIN + " --k 3", 1, "another configuration (k: 3, there 1)"),
+    "other architecture": (TRAIN, 1, "run/checkpoints/2.safetensors: the checkpoint is of another architecture"),
+    "no checkpoint": (TRAIN + " --checkpoint 7", 1, "7.safetensors: there is no such checkpoint"),
+    "option": ("train --nonsense 3", 2, "--nonsense"),
+    "missing value": ("train --k", 2, "--k"),
+    "no command": ("", 2, "no command given: expected one of data, train, evaluate, sample, show"),
+    "command": ("trian", 2, "there is no command 'trian': expected one of data, train"),
+    "global option": ("--nonsense", 2, "--nonsense"),
+    "data": ("data minst", 1, "unknown dataset 'minst'"),
+    "evaluate nothing": ("evaluate", 2, "Missing from iwae evaluate: PATH"),
+    "evaluate nowhere": ("evaluate nowhere", 1, "nowhere: there is no such directory"),
+    "evaluate no run": ("evaluate empty", 1, "empty: there is no run here"),
+    "evaluate a file": ("evaluate file", 1, "file"),
+    "evaluate samples=0": ("evaluate other --samples 0", 1, "from 1 to 100,000, got 0"),
+    "evaluate samples": ("evaluate other --samples 100001", 1, "from 1 to 100,000, got 100001"),
+    "evaluate examples": ("evaluate other --examples 0", 1, "--examples must be an integer of at least 1, got 0"),
+    "evaluate seed": ("evaluate other --seed -1", 1, "--seed must be"),
+    "evaluate large seed": (f"evaluate other --seed {10**30}", 1, "--seed must be"),
+    "evaluate split": ("evaluate other --split tset", 2, "'tset'"),
+    "evaluate checkpoint": ("evaluate other --checkpoint 4", 1, "the newest intact one is 1 (of [0, 1])"),
+    "sample nowhere": ("sample nowhere", 1, "nowhere"),
+    "sample seed": ("sample other --seed -1", 1, "--seed must be"),
+    "sample into a file": ("sample other --out file", 1, "file: File exists"),
+    "show nothing": ("show", 1, "no runs in results: `iwae train` makes one"),
+    "show nowhere": ("show nowhere", 1, "nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(place: Path, trained: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    before = files_below(place)
+    line, status, expected = BAD[case]
+    assert main(shlex.split(line.format(data=trained / "d.npz"))) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    (message,) = err.splitlines()
+    assert message.startswith("iwae: error: ")
+    assert expected in message
+    assert files_below(place) == before
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (MemoryError(), "not enough memory; choose a smaller --k"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes."), "allocating 99 bytes"),
+        (RuntimeError("Unable to initialize backend 'x':\nno such"), "backend 'x': no such"),
+        (PermissionError(13, "Permission denied", "there/run.json"), "there/run.json: Permission denied"),
+        (OSError(28, "No space left on device", "a/b"), "a/b: No space left on device; make room"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_failures_of_the_machine_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: BaseException, expected: str
+) -> None:
+    def train_runs(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(iwae.runs.train, "train_runs", train_runs)
+    assert main(["train"]) == (130 if isinstance(failure, KeyboardInterrupt) else 1)
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("iwae: error: ")
+    assert expected in message
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_runs(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(iwae.runs.train, "train_runs", train_runs)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["train"])
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as exit_:
+        main([*command.split(), "--help"])
+    assert exit_.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert err == ""
+    # The usage line before all else may be longer: a terminal wraps it.
+    assert max(map(len, out.splitlines()[1:])) <= 80
+    documented = {"": "evaluate", "train": "--save-every", "show": "--results-dir", "sample": "--out"}
+    assert documented.get(command, "--datasets-dir") in out
+    # Of a default that is to give nothing the option's own words say what it means.
+    assert not re.search(r"default: *(None|False|\))", out)
+    assert "(default: mnist)" in out or command != "train"
+
+
+def command_output(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_the_program_is_installed_and_is_a_module() -> None:
+    expected = f"iwae {iwae.__version__}\n"
+    for program in ([str(COMMAND)], [sys.executable, "-m", "iwae"]):
+        done = command_output(*program, "--version")
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+    done = command_output(sys.executable, "-m", "iwae", "train", "--k", "0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "iwae: error: --k must be an integer of at least 1, got 0\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import iwae; dir(iwae); iwae.IWAEError",
+        "import iwae; iwae.RunConfig(k=5).name(); iwae.make_schedule('paper')",
+        "from iwae.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from iwae.cli import main; main(['train', '--k', '0']); main(['data']); main(['show', 'nowhere'])",
+    ],
+)
+def test_what_needs_no_jax_does_not_import_it(code: str, tmp_path: Path) -> None:
+    check = f"{code}\nimport sys; assert not {{'jax', 'jaxlib', 'equinox', 'optax'}} & sys.modules.keys()"
+    done = command_output(sys.executable, "-c", check, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_data_lists_what_is_there_and_what_to_do(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    assert main(["data"]) == 0
+    out = capsys.readouterr().out
+    for text in ("mnist (MNIST)", "binfixmnist (BinFixMNIST)", "omniglot (OMNI)", "missing", str(place / "nothing")):
+        assert text in out
+    assert "59,600 / 400" in out
+    assert ".npz" in out
+
+
+def test_show_prints_runs(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["show", "run", "other"]) == 0
+    table = capsys.readouterr().out
+    results = json.loads((trained / "run/results.json").read_text())
+    header, row, other = table.splitlines()
+    assert header.split()[:4] == ["run", "data", "objective", "stages"]
+    assert row.split()[:5] == ["run", "d.npz", "vae", "k1", "2/8"]
+    assert f"{results['test']['nll']:.2f} ± {results['test']['stderr']:.2f}  k=20" in row
+    assert row.split()[-1] == str(results["active_units"][0])
+    assert other.split()[4] == "1/8"
+    assert max(map(len, table.splitlines())) <= 80
+    assert main(["show", "--results-dir", "."]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]} == {"run", "other"}
+
+
+def test_evaluate_and_sample_print_where_it_is(trained: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "other", "--split", "valid", "--samples", "30"]) == 0
+    out, err = capsys.readouterr()
+    record = json.loads((place / "other/evaluations/1-valid-30.json").read_text())
+    assert f"valid NLL, L_30: {record['nll']:.2f} ± {record['stderr']:.2f} nats, on 7 examples of d.npz" in out
+    assert "other/evaluations/1-valid-30.npz" in out
+    assert err.splitlines() == ["measuring valid likelihood, k=30: 7/7"]
+    before = files_below(place / "other")
+    assert main(["sample", "other", "--seed", "3", "--out", "drawn"]) == 0
+    assert capsys.readouterr().out.split() == ["drawn/samples.png", "drawn/samples.npy"]
+    assert files_below(place / "other") == before
+    assert np.load(place / "drawn/samples.npy").shape == (100, 6)
+
+
+def train_in(trained: Path, run: str) -> list[str]:
+    options = "--latent 3 --hidden 8 --stages 2 --test-samples 20 --run-dir"
+    return [str(COMMAND), "train", "--dataset", str(trained / "d.npz"), *options.split(), run]
+
+
+def test_plain_lines_when_piped(trained: Path, tmp_path: Path) -> None:
+    done = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Run: run"
+    stages = [line for line in lines if line.startswith("stage ")]
+    assert [line.split()[1] for line in stages] == ["1/2", "2/2"]
+    assert re.fullmatch(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  \d+ steps/s", stages[-1])
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    first = done.stdout.splitlines()[0]
+    assert first.startswith(f"Test NLL, L_20: {results['test']['nll']:.2f} ± {results['test']['stderr']:.2f} nats")
+    again = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
+    assert again.stdout == done.stdout
+    assert "Run: run" in again.stderr
+    assert again.stderr.endswith("This run is complete: run\n")
+
+
+def test_the_live_display_fits_a_terminal(trained: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    variables = {**environment(), "TERM": "xterm-256color"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "CI"):
+        variables.pop(name, None)
+    with subprocess.Popen(
+        train_in(trained, "run"), cwd=tmp_path, env=variables, stdin=slave, stdout=slave, stderr=slave
+    ) as process:
+        os.close(slave)
+        screen = b""
+        while True:
+            try:
+                block = os.read(master, 65536)
+            except OSError:
+                break
+            if not block:
+                break
+            screen += block
+    os.close(master)
+    assert process.returncode == 0
+    lines = [line for line in re.split(r"[\r\n]+", ESCAPES.sub("", screen.decode())) if line.strip()]
+    live = [line for line in lines if "stage" in line or line.startswith(("training", "measuring"))]
+    assert max(len(line.rstrip()) for line in live) <= 80
+    assert not any("…" in line for line in live)
+    assert any(re.search(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  \d+ steps/s", line) for line in live)
+    assert any(line.startswith("training") and "100%" in line for line in live)
+    assert any(line.startswith("measuring test likelihood, k=20") and "30/30" in line for line in live)
+
+
+def test_the_longest_line_of_figures_fits() -> None:
+    schedule = make_schedule("paper")
+    progress = Progress(zero_state(), 10**7, 7, 3279, 1e-3, -54321.99, 12345.6, epoch_done=True, stage_done=True)
+    line = training_line(progress, schedule)
+    assert line.startswith("stage 8/8  epoch 3280/3280  rate 1.00e-03  bound -54321.99  12346 steps/s")
+    assert len(line) < 80
+    first = dataclasses.replace(progress, steps_per_second=float("nan"))
+    assert training_line(first, schedule).endswith("compiling")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            ["--objective", "foo"],
+            "'--objective': expected ciwae, elbo, iwae, jvi, miwae, ovis, piwae, renyi, rws, vimco",
+        ),
+        (["--m", "1.5"], "error: --m: expected an integer, got '1.5' (see"),
+        (["--alpha", "abc"], "error: --alpha: expected a number, got 'abc' (see"),
+    ],
+)
+def test_optional_values_are_refused_in_words_of_one_order(arguments, problem, capsys):
+    assert main(["train", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert problem in line
+    assert "None" not in line

@@ -1,0 +1,183 @@
+"""Names of objectives and estimators: what goes with what, and what each name builds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from iwae import bounds
+from iwae.errors import IWAEError
+from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
+from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
+from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import ESTIMATORS, Objective
+from iwae.estimators.score import OVIS, VIMCO, ReweightedWakeSleep
+from iwae.models.architecture import Architecture
+from iwae.models.vae import HierarchicalVAE
+from iwae.runs.config import RunConfig
+
+NEEDED = {"miwae": {"m": 2}, "piwae": {"m": 2}, "ciwae": {"beta": 0.5}, "renyi": {"alpha": 0.5}}
+PAIRS = [(name, estimator) for name, estimators in ESTIMATORS.items() for estimator in estimators]
+
+
+@pytest.mark.parametrize(("name", "estimator"), PAIRS)
+def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
+    objective = Objective(name, k=3, estimator=estimator, **NEEDED.get(name, {}))
+    binary = not objective.needs_gaussian_latents
+    architecture = Architecture(4, (2, 2), ((3,), (3,)), ("bernoulli",) * 2 if binary else ())
+    model = HierarchicalVAE.create(architecture, jax.random.key(0))
+    x = jnp.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    estimate = jax.jit(make_estimator(objective).__call__)(model, x, jax.random.key(1))
+    assert jnp.isfinite(estimate.value)
+    for group in (estimate.gradient.encoder, estimate.gradient.decoder):
+        leaves = jax.tree.leaves(group)
+        assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+        assert any(bool(jnp.any(leaf != 0)) for leaf in leaves)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind", "samples"),
+    [
+        (Objective("elbo", k=4), Reparameterized, 4),
+        (Objective("iwae", k=4, estimator="stl"), StickingTheLanding, 4),
+        (Objective("iwae", k=4, estimator="dreg"), DReGAlpha, 4),
+        (Objective("iwae", k=4, estimator="score"), ScoreFunction, 4),
+        (Objective("miwae", k=4, m=3, estimator="dreg"), DoublyReparameterized, 12),
+        (Objective("piwae", k=4, m=3), PIWAE, 12),
+        (Objective("piwae", k=4, m=3, estimator="dreg"), PIWAEDReG, 12),
+        (Objective("rws", k=4, sleep=0.5), ReweightedWakeSleep, 4),
+        (Objective("rws", k=4, estimator="rws-dreg"), DReGAlpha, 4),
+        (Objective("vimco", k=4), VIMCO, 4),
+        (Objective("ovis", k=4), OVIS, 4),
+    ],
+)
+def test_names_build_what_they_say(objective, kind, samples):
+    estimator = make_estimator(objective)
+    assert type(estimator) is kind
+    assert estimator.num_samples == samples
+
+
+@pytest.mark.parametrize(
+    ("objective", "function"),
+    [
+        (Objective("elbo", k=3), bounds.elbo),
+        (Objective("iwae", k=3), bounds.iwae),
+        (Objective("ciwae", k=3, beta=0.2), lambda w: bounds.ciwae(w, 0.2)),
+        (Objective("renyi", k=3, alpha=-2.0), lambda w: bounds.renyi(w, -2.0)),
+        (Objective("vr-max", k=3), bounds.vr_max),
+        (Objective("jvi", k=3), bounds.jvi),
+        (Objective("miwae", k=3, m=2), lambda w: bounds.miwae(w.reshape(2, 3, -1))),
+    ],
+)
+def test_names_of_bounds_are_those_of_the_functions(objective, function):
+    estimator = make_estimator(objective)
+    assert isinstance(estimator, OfBound)
+    log_weights = jax.random.normal(jax.random.key(0), (estimator.num_samples, 4))
+    np.testing.assert_allclose(estimator.grouped(log_weights), function(log_weights), rtol=1e-6)
+
+
+def test_numbers_of_numpy_are_numbers():
+    objective = Objective("renyi", k=np.int64(5), alpha=np.float32(0.5))  # pyright: ignore[reportArgumentType]
+    assert objective == Objective("renyi", k=5, alpha=0.5)
+    assert type(objective.k) is int
+    assert type(objective.alpha) is float
+
+
+def test_parameters_reach_the_estimators():
+    rws = make_estimator(Objective("rws", k=3, sleep=0.25))
+    ovis = make_estimator(Objective("ovis", k=3, gamma=0.5))
+    dreg = make_estimator(Objective("iwae", k=3, estimator="dreg", alpha=0.75))
+    wake = make_estimator(Objective("rws", k=3, estimator="rws-dreg"))
+    assert isinstance(rws, ReweightedWakeSleep)
+    assert isinstance(ovis, OVIS)
+    assert isinstance(dreg, DReGAlpha)
+    assert isinstance(wake, DReGAlpha)
+    assert (rws.sleep, ovis.gamma, dreg.alpha, wake.alpha) == (0.25, 0.5, 0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"name": "gan"}, "--objective must be one of elbo, iwae, .*, got 'gan'"),
+        ({"name": "iwae", "estimator": "magic"}, "--estimator must be one of .*, got 'magic'"),
+        (
+            {"name": "vimco", "k": 5, "estimator": "dreg"},
+            "dreg does not go with --objective vimco, which has score; dreg",
+        ),
+        ({"name": "rws", "estimator": "dreg"}, "which has score, rws-dreg; dreg goes with elbo, iwae"),
+        ({"name": "iwae", "k": 0}, "--k must be an integer of at least 1, got 0"),
+        ({"name": "iwae", "k": True}, "--k must be an integer"),
+        ({"name": "vimco", "k": 1}, "--k must be an integer of at least 2 for --objective vimco, got 1"),
+        ({"name": "rws"}, "--k must be an integer of at least 2 for --objective rws, got 1"),
+        ({"name": "vr-max", "estimator": "dreg"}, "dreg does not go with --objective vr-max"),
+        ({"name": "miwae"}, "--objective miwae needs --m"),
+        ({"name": "miwae", "m": 0}, "--m must be an integer of at least 1, got 0"),
+        ({"name": "iwae", "m": 2}, "--m 2 goes with --objective miwae and piwae, not with --objective iwae"),
+        ({"name": "ciwae"}, "--objective ciwae needs --beta"),
+        ({"name": "ciwae", "beta": 1.5}, "--beta must be a number from 0 to 1, got 1.5"),
+        ({"name": "renyi"}, "--objective renyi needs --alpha"),
+        ({"name": "renyi", "alpha": float("nan")}, "--alpha must be a finite number, got nan"),
+        ({"name": "iwae", "alpha": 0.5}, "--alpha 0.5 goes with --objective renyi, and iwae with --estimator dreg"),
+        ({"name": "iwae", "gamma": 0.5}, "--gamma 0.5 goes with --objective ovis"),
+        ({"name": "rws", "k": 2, "sleep": 0.5, "estimator": "rws-dreg"}, "--sleep 0.5 goes with --objective rws with"),
+        ({"name": "rws", "k": 2, "sleep": 2}, "--sleep must be a number from 0 to 1, got 2"),
+    ],
+)
+def test_combinations_without_meaning_are_refused_saying_which_have_one(settings, problem):
+    with pytest.raises(IWAEError, match=problem):
+        Objective(**settings)
+
+
+def test_names_of_runs_differ_wherever_objectives_do():
+    objectives = [
+        {"model": "vae"},
+        {"model": "iwae", "k": 5},
+        {"objective": "iwae", "k": 5, "estimator": "dreg"},
+        {"objective": "iwae", "k": 5, "estimator": "dreg", "alpha": 0.5},
+        {"objective": "iwae", "k": 5, "estimator": "stl"},
+        {"objective": "miwae", "k": 5, "m": 2},
+        {"objective": "miwae", "k": 5, "m": 3},
+        {"objective": "ciwae", "k": 5, "beta": 0.0},
+        {"objective": "ciwae", "k": 5, "beta": 0.5},
+        {"objective": "renyi", "k": 5, "alpha": 0.0},
+        {"objective": "renyi", "k": 5, "alpha": 2.0},
+        {"objective": "rws", "k": 5},
+        {"objective": "rws", "k": 5, "sleep": 0.5},
+        {"objective": "rws", "k": 5, "latent_kind": "bernoulli"},
+        {"objective": "ovis", "k": 5, "gamma": 0.0},
+        {"objective": "ovis", "k": 5},
+    ]
+    configs = [RunConfig(**settings) for settings in objectives]
+    assert len({config.name() for config in configs}) == len(configs)
+    assert [config.name() for config in configs[:2]] == ["mnist-vae-k1-1layer-seed0", "mnist-iwae-k5-1layer-seed0"]
+    assert all(RunConfig.from_json(config.to_json()) == config for config in configs)
+
+
+def test_short_forms_and_objectives_are_the_same_configuration():
+    assert RunConfig(model="vae") == RunConfig() == RunConfig(objective="elbo")
+    assert RunConfig(model="iwae", k=5) == RunConfig(objective="iwae", k=5, estimator="reparameterized")
+    assert RunConfig(model="iwae", objective="iwae").objective == "iwae"
+    with pytest.raises(IWAEError, match="--model vae is short for --objective elbo, but --objective jvi was given"):
+        RunConfig(model="vae", objective="jvi", k=2)
+
+
+def test_runs_from_before_objectives_had_names_are_read():
+    old = RunConfig(model="iwae", k=5).to_json()
+    for field in ("objective", "m", "alpha", "beta", "gamma", "sleep", "estimator", "latent_kind"):
+        del old[field]
+    assert RunConfig.from_json(old) == RunConfig(model="iwae", k=5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"objective": "iwae", "estimator": "dreg"}, {"objective": "piwae", "m": 2}])
+def test_binary_latents_need_an_estimator_that_does_not_differentiate_through_them(settings):
+    with pytest.raises(IWAEError, match=r"--latent-kind bernoulli .* use --objective vimco, ovis or rws"):
+        RunConfig(latent_kind="bernoulli", **settings)
+
+
+def test_a_sigmoid_belief_network_has_linear_layers_where_hidden_is_zero():
+    config = RunConfig(objective="vimco", k=5, latent_kind="bernoulli", latent=(200, 200), hidden=(0, 0))
+    architecture = config.architecture(784)
+    assert architecture == Architecture(784, (200, 200), ((), ()), ("bernoulli", "bernoulli"))
+    assert (
+        RunConfig(objective="vimco", k=5, latent_kind="bernoulli", layers=2).architecture(9).kinds == ("bernoulli",) * 2
+    )

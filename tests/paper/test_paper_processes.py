@@ -1,0 +1,249 @@
+"""Training the paper's cells by real processes: what is trained, what fails, and how all of them end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import pytest
+
+from helpers.small_runs import environment, go, small_config, write_data
+from iwae.paper import Cell, Published, status_of
+from iwae.paper.plan import make_plan
+from iwae.paper.runner import together, train_cells
+from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
+from iwae.runs.config import MeasureOptions
+from iwae.runs.directory import RunDirectory
+from iwae.training.optim import paper_adam
+
+FEW = MeasureOptions(test_samples=10)
+DEADLINE = 120
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("paper")
+    return directory, write_data(directory / "d.npz")
+
+
+@pytest.fixture
+def cached(small, monkeypatch):
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def small_cells(data):
+    configs = [small_config(data, schedule="quick", seed=seed) for seed in (0, 1, 2)]
+    return [Cell("1", config, Published(86.76, "19")) for config in configs]
+
+
+def train(cells, results, *, stages: int | None = 1, measure=FEW, **options):
+    return train_cells(make_plan(cells, results, stages, measure), results, stages=stages, measure=measure, **options)
+
+
+@pytest.mark.usefixtures("cached")
+def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
+    directory, data = small
+    results = directory / "results"
+    cells = small_cells(data)
+    seen = []
+    assert train(cells[:2], results, jobs=2, on_cells=seen.append) == []
+    assert [cell.state for cell in seen[-1]] == ["done", "done"]
+    assert max(sum(cell.state == "training" for cell in step) for step in seen) == 2
+    status = status_of(cells[0], results)
+    assert (status.stages_done, status.stages_total, status.measured_stages) == (1, 4, 1)
+    assert status.gap is not None
+    assert (status.gap.num_samples, status.gap.test_examples, status.gap.train_examples) == (10, 30, 30)
+    assert not status.is_reproduction
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors")}
+    plan = make_plan(cells, results, 1, FEW)
+    assert (plan.finished, plan.work) == (tuple(cells[:2]), (cells[2],))
+    assert train(cells, results) == []
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert all(RunDirectory(cell.directory(results)).results() for cell in cells)
+    # Measured with less than is asked for now: measured again, and nothing else.
+    more = MeasureOptions(test_samples=40)
+    assert train(cells[:1], results, measure=more) == []
+    again = status_of(cells[0], results)
+    assert (again.num_samples, again.gap.num_samples if again.gap else None) == (40, 40)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cell_that_fails_is_told_in_one_line_and_the_others_go_on(small, tmp_path):
+    _, data = small
+    broken = Cell("1", small_config(tmp_path / "gone.npz", schedule="quick"), Published(1.0, None))
+    waiting = Cell("2", small_config(data, init_from=str(tmp_path / "x"), epochs=1), Published(1.0, None))
+    waiting = Cell("2", waiting.config, Published(1.0, None), broken.config)
+    good = small_cells(data)[0]
+    failures = train([waiting, broken, good], tmp_path / "results", stages=None)
+    assert len(failures) == 2
+    assert "gone.npz" in failures[0]
+    log = tmp_path / "results" / f"{broken.config.name()}.train.log"
+    assert f"(all that it said: {log})" in failures[0]
+    assert "gone.npz" in log.read_text()
+    assert f"not begun: {broken.config.name()}, which it starts from, has 0 of 4 stages" in failures[1]
+    assert not any("\n" in failure for failure in failures)
+    assert status_of(good, tmp_path / "results").measured_stages == 4
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_path):
+    _, data = small
+    source = small_cells(data)[0].config
+    config = small_config(data, model="iwae", k=2, init_from=str(tmp_path / source.name()), epochs=1)
+    cells = [Cell("2", config, Published(1.0, None), source), Cell("1", source, Published(1.0, None))]
+    assert train(cells, tmp_path, stages=None, jobs=2) == []
+    start = RunDirectory(cells[0].directory(tmp_path)).read_record().get("init_from")
+    assert start is not None
+    assert start["stages_done"] == 4
+
+
+def model_cells(data, *changes):
+    return [Cell("1", small_config(data, schedule="quick", **change), Published(1.0, None)) for change in changes]
+
+
+def test_cells_of_one_network_and_k_share_a_process_while_there_is_work_for_all(tmp_path):
+    data = tmp_path / "d.npz"
+    vae, iwae, many, wide = model_cells(
+        data, {"k": 5}, {"model": "iwae", "k": 5}, {"model": "iwae", "k": 9}, {"model": "iwae", "k": 5, "latent": (4,)}
+    )
+    late = Cell("2", small_config(data, init_from=str(tmp_path)), Published(1.0, None), vae.config)
+    later = Cell("2", small_config(data, model="iwae", init_from=str(tmp_path)), Published(1.0, None), vae.config)
+    cells = [vae, many, iwae, wide, late, later]
+    apart = [[vae], [many], [iwae], [wide], [late], [later]]
+    for jobs in range(1, 6):
+        assert together(cells, jobs) == [[vae, iwae], [many], [wide], [late], [later]]
+    assert sorted(map(str, together(cells, 6))) == sorted(map(str, apart)) == sorted(map(str, together(cells, 9)))
+    assert together([], 3) == []
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_process_trains_its_cells_together_and_each_has_its_results(small, tmp_path):
+    _, data = small
+    cells = model_cells(data, {"k": 5}, {"model": "iwae", "k": 5})
+    seen = []
+    assert train(cells, tmp_path, on_cells=seen.append) == []
+    assert [(cell.config, cell.state) for cell in seen[-1]] == [(cell.config, "done") for cell in cells]
+    logs = list(tmp_path.glob("*.train.log"))
+    assert [log.name for log in logs] == [f"{cells[0].config.name()}.train.log"]
+    assert all(str(cell.directory(tmp_path)) in logs[0].read_text() for cell in cells)
+    for cell in cells:
+        status = status_of(cell, tmp_path)
+        assert (status.measured_stages, status.gap is not None) == (1, True)
+
+
+@pytest.mark.usefixtures("cached")
+def test_of_cells_trained_together_the_one_that_fails_does_not_take_the_others_along(small, tmp_path):
+    """Weights that a stranger made huge: one diverges at once, the other is trained, measured and analyzed."""
+    _, data = small
+    good, bad = model_cells(data, {"k": 5}, {"model": "iwae", "k": 5})
+    go(bad.directory(tmp_path), bad.config, stages=1)
+    path = bad.directory(tmp_path) / "checkpoints" / "1.safetensors"
+    ruined = load_checkpoint(path)
+    state = ruined.train_state(paper_adam())
+    state = eqx.tree_at(lambda s: s.model.decoder[0].logits.bias, state, replace_fn=lambda bias: bias + 3e38)
+    save_checkpoint(path, state, architecture=ruined.architecture, seed=0, stages_done=1, seconds=1.0)
+    (failure,) = train([good, bad], tmp_path, stages=2)
+    assert "training diverged" in failure
+    assert str(bad.directory(tmp_path)) in failure
+    status = status_of(good, tmp_path)
+    assert (status.measured_stages, status.gap is not None) == (2, True)
+
+
+class Parent:
+    """A process that trains two cells for a long time, as `iwae paper run --jobs 2` does."""
+
+    def __init__(self, directory: Path, results: Path):
+        data = write_data(directory / "long.npz", num_train=1500)
+        program = f"""
+import sys
+from pathlib import Path
+from iwae.cli.app import guarded
+from iwae.paper import Cell, Published
+from iwae.paper.plan import make_plan
+from iwae.paper.runner import together, train_cells
+from iwae.runs.config import MeasureOptions, RunConfig
+cells = [Cell("1", RunConfig(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
+    Published(1.0, None)) for seed in (0, 1)]
+results = Path({str(results)!r})
+plan = make_plan(cells, results, None, MeasureOptions())
+sys.exit(guarded(lambda: len(train_cells(plan, results, jobs=2))))
+"""
+        self.results = results
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            # Tests that were started with nohup hand on that SIGHUP is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        )
+        wait_until(lambda: len(self.trained()) == 2, self.process)
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        self.children = [int(pid) for pid in listed.split()]
+        assert len(self.children) == 2
+
+    def trained(self) -> list[Path]:
+        """The runs that have trained for some epochs."""
+        return [path.parent for path in self.results.glob("*/metrics.jsonl") if path.stat().st_size > 0]
+
+    def error(self) -> str:
+        return self.process.communicate(timeout=DEADLINE)[1]
+
+    def nothing_lives(self) -> bool:
+        return not any(Path(f"/proc/{pid}").exists() for pid in self.children)
+
+    def all_saved(self) -> bool:
+        """Whether every run has a state after its first one."""
+        return all(len(list((run / "checkpoints").glob("*.safetensors"))) > 1 for run in self.trained())
+
+
+def wait_until(condition, process=None):
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def parent(small, tmp_path):
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("finding a process's children needs Linux's /proc")
+    parent = Parent(small[0], tmp_path)
+    yield parent
+    for pid in [parent.process.pid, *parent.children]:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+    parent.process.communicate()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_interrupted_it_tells_all_its_processes_to_save(parent, number, status):
+    parent.process.send_signal(number)
+    assert parent.error().startswith("iwae: error: interrupted; all is saved. The same command continues")
+    assert parent.process.returncode == status
+    assert parent.nothing_lives()
+    assert parent.all_saved()
+
+
+def test_a_second_interrupt_kills_those_that_do_not_end(parent):
+    # Stopped, the first can't save; the other must not wait for it before it is told.
+    os.kill(parent.children[0], signal.SIGSTOP)
+    parent.process.send_signal(signal.SIGINT)
+    wait_until(lambda: Path(f"/proc/{parent.children[1]}/stat").read_text().split()[2] == "Z", parent.process)
+    parent.process.send_signal(signal.SIGINT)
+    assert "what was done since the last checkpoint is lost" in parent.error()
+    assert parent.process.returncode == 130
+    assert parent.nothing_lives()
+
+
+def test_when_the_parent_dies_its_processes_save_and_end(parent):
+    parent.process.kill()
+    parent.process.wait(DEADLINE)
+    wait_until(parent.nothing_lives)
+    assert parent.all_saved()

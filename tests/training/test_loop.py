@@ -1,0 +1,248 @@
+"""The compiled loop: order of the data, exactness however it is cut, divergence, and a real training."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers.toy import toy_dataset
+from iwae.errors import IWAEError
+from iwae.estimators.base import Estimate, Estimator
+from iwae.estimators.bound import Reparameterized
+from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import Objective
+from iwae.models.architecture import Architecture
+from iwae.training import loop as training
+from iwae.training import step as stepping
+from iwae.training.loop import Divergence, create_model, fit, train
+from iwae.training.optim import paper_adam
+from iwae.training.schedule import Stage
+from iwae.training.step import DeviceData, LearningRates, TrainState
+
+SMALL = Architecture(6, (3,), ((5, 5),))
+SCHEDULE = (Stage(2, 1e-2), Stage(3, 5e-3))
+
+
+class BatchMean(Estimator):
+    """Reports the mean of the batch as its value, with no gradient: shows which rows came."""
+
+    def __call__(self, model, x, key):
+        return Estimate(jnp.mean(x), jax.tree.map(jnp.zeros_like, model))
+
+
+class Upwards(Estimator):
+    """A gradient of one in every weight: shows by how much each step moved."""
+
+    def __call__(self, model, x, key):
+        return Estimate(jnp.mean(x), jax.tree.map(jnp.ones_like, model))
+
+
+class FailsAt(Estimator):
+    """The ELBO until the weights have taken some steps, then NaN (in the value or only in the gradient)."""
+
+    value: bool
+
+    def __call__(self, model, x, key):
+        estimate = make_estimator(Objective("elbo", k=1))(model, x, key)
+        bad = jnp.where(jnp.abs(model.encoder[0].mean.bias).max() > 0.03, jnp.nan, 0.0)
+        if self.value:
+            return Estimate(estimate.value + bad, estimate.gradient)
+        return Estimate(estimate.value, jax.tree.map(lambda g: g + bad, estimate.gradient))
+
+
+def start(dataset, architecture=SMALL, seed=0):
+    optimizer = paper_adam()
+    return TrainState.create(create_model(dataset, architecture, seed), optimizer, seed), optimizer
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.model, state.optimizer, state.step, state.epoch_bound))]
+
+
+def run(dataset, estimator):
+    """Trains and returns the last state and the bound at the end of every epoch."""
+    state, optimizer = start(dataset)
+    bounds = []
+    for progress in train(state, dataset, SCHEDULE, estimator, optimizer):
+        state = progress.state
+        if progress.epoch_done:
+            bounds.append(progress.bound)
+    return state, bounds
+
+
+def test_minibatches_come_in_the_datas_order_without_a_last_partial_one():
+    dataset = toy_dataset(train=50, binary=True)
+    state, optimizer = start(dataset)
+    data = DeviceData.put(dataset.train, dataset)
+    step = eqx.filter_jit(stepping.train_step)
+    seen = []
+    for _ in range(5):
+        state, value = step(
+            state, data, LearningRates.constant(0.1), estimator=BatchMean(), optimizer=optimizer, batch_size=20
+        )
+        seen.append(float(value))
+    expected = [dataset.train[:20].mean(), dataset.train[20:40].mean()]
+    np.testing.assert_allclose(seen, [expected[i % 2] for i in range(5)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.3, None])
+def test_a_stage_s_learning_rate_goes_in_a_straight_line_step_by_step(final):
+    dataset, optimizer = toy_dataset(train=100, binary=True), optax.identity()
+    schedule = (Stage(1, 0.5), Stage(2, 0.1, final))
+    state = TrainState.create(create_model(dataset, SMALL, 0), optimizer, 0)
+    end = 0.1 if final is None else final
+    expected = [0.5] * 5 + [0.1 + (end - 0.1) * i / 10 for i in range(10)]
+    weight = state.model.encoder[0].mean.weight
+    steps = []
+    for progress in train(state, dataset, schedule, Upwards(), optimizer):
+        moved = np.asarray(progress.state.model.encoder[0].mean.weight - weight)
+        np.testing.assert_allclose(moved, sum(expected[: progress.step]), rtol=1e-5)
+        np.testing.assert_allclose(progress.learning_rate, expected[progress.step - 1], rtol=1e-9)
+        steps.append(progress.step)
+    assert steps[-1] == 15
+
+
+def test_the_reported_bound_is_the_mean_over_the_epoch():
+    dataset = toy_dataset(train=50, binary=True)
+    _, bounds = run(dataset, BatchMean())
+    np.testing.assert_allclose(bounds, [dataset.train[:40].mean()] * 5, rtol=1e-6)
+
+
+def test_binarization_is_drawn_anew_with_the_pixels_probability():
+    dataset = toy_dataset(train=20)
+    values = np.tile(np.array([[0, 51, 128, 255, 254, 1]], np.uint8), (2000, 1))
+    data = DeviceData.put(values, dataset)
+    first = np.asarray(data.batch(jnp.int32(0), 2000, jax.random.key(0)))
+    second = np.asarray(data.batch(jnp.int32(0), 2000, jax.random.key(1)))
+    assert set(np.unique(first)) == {0.0, 1.0}
+    assert np.all(first[:, 0] == 0)
+    assert np.all(first[:, 3] == 1)
+    p = values[0] / 255
+    assert np.all(np.abs(first.mean(0) - p) <= 4.5 * np.sqrt(p * (1 - p) / 2000))
+    assert np.any(first != second)
+
+
+def test_binary_data_is_left_as_it_is():
+    dataset = toy_dataset(train=40, binary=True)
+    data = DeviceData.put(dataset.train, dataset)
+    np.testing.assert_array_equal(data.batch(jnp.int32(20), 20, jax.random.key(0)), dataset.train[20:40])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_the_result_does_not_depend_on_how_steps_are_cut_into_chunks(seconds, monkeypatch):
+    dataset = toy_dataset(train=200)
+    estimator = make_estimator(Objective("iwae", k=3))
+    reference, bounds = run(dataset, estimator)
+    monkeypatch.setattr(training, "CHUNK_SECONDS", seconds)
+    monkeypatch.setattr(training, "FIRST_CHUNK_STEPS", 3)
+    state, other = run(dataset, estimator)
+    assert other == bounds
+    for a, b in zip(leaves(reference), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_stopping_at_any_chunk_and_going_on_changes_nothing(monkeypatch):
+    dataset = toy_dataset(train=200)
+    estimator = make_estimator(Objective("iwae", k=3))
+    reference, _ = run(dataset, estimator)
+    monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(training, "FIRST_CHUNK_STEPS", 4)
+    state, optimizer = start(dataset)
+    while True:
+        progress = next(train(state, dataset, SCHEDULE, estimator, optimizer), None)
+        if progress is None:
+            break
+        state = progress.state
+    for a, b in zip(leaves(reference), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_progress_names_stages_and_epochs():
+    dataset = toy_dataset(train=40)
+    state, optimizer = start(dataset)
+    ends = [
+        (p.stage, p.epoch, p.learning_rate, p.step, p.stage_done)
+        for p in train(state, dataset, SCHEDULE, make_estimator(Objective("elbo", k=1)), optimizer)
+        if p.epoch_done
+    ]
+    assert ends == [
+        (0, 0, 1e-2, 2, False),
+        (0, 1, 1e-2, 4, True),
+        (1, 2, 5e-3, 6, False),
+        (1, 3, 5e-3, 8, False),
+        (1, 4, 5e-3, 10, True),
+    ]
+
+
+def test_with_one_sample_vae_and_iwae_are_the_same_bit_for_bit():
+    dataset = toy_dataset(train=100)
+    (a, a_bounds), (b, b_bounds) = (run(dataset, make_estimator(Objective(name, k=1))) for name in ("elbo", "iwae"))
+    assert a_bounds == b_bounds
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_gradient_is_the_sum_over_the_batch_and_the_value_its_mean():
+    dataset = toy_dataset(train=20)
+    model = create_model(dataset, SMALL, 0)
+    estimator, key = make_estimator(Objective("elbo", k=1)), jax.random.key(0)
+    x = jnp.asarray(dataset.train > 127, jnp.float32)
+    estimate = estimator(model, x, key)
+    log_weights = model.log_weights(x, key, 1)[0]
+    assert float(estimate.value) == pytest.approx(float(jnp.mean(log_weights)), rel=1e-6)
+    summed = jax.grad(lambda m: jnp.sum(m.log_weights(x, key, 1)))(model)
+    np.testing.assert_allclose(estimate.gradient.encoder[0].mean.bias, summed.encoder[0].mean.bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_divergence_is_noticed_within_a_chunk_and_the_last_good_state_kept(value, monkeypatch):
+    monkeypatch.setattr(training, "FIRST_CHUNK_STEPS", 2)
+    dataset = toy_dataset(train=200)
+    state, optimizer = start(dataset)
+    seen = []
+
+    def train_until_it_fails():
+        for progress in train(state, dataset, (Stage(50, 1e-2),), FailsAt(value), optimizer):
+            seen.append(progress.state)
+
+    with pytest.raises(
+        Divergence, match=r"training diverged: at step \d+ \(epoch \d+\).*smaller learning rate"
+    ) as caught:
+        train_until_it_fails()
+    good = caught.value.state
+    assert seen
+    assert int(good.step) == int(seen[-1].step)
+    assert all(np.all(np.isfinite(leaf)) for leaf in leaves(good))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    dataset = toy_dataset(train=10)
+    state, optimizer = start(dataset)
+    with pytest.raises(IWAEError, match="batch size is 20, but toy has 10 training examples"):
+        next(train(state, dataset, SCHEDULE, make_estimator(Objective("elbo", k=1)), optimizer))
+
+
+def test_fit_is_train_to_the_end():
+    dataset = toy_dataset(train=100)
+    reference, _ = run(dataset, make_estimator(Objective("iwae", k=2)))
+    steps = []
+    model = fit(
+        create_model(dataset, SMALL, 0),
+        dataset,
+        make_estimator(Objective("iwae", k=2)),
+        SCHEDULE,
+        on_progress=lambda progress: steps.append(progress.step),
+    )
+    assert steps[-1] == 25
+    for a, b in zip(jax.tree.leaves(reference.model), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_bound_of_ones_own_trains():
+    dataset = toy_dataset(train=200)
+    median = Reparameterized(5, lambda log_weights: jnp.median(log_weights, axis=0))
+    _, bounds = run(dataset, median)
+    assert bounds[-1] > bounds[0]

@@ -8,8 +8,7 @@ import numpy as np
 
 from benchmarks.setting import BATCH, example_values, paper_model
 from iwae.data.dataset import Dataset
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import Objective
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.architecture import Precision
 from iwae.training.optim import paper_adam

@@ -14,7 +14,7 @@ from iwae.runs.records import (
 )
 from iwae.training.schedule import schedule_to_json
 
-CONFIG = RunConfig(latent=(4,), hidden=(5,))
+CONFIG = RunConfig.of(latent=(4,), hidden=(5,))
 LEVELS = ("0", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "1")
 data: Any = {
     "name": "d.npz",

@@ -68,7 +68,7 @@ def test_the_documents_tables_have_a_place():
 def test_the_floor_is_what_the_compiler_counts_in_products(layers):
     """A step's own operations are the products of the floor and a few per cent of elementwise work."""
     model, k = paper_model(layers), 50
-    from iwae.estimators.make import make_estimator
+    from iwae.estimators.objective import make_estimator
 
     estimator = make_estimator(Objective("iwae", k))
     x = jnp.zeros((BATCH, model.visible))

@@ -10,125 +10,102 @@ from iwae.errors import IWAEError, RunBusyError
 from iwae.version import __version__
 
 if TYPE_CHECKING:
-    from iwae import bounds
-    from iwae.data import Dataset, load_dataset
-    from iwae.estimators.base import Estimate, Estimator, WeightedEstimator
-    from iwae.estimators.bound import DoublyReparameterized, Reparameterized, ScoreFunction, StickingTheLanding
-    from iwae.estimators.gradients import Coefficients
-    from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
-    from iwae.estimators.make import make_estimator
-    from iwae.estimators.mixed_precision import InBFloat16
-    from iwae.estimators.objective import Objective
-    from iwae.estimators.score import OVIS, VIMCO, OVISMonteCarlo, ReweightedWakeSleep
-    from iwae.evaluation.likelihood import active_units, likelihoods, paper_active_units
-    from iwae.models.architecture import Architecture
-    from iwae.models.vae import HierarchicalVAE
-    from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-    from iwae.runs.load import load
-    from iwae.runs.train import train_run, train_runs
-    from iwae.training.loop import create_model, fit, train, train_together
-    from iwae.training.optim import nadam, paper_adam
-    from iwae.training.schedule import Stage, make_schedule
-    from iwae.training.step import TrainState
+    from iwae import bounds as bounds
+    from iwae.data import Dataset as Dataset
+    from iwae.data import load_dataset as load_dataset
+    from iwae.estimators.base import Estimate as Estimate
+    from iwae.estimators.base import Estimator as Estimator
+    from iwae.estimators.base import WeightedEstimator as WeightedEstimator
+    from iwae.estimators.bound import DoublyReparameterized as DoublyReparameterized
+    from iwae.estimators.bound import Reparameterized as Reparameterized
+    from iwae.estimators.bound import ScoreFunction as ScoreFunction
+    from iwae.estimators.bound import StickingTheLanding as StickingTheLanding
+    from iwae.estimators.gradients import Coefficients as Coefficients
+    from iwae.estimators.importance_weighted import PIWAE as PIWAE
+    from iwae.estimators.importance_weighted import DReGAlpha as DReGAlpha
+    from iwae.estimators.importance_weighted import PIWAEDReG as PIWAEDReG
+    from iwae.estimators.mixed_precision import InBFloat16 as InBFloat16
+    from iwae.estimators.objective import Objective as Objective
+    from iwae.estimators.objective import make_estimator as make_estimator
+    from iwae.estimators.score import OVIS as OVIS
+    from iwae.estimators.score import VIMCO as VIMCO
+    from iwae.estimators.score import OVISMonteCarlo as OVISMonteCarlo
+    from iwae.estimators.score import ReweightedWakeSleep as ReweightedWakeSleep
+    from iwae.estimators.terms import BetaVAE as BetaVAE
+    from iwae.estimators.terms import OfTerms as OfTerms
+    from iwae.evaluation.active_units import active_units as active_units
+    from iwae.evaluation.active_units import paper_active_units as paper_active_units
+    from iwae.evaluation.batches import prepare as prepare
+    from iwae.evaluation.likelihood import likelihoods as likelihoods
+    from iwae.evaluation.likelihood import log_likelihood as log_likelihood
+    from iwae.evaluation.reconstruction import encode as encode
+    from iwae.evaluation.reconstruction import reconstruct as reconstruct
+    from iwae.models.architecture import Architecture as Architecture
+    from iwae.models.layers import BernoulliLayer as BernoulliLayer
+    from iwae.models.layers import GaussianLayer as GaussianLayer
+    from iwae.models.layers import TanhNetwork as TanhNetwork
+    from iwae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
+    from iwae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
+    from iwae.models.likelihoods import Likelihood as Likelihood
+    from iwae.models.likelihoods import VisibleLayer as VisibleLayer
+    from iwae.models.vae import HierarchicalVAE as HierarchicalVAE
+    from iwae.runs.config import MeasureOptions as MeasureOptions
+    from iwae.runs.config import RunConfig as RunConfig
+    from iwae.runs.config import TrainOptions as TrainOptions
+    from iwae.runs.load import load as load
+    from iwae.runs.train import train_run as train_run
+    from iwae.runs.train import train_runs as train_runs
+    from iwae.runs.weights import save as save
+    from iwae.training.loop import create_model as create_model
+    from iwae.training.loop import fit as fit
+    from iwae.training.loop import train as train
+    from iwae.training.loop import train_together as train_together
+    from iwae.training.optim import nadam as nadam
+    from iwae.training.optim import paper_adam as paper_adam
+    from iwae.training.schedule import Stage as Stage
+    from iwae.training.schedule import make_schedule as make_schedule
+    from iwae.training.step import TrainState as TrainState
 
+# The home of every public name.
 _HOMES = {
-    "Architecture": "iwae.models.architecture",
-    "Coefficients": "iwae.estimators.gradients",
-    "DReGAlpha": "iwae.estimators.importance_weighted",
-    "Dataset": "iwae.data",
-    "DoublyReparameterized": "iwae.estimators.bound",
-    "Estimate": "iwae.estimators.base",
-    "Estimator": "iwae.estimators.base",
-    "HierarchicalVAE": "iwae.models.vae",
-    "InBFloat16": "iwae.estimators.mixed_precision",
-    "MeasureOptions": "iwae.runs.config",
-    "OVIS": "iwae.estimators.score",
-    "OVISMonteCarlo": "iwae.estimators.score",
-    "Objective": "iwae.estimators.objective",
-    "PIWAE": "iwae.estimators.importance_weighted",
-    "PIWAEDReG": "iwae.estimators.importance_weighted",
-    "Reparameterized": "iwae.estimators.bound",
-    "ReweightedWakeSleep": "iwae.estimators.score",
-    "RunConfig": "iwae.runs.config",
-    "ScoreFunction": "iwae.estimators.bound",
-    "Stage": "iwae.training.schedule",
-    "StickingTheLanding": "iwae.estimators.bound",
-    "TrainOptions": "iwae.runs.config",
-    "TrainState": "iwae.training.step",
-    "VIMCO": "iwae.estimators.score",
-    "WeightedEstimator": "iwae.estimators.base",
-    "active_units": "iwae.evaluation.likelihood",
-    "create_model": "iwae.training.loop",
-    "fit": "iwae.training.loop",
-    "likelihoods": "iwae.evaluation.likelihood",
-    "load": "iwae.runs.load",
-    "load_dataset": "iwae.data",
-    "make_estimator": "iwae.estimators.make",
-    "make_schedule": "iwae.training.schedule",
-    "nadam": "iwae.training.optim",
-    "paper_active_units": "iwae.evaluation.likelihood",
-    "paper_adam": "iwae.training.optim",
-    "train": "iwae.training.loop",
-    "train_run": "iwae.runs.train",
-    "train_runs": "iwae.runs.train",
-    "train_together": "iwae.training.loop",
+    "iwae.data": ("Dataset", "load_dataset"),
+    "iwae.estimators.base": ("Estimate", "Estimator", "WeightedEstimator"),
+    "iwae.estimators.bound": ("DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"),
+    "iwae.estimators.gradients": ("Coefficients",),
+    "iwae.estimators.importance_weighted": ("PIWAE", "DReGAlpha", "PIWAEDReG"),
+    "iwae.estimators.mixed_precision": ("InBFloat16",),
+    "iwae.estimators.objective": ("Objective", "make_estimator"),
+    "iwae.estimators.score": ("OVIS", "VIMCO", "OVISMonteCarlo", "ReweightedWakeSleep"),
+    "iwae.estimators.terms": ("BetaVAE", "OfTerms"),
+    "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
+    "iwae.evaluation.batches": ("prepare",),
+    "iwae.evaluation.likelihood": ("likelihoods", "log_likelihood"),
+    "iwae.evaluation.reconstruction": ("encode", "reconstruct"),
+    "iwae.models.architecture": ("Architecture",),
+    "iwae.models.layers": ("BernoulliLayer", "GaussianLayer", "TanhNetwork"),
+    "iwae.models.likelihoods": ("BernoulliLikelihood", "GaussianLikelihood", "Likelihood", "VisibleLayer"),
+    "iwae.models.vae": ("HierarchicalVAE",),
+    "iwae.runs.config": ("MeasureOptions", "RunConfig", "TrainOptions"),
+    "iwae.runs.load": ("load",),
+    "iwae.runs.train": ("train_run", "train_runs"),
+    "iwae.runs.weights": ("save",),
+    "iwae.training.loop": ("create_model", "fit", "train", "train_together"),
+    "iwae.training.optim": ("nadam", "paper_adam"),
+    "iwae.training.schedule": ("Stage", "make_schedule"),
+    "iwae.training.step": ("TrainState",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "OVIS",
-    "PIWAE",
-    "VIMCO",
-    "Architecture",
-    "Coefficients",
-    "DReGAlpha",
-    "Dataset",
-    "DoublyReparameterized",
-    "Estimate",
-    "Estimator",
-    "HierarchicalVAE",
-    "IWAEError",
-    "InBFloat16",
-    "MeasureOptions",
-    "OVISMonteCarlo",
-    "Objective",
-    "PIWAEDReG",
-    "Reparameterized",
-    "ReweightedWakeSleep",
-    "RunBusyError",
-    "RunConfig",
-    "ScoreFunction",
-    "Stage",
-    "StickingTheLanding",
-    "TrainOptions",
-    "TrainState",
-    "WeightedEstimator",
-    "__version__",
-    "active_units",
-    "bounds",
-    "create_model",
-    "fit",
-    "likelihoods",
-    "load",
-    "load_dataset",
-    "make_estimator",
-    "make_schedule",
-    "nadam",
-    "paper_active_units",
-    "paper_adam",
-    "train",
-    "train_run",
-    "train_runs",
-    "train_together",
-]
+__all__ = ["IWAEError", "RunBusyError", "__version__", "bounds", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name == "bounds":
         return import_module("iwae.bounds")
-    if name not in _HOMES:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'iwae' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

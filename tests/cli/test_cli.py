@@ -223,7 +223,7 @@ def test_the_program_is_installed_and_is_a_module() -> None:
     "code",
     [
         "import iwae; dir(iwae); iwae.IWAEError",
-        "import iwae; iwae.RunConfig(k=5).name(); iwae.make_schedule('paper')",
+        "import iwae; iwae.RunConfig.of(k=5).name(); iwae.make_schedule('paper')",
         "from iwae.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
         "from iwae.cli import main; main(['train', '--k', '0']); main(['data']); main(['show', 'nowhere'])",
     ],

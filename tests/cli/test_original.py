@@ -96,7 +96,7 @@ def test_the_result_is_printed(
 def test_a_warm_starts_result_names_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = iwae.RunConfig(init_from="/runs/vae").to_json()
+    config = iwae.RunConfig.of(init_from="/runs/vae").to_json()
     results = {**RESULTS, "config": config, "stages_done": 1, "stages_total": 1, "epochs": 2187}
     monkeypatch.setattr(iwae.runs.train, "train_runs", lambda *_, **__: [results])
     assert paper_experiment([], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0

@@ -9,8 +9,7 @@ from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import ESTIMATORS, Objective
+from iwae.estimators.objective import ESTIMATORS, Objective, make_estimator
 from iwae.estimators.score import OVIS, VIMCO, ReweightedWakeSleep
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
@@ -147,37 +146,38 @@ def test_names_of_runs_differ_wherever_objectives_do():
         {"objective": "ovis", "k": 5, "gamma": 0.0},
         {"objective": "ovis", "k": 5},
     ]
-    configs = [RunConfig(**settings) for settings in objectives]
+    configs = [RunConfig.of(**settings) for settings in objectives]
     assert len({config.name() for config in configs}) == len(configs)
     assert [config.name() for config in configs[:2]] == ["mnist-vae-k1-1layer-seed0", "mnist-iwae-k5-1layer-seed0"]
     assert all(RunConfig.from_json(config.to_json()) == config for config in configs)
 
 
 def test_short_forms_and_objectives_are_the_same_configuration():
-    assert RunConfig(model="vae") == RunConfig() == RunConfig(objective="elbo")
-    assert RunConfig(model="iwae", k=5) == RunConfig(objective="iwae", k=5, estimator="reparameterized")
-    assert RunConfig(model="iwae", objective="iwae").objective == "iwae"
+    assert RunConfig.of(model="vae") == RunConfig() == RunConfig.of(objective="elbo")
+    assert RunConfig.of(model="iwae", k=5) == RunConfig.of(objective="iwae", k=5, estimator="reparameterized")
+    assert RunConfig.of(model="iwae", objective="iwae").objective == "iwae"
     with pytest.raises(IWAEError, match="--model vae is short for --objective elbo, but --objective jvi was given"):
-        RunConfig(model="vae", objective="jvi", k=2)
+        RunConfig.of(model="vae", objective="jvi", k=2)
 
 
 def test_runs_from_before_objectives_had_names_are_read():
-    old = RunConfig(model="iwae", k=5).to_json()
+    old = RunConfig.of(model="iwae", k=5).to_json()
     for field in ("objective", "m", "alpha", "beta", "gamma", "sleep", "estimator", "latent_kind"):
         del old[field]
-    assert RunConfig.from_json(old) == RunConfig(model="iwae", k=5)
+    assert RunConfig.from_json(old) == RunConfig.of(model="iwae", k=5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"objective": "iwae", "estimator": "dreg"}, {"objective": "piwae", "m": 2}])
 def test_binary_latents_need_an_estimator_that_does_not_differentiate_through_them(settings):
     with pytest.raises(IWAEError, match=r"--latent-kind bernoulli .* use --objective vimco, ovis or rws"):
-        RunConfig(latent_kind="bernoulli", **settings)
+        RunConfig.of(latent_kind="bernoulli", **settings)
 
 
 def test_a_sigmoid_belief_network_has_linear_layers_where_hidden_is_zero():
-    config = RunConfig(objective="vimco", k=5, latent_kind="bernoulli", latent=(200, 200), hidden=(0, 0))
+    config = RunConfig.of(objective="vimco", k=5, latent_kind="bernoulli", latent=(200, 200), hidden=(0, 0))
     architecture = config.architecture(784)
     assert architecture == Architecture(784, (200, 200), ((), ()), ("bernoulli", "bernoulli"))
     assert (
-        RunConfig(objective="vimco", k=5, latent_kind="bernoulli", layers=2).architecture(9).kinds == ("bernoulli",) * 2
+        RunConfig.of(objective="vimco", k=5, latent_kind="bernoulli", layers=2).architecture(9).kinds
+        == ("bernoulli",) * 2
     )

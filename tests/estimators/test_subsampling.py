@@ -15,8 +15,7 @@ from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, Reparameterized
 from iwae.estimators.gradients import Coefficients
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import Objective
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.estimators.score import ReweightedWakeSleep
 from iwae.estimators.subsampling import choose, inclusion_probabilities
 from iwae.models.architecture import Architecture
@@ -155,6 +154,6 @@ def test_it_has_a_name_in_every_place():
     objective = Objective.parse("miwae:dreg:m=2:backward=7", 5)
     assert objective == Objective("miwae", k=5, m=2, estimator="dreg", backward=7)
     assert make_estimator(objective).num_backward == 7
-    config = RunConfig(objective="iwae", k=50, backward=4)
+    config = RunConfig.of(objective="iwae", k=50, backward=4)
     assert config.name() == "mnist-iwae-k50-backward4-1layer-seed0"
     assert RunConfig.from_json(config.to_json()) == config

@@ -12,8 +12,7 @@ from helpers.linear_gaussian import LinearGaussian
 from helpers.numpy_model import SMALL
 from iwae import bounds
 from iwae.estimators.bound import Reparameterized
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import Objective
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.models.vae import HierarchicalVAE
 
 LAYERS = pytest.mark.parametrize("layers", [1, 2])

@@ -42,7 +42,7 @@ def write_data(path: Path, *, num_train: int = 60, shape: tuple[int, ...] = (6,)
 
 def small_config(data: Path, **changes: Any) -> RunConfig:
     """A run that trains in a second: three latent units, eight hidden ones."""
-    return RunConfig(**{"dataset": str(data), **SMALL, **changes})
+    return RunConfig.of(**{"dataset": str(data), **SMALL, **changes})
 
 
 def go(

@@ -15,9 +15,8 @@ from jax.interpreters import partial_eval
 from helpers.toy import toy_dataset
 from iwae.errors import IWAEError
 from iwae.estimators.base import Estimator
-from iwae.estimators.make import make_estimator
 from iwae.estimators.mixed_precision import InBFloat16
-from iwae.estimators.objective import Objective
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.models.architecture import Architecture
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE

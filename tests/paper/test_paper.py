@@ -39,8 +39,8 @@ def test_table_2_starts_each_model_from_the_other(tmp_path):
     iwae, vae = cells_of("2", results_dir=tmp_path)
     assert (iwae.config.model, iwae.config.k, iwae.published) == ("iwae", 50, Published(84.88, "22"))
     assert (vae.config.model, vae.config.k, vae.published) == ("vae", 1, Published(86.02, "23"))
-    assert iwae.source == RunConfig(model="vae", k=1)
-    assert vae.config.init_from == str(tmp_path / RunConfig(model="iwae", k=50).name())
+    assert iwae.source == RunConfig.of(model="vae", k=1)
+    assert vae.config.init_from == str(tmp_path / RunConfig.of(model="iwae", k=50).name())
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path):
@@ -168,11 +168,11 @@ def damage(run, how):
     if how == "no json":
         run.record_path.write_text("{")
     elif how == "other configuration":
-        run.write_record({"config": RunConfig(k=7).to_json(), "data": {}})
+        run.write_record({"config": RunConfig.of(k=7).to_json(), "data": {}})
     elif how == "unknown configuration":
         run.write_record({"config": {"k": 1}, "data": {}})
     elif how == "no data":
-        run.write_record({"config": RunConfig(model="iwae", k=50).to_json()})
+        run.write_record({"config": RunConfig.of(model="iwae", k=50).to_json()})
     elif how == "results":
         run.results_path.write_text("[1]")
     elif how == "results without figures":

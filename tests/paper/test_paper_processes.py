@@ -167,7 +167,7 @@ from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import together, train_cells
 from iwae.runs.config import MeasureOptions, RunConfig
-cells = [Cell("1", RunConfig(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
+cells = [Cell("1", RunConfig.of(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
     Published(1.0, None)) for seed in (0, 1)]
 results = Path({str(results)!r})
 plan = make_plan(cells, results, None, MeasureOptions())

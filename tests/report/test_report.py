@@ -162,7 +162,7 @@ def as_the_paper_did(place: Path, **config: Any) -> Analyzed:
     data = {**analysis["data"], "name": "mnist", "mark": "verified"}
     measured = {**analysis["test"], "nll": 85.0, "stderr": 0.2, "num_samples": 5000}
     analysis |= {"data": data, "test": measured, "stages_done": 8, "stages_total": 8, "epochs": 3280}
-    configuration = RunConfig(**{"dataset": "mnist", "model": "iwae", "k": 50, **config})
+    configuration = RunConfig.of(**{"dataset": "mnist", "model": "iwae", "k": 50, **config})
     record: Any = {
         "config": configuration.to_json(),
         "schedule": schedule_to_json(configuration.full_schedule()),
@@ -264,7 +264,7 @@ def test_a_pruned_run_is_no_reproduction(place: Path) -> None:
 
 def warm_start(place: Path, **config: Any) -> Analyzed:
     """Table 2's VAE, from the IWAE with k = 50."""
-    source = RunConfig(dataset="mnist", model="iwae", k=50)
+    source = RunConfig.of(dataset="mnist", model="iwae", k=50)
     start = {"run": "/runs/source", "config": source.to_json(), "checkpoint": "8.safetensors"}
     start |= {"stages_done": 8, "step": 9_774_400, "weights_sha256": "0" * 64}
     run = as_the_paper_did(place, **{"model": "vae", "k": 1, "init_from": "/runs/source", **config})

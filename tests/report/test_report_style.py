@@ -19,9 +19,9 @@ from iwae.runs.config import RunConfig
     "config",
     [
         RunConfig(),
-        RunConfig(model="iwae", k=50, layers=2, seed=7, beta1=0.9, batch_size=5, schedule="quick"),
-        RunConfig(latent=(3, 2), hidden=(5, 4)),
-        RunConfig(init_from="/runs/a b", epochs=3, learning_rate=2e-5, fresh_optimizer=True),
+        RunConfig.of(model="iwae", k=50, layers=2, seed=7, beta1=0.9, batch_size=5, schedule="quick"),
+        RunConfig.of(latent=(3, 2), hidden=(5, 4)),
+        RunConfig.of(init_from="/runs/a b", epochs=3, learning_rate=2e-5, fresh_optimizer=True),
     ],
 )
 def test_train_commands_give_the_same_configuration(config: RunConfig) -> None:

@@ -43,32 +43,32 @@ def brought(config: RunConfig) -> tuple[Any, ...]:
     ],
 )
 def test_what_a_schedule_brings_along(options: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    config = RunConfig(**options)
+    config = RunConfig.of(**options)
     assert brought(config) == expected
     assert RunConfig.from_json(config.to_json()) == config
 
 
 @pytest.mark.parametrize("objective", get_args(ObjectiveName))
 def test_every_objective_goes_with_the_fast_schedule(objective: ObjectiveName) -> None:
-    config = RunConfig(objective=objective, k=4, schedule="fast", **NEEDED.get(objective, {}))
+    config = RunConfig.of(objective=objective, k=4, schedule="fast", **NEEDED.get(objective, {}))
     assert config.estimator == ("dreg" if "dreg" in ESTIMATORS[objective] else ESTIMATORS[objective][0])
 
 
 def test_binary_latents_keep_an_estimator_that_they_have() -> None:
-    config = RunConfig(objective="vimco", k=4, schedule="fast", latent_kind="bernoulli")
+    config = RunConfig.of(objective="vimco", k=4, schedule="fast", latent_kind="bernoulli")
     assert config.estimator == "score"
 
 
 def test_names_hold_what_differs_from_the_schedule() -> None:
-    assert RunConfig(model="iwae", k=50, schedule="fast").name() == "mnist-iwae-k50-dreg-backward4-1layer-fast-seed0"
-    other = RunConfig(schedule="fast", batch_size=20, beta1=0.99)
+    assert RunConfig.of(model="iwae", k=50, schedule="fast").name() == "mnist-iwae-k50-dreg-backward4-1layer-fast-seed0"
+    other = RunConfig.of(schedule="fast", batch_size=20, beta1=0.99)
     assert other.name() == "mnist-vae-k1-dreg-1layer-fast-batch20-beta0.99-seed0"
 
 
 def test_the_optimizer_is_that_of_the_schedule() -> None:
     assert make_optimizer(RunConfig()) is paper_adam(0.99, "delayed")
-    assert make_optimizer(RunConfig(schedule="fast")) is nadam(0.9)
-    assert make_optimizer(RunConfig(schedule="fast", beta1=0.5)) is nadam(0.5)
+    assert make_optimizer(RunConfig.of(schedule="fast")) is nadam(0.9)
+    assert make_optimizer(RunConfig.of(schedule="fast", beta1=0.5)) is nadam(0.5)
 
 
 def test_a_fast_run_trains_continues_exactly_and_serves_as_a_start(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_complete_run_is_not_trained_again(config: RunConfig, whole: Path) -> 
 
 
 def test_three_stochastic_layers(data: Path, tmp_path: Path) -> None:
-    config = RunConfig(dataset=str(data), model="iwae", k=2, latent=(4, 3, 2), hidden=(6, 5, 4))
+    config = RunConfig.of(dataset=str(data), model="iwae", k=2, latent=(4, 3, 2), hidden=(6, 5, 4))
     assert config.layers == 3
     results = go(tmp_path / "run", config, stages=1)
     assert results["architecture"]["hidden"] == [[6, 6], [5, 5], [4, 4]]

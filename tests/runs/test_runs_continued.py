@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from helpers.small_runs import Messages, files_below, flip_byte, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunBusyError, RunConfig, TrainOptions
 from iwae.estimators.base import Estimate, Estimator
-from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import make_estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs import job as work

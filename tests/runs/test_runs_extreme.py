@@ -57,7 +57,7 @@ def with_constant_pixels() -> np.ndarray:
     ],
 )
 def test_extreme_data_and_sizes_have_finite_figures(tmp_path: Path, train: np.ndarray, changes: dict[str, Any]) -> None:
-    config = RunConfig(**{"dataset": data_file(tmp_path / "d.npz", train), **SMALL, **changes})
+    config = RunConfig.of(**{"dataset": data_file(tmp_path / "d.npz", train), **SMALL, **changes})
     results = go(tmp_path / "run", config, stages=3, measure=MeasureOptions(test_samples=60))
     assert math.isfinite(results["test"]["nll"])
     assert math.isfinite(results["train_bound"])
@@ -68,6 +68,6 @@ def test_extreme_data_and_sizes_have_finite_figures(tmp_path: Path, train: np.nd
 
 def test_a_test_image_that_training_ruled_out_is_measured(tmp_path: Path) -> None:
     zeros = np.zeros((60, 6), np.uint8)
-    config = RunConfig(**{"dataset": data_file(tmp_path / "d.npz", zeros, 1 - zeros[:5]), **SMALL})
+    config = RunConfig.of(**{"dataset": data_file(tmp_path / "d.npz", zeros, 1 - zeros[:5]), **SMALL})
     results = go(tmp_path / "run", config, stages=3, measure=MeasureOptions(test_samples=60))
     assert 10 < results["test"]["nll"] < math.inf

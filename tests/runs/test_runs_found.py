@@ -38,7 +38,7 @@ def test_a_foreign_checkpoint_is_refused_by_everything(whole: Path, data: Path, 
 
 
 def test_lists_are_as_good_as_tuples(data: Path, tmp_path: Path) -> None:
-    config = RunConfig(dataset=str(data), latent=[3], hidden=[8])  # pyright: ignore[reportArgumentType]
+    config = RunConfig.of(dataset=str(data), latent=[3], hidden=[8])  # pyright: ignore[reportArgumentType]
     assert config == small_config(data)
     go(tmp_path / "run", config, stages=1)
     go(tmp_path / "run", config, stages=2)
@@ -64,7 +64,7 @@ def test_show_goes_on_past_a_damaged_run(whole: Path, tmp_path: Path, capsys: py
 
 def test_a_dataset_that_is_no_text_is_refused_in_words() -> None:
     with pytest.raises(IWAEError, match="--dataset must be a name or a path, got 5"):
-        RunConfig(dataset=5)  # pyright: ignore[reportArgumentType]
+        RunConfig.of(dataset=5)  # pyright: ignore[reportArgumentType]
 
 
 def test_fresh_replaces_only_runs(config: RunConfig, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from iwae import IWAEError, RunBusyError, RunConfig, TrainOptions
 from iwae.cli import main
 from iwae.cli.tables import seeds_lines
 from iwae.estimators.base import Estimate, Estimator
-from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import make_estimator
 from iwae.runs import job
 from iwae.runs.directory import RunDirectory
 from iwae.runs.reporter import Reporter

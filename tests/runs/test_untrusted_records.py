@@ -140,7 +140,7 @@ def test_run_json_of_a_run_that_came_from_another(
         first = {**PRUNED, "units": [4], "kept_units": [[0, 1, 2]]}
         record["pruned"] = {**first, "source_pruned": first}
     else:
-        config = RunConfig(**{**small_config(run.parent / "d.npz").to_json(), "init_from": "/runs/source"})
+        config = RunConfig.of(**{**small_config(run.parent / "d.npz").to_json(), "init_from": "/runs/source"})
         record["config"], record["init_from"] = config.to_json(), source_record(config, RunConfig(), 8)
     (run / "run.json").write_text(json.dumps(record))
     analysis = read(run / ANALYSIS)

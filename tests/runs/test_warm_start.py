@@ -132,11 +132,11 @@ def test_a_missing_source_is_refused(source, tmp_path):
 )
 def test_options_that_have_no_meaning_are_refused(changes, message):
     with pytest.raises(IWAEError, match=message):
-        RunConfig(**changes)
+        RunConfig.of(**changes)
 
 
 def test_the_papers_warm_start_is_the_default():
-    config = RunConfig(model="iwae", k=50, init_from="results/mnist-vae-k1-1layer-seed0")
+    config = RunConfig.of(model="iwae", k=50, init_from="results/mnist-vae-k1-1layer-seed0")
     assert [(stage.epochs, stage.learning_rate) for stage in config.full_schedule()] == [(2187, 1e-4)]
     assert not config.fresh_optimizer
     assert config.name() == "mnist-iwae-k50-1layer-from-mnist-vae-k1-1layer-seed0-seed0"
@@ -170,4 +170,4 @@ def test_the_scripts_experiments_say_in_words_what_starts_from_what(tmp_path, ca
     )
     assert paper_experiment(["-e", "iwae_to_vae"], default_datasets_dir=tmp_path, results_dir=tmp_path) == 0
     assert "a one-layer IWAE with k=50, initialized at the trained one-layer VAE with k=1" in capsys.readouterr().out
-    assert seen["config"] == RunConfig(model="iwae", k=50, init_from=str(source))
+    assert seen["config"] == RunConfig.of(model="iwae", k=50, init_from=str(source))

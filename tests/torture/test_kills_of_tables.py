@@ -36,7 +36,7 @@ from iwae.paper.runner import train_cells
 from iwae.runs.config import MeasureOptions, RunConfig
 measure = MeasureOptions(test_samples=50)
 small = dict(dataset={data!r}, latent=(3,), hidden=(8,), schedule="quick")
-cells = [Cell("1", RunConfig(**small, **own), Published(1.0, None)) for own in {cells!r}]
+cells = [Cell("1", RunConfig.of(**small, **own), Published(1.0, None)) for own in {cells!r}]
 results = Path({results!r})
 plan = make_plan(cells, results, None, measure)
 failures = train_cells(plan, results, jobs={jobs}, measure=measure)

@@ -11,8 +11,7 @@ from helpers.toy import toy_dataset
 from iwae.errors import IWAEError
 from iwae.estimators.base import Estimate, Estimator
 from iwae.estimators.bound import Reparameterized
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import Objective
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.models.architecture import Architecture
 from iwae.training import loop as training
 from iwae.training import step as stepping

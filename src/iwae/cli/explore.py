@@ -93,7 +93,7 @@ def check_installed() -> None:
 
 
 def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", reporter: "Reporter") -> "ModelView":
-    from iwae.evaluation.likelihood import active_units
+    from iwae.evaluation.active_units import active_units
     from iwae.explore.model_view import ModelView
     from iwae.runs.evaluate import kept_units
 

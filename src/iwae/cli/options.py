@@ -2,9 +2,9 @@
 
 import dataclasses
 import types
-from typing import Annotated, Any, Union, get_args
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Optional, Union, get_args
 
-from tyro.conf import arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -14,6 +14,9 @@ from tyro.constructors import (
     StructTypeInfo,
     UnsupportedTypeAnnotationError,
 )
+
+from iwae.estimators.objective import OBJECTIVES, all_methods, all_parameters
+from iwae.runs.config import SHORT_FORMS, RunConfig
 
 REGISTRY = ConstructorRegistry()
 SEEN = object()
@@ -28,13 +31,46 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, SEEN)))
     if not isinstance(spec, StructConstructorSpec):
         return None
+    if info.type is RunConfig:
+        spec = _on_one_level(spec)
     return dataclasses.replace(spec, fields=tuple(map(_without_empty_default, spec.fields)))
 
 
-def _without_empty_default(field: StructFieldSpec) -> StructFieldSpec:
-    if field.default is None or field.default is False or field.default == ():
-        return dataclasses.replace(field, type=Annotated[field.type, arg(help_behavior_hint="")])
-    return field
+def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
+    """A run's options: those of the objective, from its table, in the place of the object that holds them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    fields = [dataclasses.replace(field, default=defaults[field.name]) for field in spec.fields]
+    place = next(index for index, field in enumerate(fields) if field.name == "objective")
+    fields[place : place + 1] = _objective_fields()
+
+    def instantiate(**given: Any) -> RunConfig:
+        return RunConfig.of(**given)
+
+    return StructConstructorSpec(instantiate, tuple(fields))
+
+
+def _objective_fields() -> list[StructFieldSpec]:
+    def one_of(names: Iterable[str]) -> Any:
+        return Optional[Literal[tuple(names)]]  # noqa: UP045  # pyright: ignore[reportInvalidTypeForm]
+
+    def field(name: str, kind: Any, text: str, default: Any = None) -> StructFieldSpec:
+        return StructFieldSpec(name, kind, default, helptext=text)
+
+    vae = "Short for --objective elbo, the average of k log weights (vae, the default), or the bound L_k (iwae)."
+    estimator = "How its gradient is estimated (default: the objective's first). Binary latents need score."
+    return [
+        field("model", one_of(SHORT_FORMS), vae),
+        field(
+            "objective", one_of(OBJECTIVES), "What is maximized (default: as --model); see docs/estimators.md."
+        ),
+        field("k", int, "Number of samples per example (miwae, piwae: in each of the m groups).", 1),
+        *(
+            field(name, versions[0].kind | None, ". ".join(version.help for version in versions) + ".")
+            for name, versions in all_parameters().items()
+        ),
+        field("estimator", one_of(all_methods()), estimator),
+        field("backward", int | None, "Samples that go through the backward pass, drawn by weight (default: all)."),
+    ]
 
 
 @REGISTRY.primitive_rule

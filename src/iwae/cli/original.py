@@ -71,12 +71,12 @@ def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
         raise IWAEError(f"--layers must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
     given = {name: value for name in ("model", "k", "layers") if (value := getattr(asked, name)) is not None}
     if asked.exp == "train":
-        return RunConfig(**{"dataset": asked.dataset, "model": "vae", "layers": 1, **given})
+        return RunConfig.of(**{"dataset": asked.dataset, "model": "vae", "layers": 1, **given})
     if given:
         options = " and ".join(f"--{name} {value}" for name, value in given.items())
         raise usage_error(f"--exp {asked.exp} has its own model, k and layers: leave out {options}", "experiments.py")
-    vae = RunConfig(dataset=asked.dataset, model="vae", k=1)
-    iwae = RunConfig(dataset=asked.dataset, model="iwae", k=50)
+    vae = RunConfig.of(dataset=asked.dataset, model="vae", k=1)
+    iwae = RunConfig.of(dataset=asked.dataset, model="iwae", k=50)
     # The README of the paper's program names first what is trained; its code did the opposite.
     source, target = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
     path = results_dir / source.name()

@@ -56,7 +56,7 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
     record, config, results = run.read_record(), run.config(), run.results()
-    name, words = short_name(run.path.resolve().name, config), config.full_objective().name_parts()
+    name, words = short_name(run.path.resolve().name, config), config.objective.name_parts()
     unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
     objective = " ".join([*words, *unusual])
     cells = (name, data_label(record["data"]), objective)

@@ -1,10 +1,15 @@
-"""A dataset in memory: three splits of binary or [0, 1] vectors, and where they came from."""
+"""A dataset in memory: three splits of vectors, what kind of data they are, and where they came from."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+
+from iwae.data.files import BadFileError
+from iwae.data.values import pack
+from iwae.errors import IWAEError
 
 Split = Literal["train", "valid", "test"]
 Mark = Literal["verified", "unverified", "own"]
@@ -39,10 +44,12 @@ class DataFile:
 class Dataset:
     """Three splits of `dim`-dimensional vectors.
 
-    `train`, `valid` and `test` are `[examples, dim]` arrays, `uint8` where that is lossless and `float32`
-    otherwise; `array * scale` is the probability that a pixel is 1. `valid` may have no rows.
-    `binary` says that every value is already 0 or 1, so that nothing is drawn (the fixed binarization);
-    otherwise each use draws a new binary vector from these probabilities.
+    `train`, `valid` and `test` are `[examples, dim]` arrays as they are stored; `valid` and `test` may have no rows.
+    `likelihood` says what kind of data they are: a name of `iwae.models.likelihoods`, or a `Likelihood` object.
+
+    For the Bernoulli likelihood, `array * scale` is the probability that a pixel is 1; rows are `uint8` where that is
+    lossless and `float32` otherwise. `binary` says that every value is already 0 or 1, so that nothing is drawn (the
+    fixed binarization); otherwise each use draws a new binary vector from these probabilities.
     `image_shape` is `(height, width)` where the vectors are images, row by row, and None otherwise.
     `name` is `mnist`, `binfixmnist`, `omniglot`, or the absolute path of the user's own file.
     """
@@ -55,6 +62,48 @@ class Dataset:
     binary: bool
     image_shape: tuple[int, int] | None
     files: tuple[DataFile, ...]
+    likelihood: Any = "bernoulli"
+
+    @classmethod
+    def from_arrays(cls, train: Any, test: Any = None, valid: Any = None, *, likelihood: Any = None) -> "Dataset":
+        """A dataset of arrays in memory: `[n, dim]`, `[n, height, width]` or these with one channel, `[n, h, w, 1]`.
+
+        `likelihood` is a name or an object (see `iwae.models.likelihoods`). By default it is Bernoulli, for numbers in
+        [0, 1], bits, or uint8 grey values from 0 to 255.
+
+        Raises IWAEError for arrays of other shapes or of values that the likelihood does not score.
+        """
+        given = {"train": train, "valid": valid, "test": test}
+        arrays = {name: np.asarray(array) for name, array in given.items() if array is not None and len(array)}
+        if "train" not in arrays:
+            raise IWAEError("`train` has no rows: give at least one example")
+        shapes = {name: _example_shape(name, array) for name, array in arrays.items()}
+        for name, shape in shapes.items():
+            if shape != shapes["train"]:
+                raise IWAEError(f"the examples of `train` have shape {shapes['train']}, those of `{name}` {shape}")
+        rows = {name: array.reshape(len(array), -1) for name, array in arrays.items()}
+        scale, binary = 1.0, False
+        if likelihood in (None, "bernoulli"):
+            try:
+                rows, scale, binary = pack(rows)
+            except BadFileError as error:
+                advice = "" if likelihood else "; other numbers need another `likelihood`, such as 'gaussian'"
+                raise IWAEError(f"{error}{advice}") from None
+        else:
+            rows = {name: _compact(array) for name, array in rows.items()}
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in rows.values())).hexdigest()
+        empty, shape = rows["train"][:0], shapes["train"]
+        return cls(
+            "array",
+            rows["train"],
+            rows.get("valid", empty),
+            rows.get("test", empty),
+            scale,
+            binary,
+            (shape[0], shape[1]) if len(shape) == 2 else None,
+            (DataFile("array", f"sha256:{digest}", None),),
+            likelihood or "bernoulli",
+        )
 
     @property
     def dim(self) -> int:
@@ -72,3 +121,17 @@ class Dataset:
     def split(self, name: Split) -> np.ndarray:
         """The `[examples, dim]` array of one split, in its stored type."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+def _example_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
+    shape = array.shape[1:-1] if array.ndim == 4 and array.shape[-1] == 1 else array.shape[1:]
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise IWAEError(
+            f"`{name}` has shape {array.shape}, expected [n, dim], [n, height, width] or [n, height, width, 1]"
+        )
+    return shape
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """Floating point numbers as float32, others as they are."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.gradients import Coefficients, EncoderDerivative, weighted_gradient
@@ -15,8 +15,13 @@ from iwae.models.vae import HierarchicalVAE
 
 
 class Estimate(NamedTuple):
-    """`value` is the bound's mean over the batch, in nats; `gradient` estimates that of its SUM over the batch,
-    as the paper's code used it, in the shape of the model: add it to go uphill.
+    """A loss to be minimized: `value` is minus the bound's mean over the batch, in nats, and `gradient` estimates the
+    derivative of just that, in the shape of the model, so that
+
+        updates, state = optimizer.update(estimate.gradient, state, model)
+        model = eqx.apply_updates(model, updates)
+
+    is a step of any optimizer of Optax.
     """
 
     value: Float[Array, ""]
@@ -24,11 +29,15 @@ class Estimate(NamedTuple):
 
 
 class Estimator(eqx.Module):
-    """Turns a model, a batch and a key into an `Estimate`. `x` is `[batch, visible]`."""
+    """Turns a model, a batch and a key into an `Estimate`. `x` is `[batch, visible]`, prepared."""
 
     @abc.abstractmethod
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
-        """The bound's value and a gradient estimate, from draws that depend on `key` alone."""
+        """The loss and an estimate of its gradient, from draws that depend on `key` alone."""
+
+    def at(self, step: Int[Array, ""]) -> "Estimator":
+        """The estimator as it is at a training step, from 0: itself, unless a parameter of it changes in training."""
+        return self
 
 
 class WeightedEstimator(Estimator):
@@ -69,7 +78,7 @@ class WeightedEstimator(Estimator):
         if self.num_backward is None:
             noise = model.draw_noise(key, self.num_samples, x.shape[0])
             bound, gradient = weighted_gradient(model, x, noise, self.coefficients, self.derivative)
-            return Estimate(jnp.mean(bound), gradient)
+            return Estimate(-jnp.mean(bound), gradient)
         noise_key, choice_key = jax.random.split(key)
         noise = model.draw_noise(noise_key, self.num_samples, x.shape[0])
         coefficients = self.coefficients(model.log_weights_at(x, noise))
@@ -77,7 +86,7 @@ class WeightedEstimator(Estimator):
         chosen, few = choose(coefficients, self.num_backward, offsets)
         few_noise = tuple(jnp.take_along_axis(layer, chosen[..., None], axis=0) for layer in noise)
         bound, gradient = weighted_gradient(model, x, few_noise, lambda _: few, self.derivative)
-        return Estimate(jnp.mean(bound), gradient)
+        return Estimate(-jnp.mean(bound), gradient)
 
 
 def normalized_weights(log_weights: Float[Array, "k batch"]) -> Float[Array, "k batch"]:

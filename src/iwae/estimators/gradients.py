@@ -1,6 +1,6 @@
 """One forward and one backward pass, each sample's part of it weighted: what every gradient estimator is made of.
 
-With log w_i = log p(x, h_i) - log q(h_i | x), each estimator of this library is
+With log w_i = log p(x, h_i) - log q(h_i | x), each estimator of this library goes up
   decoder:  sum_i a_i grad_theta log p(x, h_i)
   encoder:  sum_i b_i D_phi
 where a_i and b_i are functions of the log weights, and D_phi is one of three derivatives of sample i:
@@ -12,12 +12,12 @@ where a_i and b_i are functions of the log weights, and D_phi is one of three de
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from iwae.errors import IWAEError
-from iwae.models.layers import BernoulliLayer
 from iwae.models.vae import HierarchicalVAE
 
 EncoderDerivative = Literal["total", "path", "score"]
@@ -47,7 +47,8 @@ def weighted_gradient(
     coefficients: Callable[[Float[Array, "k batch"]], Coefficients],
     derivative: EncoderDerivative,
 ) -> tuple[Float[Array, " batch"], HierarchicalVAE]:
-    """The bound `[batch]` in nats and the weighted gradient, summed over the batch, in the shape of the model.
+    """The bound `[batch]` in nats, and the gradient of the loss, which is minus the bound's mean over the batch, in the
+    shape of the model (None in the place of what is no array of real numbers).
 
     `noise` is standard normal, `[k, batch, units]` for each stochastic layer.
 
@@ -59,19 +60,23 @@ def weighted_gradient(
     """
     if derivative not in _ENCODER_SIDES:
         raise IWAEError(f"an estimator's derivative is one of {', '.join(_ENCODER_SIDES)}, got {derivative!r}")
-    if derivative != "score" and any(isinstance(layer, BernoulliLayer) for layer in model.encoder):
+    if derivative != "score" and not model.is_reparameterized:
         raise IWAEError(
             f"binary latents have no {derivative} derivative through their samples: use VIMCO, OVIS,"
             " ReweightedWakeSleep or ScoreFunction"
         )
     latents, log_q, pull_encoder = _ENCODER_SIDES[derivative](model, x, noise)
-    log_p, pull_log_p = jax.vjp(lambda m, h: m.log_joint(x, h), model, latents)
+    log_p, pull_log_p = eqx.filter_vjp(lambda m, h: m.log_joint(x, h), model, latents)
     bound, decoder, encoder = _checked(coefficients(log_p - log_q), log_p.shape)
+    # Of the mean over the batch, and downhill: on the coefficients this costs nothing, on the gradient a pass over it.
+    share = -1.0 / x.shape[0]
     if encoder is decoder:
+        encoder = decoder = share * decoder
         decoder_gradient, on_latents = pull_log_p(decoder)
     else:
         # One backward pass through the decoder serves both groups of parameters: sample i's cotangent there is
         # proportional to a_i, and is rescaled to b_i before it goes on to the encoder.
+        decoder, encoder = share * decoder, share * encoder
         decoder = jnp.where(jnp.abs(decoder) < SMALLEST_COEFFICIENT, SMALLEST_COEFFICIENT, decoder)
         decoder_gradient, on_latents = pull_log_p(decoder)
         on_latents = jax.tree.map(lambda c: c * (encoder / decoder)[..., None], on_latents)
@@ -98,12 +103,12 @@ def _total(model: HierarchicalVAE, x: Float[Array, "batch visible"], noise: Late
         posteriors, latents = model.sample_posterior(x, noise)
         return latents, sum(q.log_prob(h) for q, h in zip(posteriors, latents, strict=True))
 
-    (latents, log_q), pull = jax.vjp(sampled, model)
+    (latents, log_q), pull = eqx.filter_vjp(sampled, model)
     return latents, log_q, lambda encoder, on_latents: pull((on_latents, -encoder))[0]
 
 
 def _path(model: HierarchicalVAE, x: Float[Array, "batch visible"], noise: Latents) -> EncoderSide:
-    latents, pull_samples = jax.vjp(lambda m: m.sample_posterior(x, noise)[1], model)
+    latents, pull_samples = eqx.filter_vjp(lambda m: m.sample_posterior(x, noise)[1], model)
     log_q, pull_log_q = jax.vjp(lambda h: model.log_posterior(x, h), latents)
 
     def pull(encoder: Float[Array, "k batch"], on_latents: Latents) -> HierarchicalVAE:
@@ -114,7 +119,7 @@ def _path(model: HierarchicalVAE, x: Float[Array, "batch visible"], noise: Laten
 
 def _score(model: HierarchicalVAE, x: Float[Array, "batch visible"], noise: Latents) -> EncoderSide:
     _, latents = model.sample_posterior(x, noise)
-    log_q, pull_log_q = jax.vjp(lambda m: m.log_posterior(x, latents), model)
+    log_q, pull_log_q = eqx.filter_vjp(lambda m: m.log_posterior(x, latents), model)
     return latents, log_q, lambda encoder, _: pull_log_q(encoder)[0]
 
 

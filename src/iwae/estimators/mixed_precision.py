@@ -1,7 +1,6 @@
 """Estimates whose matrix products, forward and backward, are in bfloat16."""
 
-import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from iwae.estimators.base import Estimate, Estimator
 from iwae.models.layers import with_precision
@@ -19,4 +18,8 @@ class InBFloat16(Estimator):
 
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
         value, gradient = self.estimator(with_precision(model, "bfloat16"), x, key)
-        return Estimate(value, jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(gradient)))
+        # Precision is part of the structure, and the gradient's is to be the model's.
+        return Estimate(value, with_precision(gradient, "float32"))
+
+    def at(self, step: Int[Array, ""]) -> "InBFloat16":
+        return InBFloat16(self.estimator.at(step))

@@ -1,117 +1,333 @@
-"""What can be maximized, and by which estimators of its gradient, by name (no JAX is imported here)."""
+"""What is maximized, and by which estimators of its gradient: one table, from which everything else is read.
 
+No JAX is imported here: an estimator's module is, when one is made. A new estimator is a file in this folder and a row
+of `OBJECTIVES`, or a method in the row of an objective that is there.
+"""
+
+import dataclasses
 import math
 import numbers
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from iwae.errors import IWAEError, check_count
 
-ObjectiveName = Literal["elbo", "iwae", "miwae", "ciwae", "renyi", "vr-max", "jvi", "rws", "piwae", "vimco", "ovis"]
-EstimatorName = Literal["reparameterized", "stl", "dreg", "rws-dreg", "score"]
+if TYPE_CHECKING:
+    from iwae.estimators.base import Estimator
+    from iwae.models.architecture import Precision
 
-OF_BOUNDS: tuple[EstimatorName, ...] = ("reparameterized", "stl", "dreg", "score")
-# Of each objective, the estimators that have a meaning; the first is the default.
-ESTIMATORS: dict[ObjectiveName, tuple[EstimatorName, ...]] = {
-    "elbo": OF_BOUNDS,
-    "iwae": OF_BOUNDS,
-    "miwae": OF_BOUNDS,
-    "ciwae": OF_BOUNDS,
-    "renyi": OF_BOUNDS,
-    # The largest weight's slope jumps from 0 to 1: there is no second derivative that DReG could be made of.
-    "vr-max": ("reparameterized", "stl", "score"),
-    "jvi": OF_BOUNDS,
-    "rws": ("score", "rws-dreg"),
-    "piwae": ("reparameterized", "dreg"),
-    "vimco": ("score",),
-    "ovis": ("score",),
-}
-PARAMETERS = ("m", "alpha", "beta", "gamma", "sleep", "backward")
-WHOLE_NUMBERS = ("m", "backward")
-# These compare a sample with the others; from a single one wake-phi learns nothing.
-NEED_TWO_SAMPLES: tuple[ObjectiveName, ...] = ("jvi", "vimco", "ovis", "rws")
+Number = int | float
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What is maximized, with how many samples, and the estimator of its gradient.
-
-    `m` (groups of samples) belongs to miwae and piwae; `alpha` to renyi, and to iwae with dreg, where it makes
-    DReG(alpha); `beta` to ciwae; `gamma`, from 0 to 1, to ovis; `sleep`, the share of sleep-phi, to rws with score.
-    `backward` goes with all: how many of the samples go through the backward pass, all of them where it is None.
-    What is left out takes its default where there is one (`gamma` 1, `sleep` 0, the objective's first estimator)
-    and stays None where it has no meaning.
+class Parameter:
+    """A number that belongs to an objective or an estimator; without a `default` it must be given. `argument` is what
+    the estimator or the bound calls it.
     """
 
-    name: ObjectiveName
-    k: int = 1
-    m: int | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    gamma: float | None = None
-    sleep: float | None = None
-    estimator: EstimatorName | None = None
-    backward: int | None = None
+    name: str
+    kind: type[int] | type[float]
+    expected: str
+    is_valid: Callable[[float], bool]
+    argument: str
+    help: str
+    default: Number | None = None
 
-    def __post_init__(self) -> None:
+    def checked(self, value: Any) -> Number:
+        """The value as Python's own number. Raises IWAEError for one that has no meaning."""
+        if self.kind is int:
+            check_count(self.name, value, 0 if self.default == 0 else 1)
+            return int(value)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not self.is_valid(float(value)):
+            raise IWAEError(f"`{self.name}` must be {self.expected}, got {value!r}")
+        return float(value)
+
+
+def _share(name: str, text: str, default: float | None = None) -> Parameter:
+    return Parameter(name, float, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0, name, text, default)
+
+
+M = Parameter("m", int, "", bool, "num_groups", "miwae, piwae: groups of k samples")
+RENYI_ALPHA = Parameter("alpha", float, "a finite number", math.isfinite, "alpha", "renyi: alpha of VR-alpha")
+DREG_ALPHA = dataclasses.replace(RENYI_ALPHA, help="iwae with dreg: alpha of DReG(alpha), 0 by default", default=0.0)
+CIWAE_BETA = _share("beta", "ciwae: the share of the ELBO")
+VAE_BETA = Parameter(
+    "beta", float, "0 or more", lambda v: 0.0 <= v < math.inf, "beta", "beta-vae: the KL's weight, 1 by default", 1.0
+)
+WARM_UP = Parameter("warm_up", int, "", bool, "warm_up", "beta-vae: steps in which the KL's weight grows from 0", 0)
+GAMMA = _share("gamma", "ovis: 1, the default, for effective sample sizes well above 1; 0 for those near 1", 1.0)
+SLEEP = _share("sleep", "rws: the share of sleep-phi in the encoder's update, 0 by default", 0.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """An estimator's class, `name` in the module `iwae.estimators.<module>`, and what it is made with: the bound that
+    it differentiates (`of_bound`), its own `parameters`, `fixed` arguments.
+    """
+
+    module: str
+    name: str
+    of_bound: bool = False
+    parameters: tuple[Parameter, ...] = ()
+    fixed: Mapping[str, Number] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An objective: its name in tables, what it is in a sentence (a format of k, m and its parameters), the methods of
+    estimating its gradient (the first is the default), the function in `iwae.bounds` that `of_bound` methods take,
+    the parameters that all methods share, the fewest samples that it needs, and its name in names of runs.
+    """
+
+    words: str
+    sentence: str
+    methods: Mapping[str, Method]
+    bound: str | None = None
+    parameters: tuple[Parameter, ...] = ()
+    least_samples: int = 1
+    run_name: str | None = None
+
+
+METHOD_WORDS = {
+    "reparameterized": "reparameterized",
+    "stl": "STL",
+    "dreg": "DReG",
+    "rws-dreg": "DReG",
+    "score": "score function",
+}
+_OF_BOUNDS = {
+    "reparameterized": Method("bound", "Reparameterized", of_bound=True),
+    "stl": Method("bound", "StickingTheLanding", of_bound=True),
+    "dreg": Method("bound", "DoublyReparameterized", of_bound=True),
+    "score": Method("bound", "ScoreFunction", of_bound=True),
+}
+
+OBJECTIVES: dict[str, Row] = {
+    "elbo": Row(
+        "VAE", "the variational bound: the average of {k} log weights", _OF_BOUNDS, bound="elbo", run_name="vae"
+    ),
+    "iwae": Row(
+        "IWAE",
+        "the importance weighted bound L_{k}: the log of the average of {k} weights",
+        {**_OF_BOUNDS, "dreg": Method("importance_weighted", "DReGAlpha", parameters=(DREG_ALPHA,))},
+        bound="iwae",
+    ),
+    "miwae": Row(
+        "MIWAE",
+        "multiply importance weighted (not the method for missing data of that name): the average of {m} bounds L_{k}",
+        _OF_BOUNDS,
+        bound="iwae",
+        parameters=(M,),
+    ),
+    "ciwae": Row(
+        "CIWAE",
+        "CIWAE: {beta} of the variational bound and the rest of L_{k}, from the same {k} weights",
+        _OF_BOUNDS,
+        bound="ciwae",
+        parameters=(CIWAE_BETA,),
+    ),
+    "renyi": Row(
+        "VR-alpha",
+        "the variational Rényi bound with alpha = {alpha}, from {k} weights",
+        _OF_BOUNDS,
+        bound="renyi",
+        parameters=(RENYI_ALPHA,),
+    ),
+    "vr-max": Row(
+        "VR-max",
+        "the largest of {k} log weights",
+        # The largest weight's slope jumps from 0 to 1: there is no second derivative that DReG could be made of.
+        {name: method for name, method in _OF_BOUNDS.items() if name != "dreg"},
+        bound="vr_max",
+    ),
+    "jvi": Row("JVI-1", "JVI-1: the jackknife's correction of L_{k}", _OF_BOUNDS, bound="jvi", least_samples=2),
+    "rws": Row(
+        "RWS",
+        "reweighted wake-sleep: L_{k} for the decoder, the wake-phi update for the encoder",
+        {
+            "score": Method("score", "ReweightedWakeSleep", parameters=(SLEEP,)),
+            "rws-dreg": Method("importance_weighted", "DReGAlpha", fixed={"alpha": 1.0}),
+        },
+        least_samples=2,
+    ),
+    "piwae": Row(
+        "PIWAE",
+        "PIWAE: L_{samples} for the decoder, the average of {m} bounds L_{k} for the encoder",
+        {
+            "reparameterized": Method("importance_weighted", "PIWAE"),
+            "dreg": Method("importance_weighted", "PIWAEDReG"),
+        },
+        parameters=(M,),
+    ),
+    "vimco": Row(
+        "VIMCO",
+        "the importance weighted bound L_{k}, by VIMCO",
+        {"score": Method("score", "VIMCO")},
+        least_samples=2,
+    ),
+    "ovis": Row(
+        "OVIS",
+        "the importance weighted bound L_{k}, by OVIS",
+        {"score": Method("score", "OVIS", parameters=(GAMMA,))},
+        least_samples=2,
+    ),
+    "beta-vae": Row(
+        "beta-VAE",
+        "log p(x | h) less {beta} times the KL divergence, from {k} samples",
+        {"reparameterized": Method("terms", "BetaVAE")},
+        parameters=(VAE_BETA, WARM_UP),
+    ),
+}
+
+
+def all_parameters() -> dict[str, list[Parameter]]:
+    """Every parameter of the table by name, with its owners' versions of it."""
+    found: dict[str, list[Parameter]] = {}
+    for row in OBJECTIVES.values():
+        for parameter in (*row.parameters, *(p for method in row.methods.values() for p in method.parameters)):
+            if parameter not in found.setdefault(parameter.name, []):
+                found[parameter.name].append(parameter)
+    return found
+
+
+def all_methods() -> list[str]:
+    """Names of the estimators, in the table's order."""
+    return list(dict.fromkeys(name for row in OBJECTIVES.values() for name in row.methods))
+
+
+class Objective:
+    """What is maximized, with k samples, and the estimator of its gradient (by default the objective's first).
+
+    `parameters` are those of the table's row and the method, by name; one that is left out takes its default. They are
+    attributes too. `backward` is how many of the samples go through the backward pass, all of them where it is None.
+    """
+
+    name: str
+    k: int
+    estimator: str
+    backward: int | None
+    parameters: Mapping[str, Number] = dataclasses.field(hash=False)
+
+    def __init__(
+        self,
+        name: str,
+        k: int = 1,
+        *,
+        estimator: str | None = None,
+        backward: int | None = None,
+        parameters: Mapping[str, Number | None] | None = None,
+        **given: Number | None,
+    ):
         """Raises IWAEError for names that are unknown and for combinations that have no meaning, saying which do."""
-        if self.name not in ESTIMATORS:
-            raise IWAEError(f"--objective must be one of {', '.join(ESTIMATORS)}, got {self.name!r}")
-        possible = ESTIMATORS[self.name]
-        if self.estimator is None:
-            object.__setattr__(self, "estimator", possible[0])
-        if self.estimator not in get_args(EstimatorName):
-            raise IWAEError(f"--estimator must be one of {', '.join(get_args(EstimatorName))}, got {self.estimator!r}")
-        if self.estimator not in possible:
-            partners = ", ".join(name for name, known in ESTIMATORS.items() if self.estimator in known)
+        if name not in OBJECTIVES:
+            raise IWAEError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {name!r}")
+        row = OBJECTIVES[name]
+        estimator = next(iter(row.methods)) if estimator is None else estimator
+        if estimator not in all_methods():
+            raise IWAEError(f"`estimator` must be one of {', '.join(all_methods())}, got {estimator!r}")
+        if estimator not in row.methods:
+            partners = ", ".join(other for other, known in OBJECTIVES.items() if estimator in known.methods)
             raise IWAEError(
-                f"--estimator {self.estimator} does not go with --objective {self.name}, which has"
-                f" {', '.join(possible)}; {self.estimator} goes with {partners}"
+                f"`estimator` {estimator} does not go with `objective` {name}, which has {', '.join(row.methods)};"
+                f" {estimator} goes with {partners}"
             )
-        least = 2 if self.compares_samples else 1
-        check_count("--k", self.k, least, f" for --objective {self.name}" if least > 1 else "")
-        object.__setattr__(self, "k", int(self.k))
-        self._check_owner("m", self.name in ("miwae", "piwae"), "--objective miwae and piwae")
-        self._check_owner("beta", self.name == "ciwae", "--objective ciwae")
-        self._check_owner("gamma", self.name == "ovis", "--objective ovis", default=1.0)
-        wakes = self.name == "rws" and self.estimator == "score"
-        self._check_owner("sleep", wakes, "--objective rws with --estimator score", default=0.0)
-        dreg = self.name == "iwae" and self.estimator == "dreg"
-        owners = "--objective renyi, and iwae with --estimator dreg"
-        self._check_owner("alpha", self.name == "renyi" or dreg, owners, default=0.0 if dreg else None)
-        for field in WHOLE_NUMBERS:
-            if getattr(self, field) is not None:
-                check_count(f"--{field}", getattr(self, field))
-                object.__setattr__(self, field, int(getattr(self, field)))
-        if self.backward is not None and self.backward > self.num_samples:
-            raise IWAEError(f"--backward must be at most the {self.num_samples} samples drawn, got {self.backward}")
-        for field in ("beta", "gamma", "sleep"):
-            self._check_number(field, "a number from 0 to 1", lambda value: 0.0 <= value <= 1.0)
-        self._check_number("alpha", "a finite number", math.isfinite)
+        settings = {key: value for key, value in {**(parameters or {}), **given}.items() if value is not None}
+        own = {p.name: p for p in (*row.parameters, *row.methods[estimator].parameters)}
+        for key, value in settings.items():
+            if key not in own:
+                raise IWAEError(f"`{key}` {value} {_owners(key)}, not with {_described(name, estimator)}")
+        values: dict[str, Number] = {}
+        for parameter in own.values():
+            value = settings.get(parameter.name, parameter.default)
+            if value is None:
+                raise IWAEError(f"`objective` {name} needs `{parameter.name}`")
+            values[parameter.name] = parameter.checked(value)
+        # Wake-sleep without wake-phi compares nothing.
+        least = 1 if values.get("sleep") == 1.0 else row.least_samples
+        check_count("k", k, least, f" for `objective` {name}" if least > 1 else "")
+        self.__dict__.update(name=name, k=int(k), estimator=estimator, backward=None, parameters=values)
+        if backward is not None:
+            check_count("backward", backward)
+            if row.methods[estimator].module == "terms":
+                raise IWAEError(f"`backward` does not go with `objective` {name}: all of its samples count alike")
+            if backward > self.num_samples:
+                raise IWAEError(f"`backward` must be at most the {self.num_samples} samples drawn, got {backward}")
+            self.__dict__["backward"] = int(backward)
 
-    def _check_owner(self, field: str, is_owner: bool, owners: str, default: float | None = None) -> None:
-        value = getattr(self, field)
-        if value is not None and not is_owner:
-            raise IWAEError(f"--{field} {value} goes with {owners}, not with {self._described()}")
-        if value is None and is_owner:
-            if default is None:
-                raise IWAEError(f"--objective {self.name} needs --{field}")
-            object.__setattr__(self, field, default)
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"an objective does not change: `{name}` is set when it is made, or by `changed`")
 
-    def _check_number(self, field: str, expected: str, is_valid: Callable[[float], bool]) -> None:
-        value = getattr(self, field)
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not is_valid(float(value)):
-            raise IWAEError(f"--{field} must be {expected}, got {value!r}")
-        object.__setattr__(self, field, float(value))
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self.__dict__.get("parameters", {}):
+            raise AttributeError(name)
+        return self.parameters[name]
 
-    def _described(self) -> str:
-        """`--objective iwae --estimator stl`; without the estimator where it is the default."""
-        chosen = "" if self.estimator == ESTIMATORS[self.name][0] else f" --estimator {self.estimator}"
-        return f"--objective {self.name}{chosen}"
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Objective) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.k, self.estimator, self.backward, *self.parameters.items()))
+
+    def __repr__(self) -> str:
+        settings = {**self.parameters, "backward": self.backward}
+        given = "".join(f", {name}={value!r}" for name, value in settings.items() if value is not None)
+        return f"Objective({self.name!r}, k={self.k}, estimator={self.estimator!r}{given})"
+
+    def changed(self, **changes: Any) -> "Objective":
+        """The same objective but for `changes`, which are named as when one is made."""
+        return Objective(**{**self.__dict__, **changes})
+
+    @property
+    def row(self) -> Row:
+        """Its row of the table."""
+        return OBJECTIVES[self.name]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples drawn per example: k, in each of the m groups."""
+        return self.k * int(self.parameters.get("m", 1))
+
+    @property
+    def needs_gaussian_latents(self) -> bool:
+        """Whether the estimator differentiates through the samples, which binary ones do not allow."""
+        return self.estimator != "score"
+
+    @property
+    def has_default_estimator(self) -> bool:
+        """Whether its estimator is the objective's first."""
+        return self.estimator == next(iter(self.row.methods))
+
+    @property
+    def sentence(self) -> str:
+        """What is maximized, in words."""
+        text = self.row.sentence.format(k=self.k, samples=self.num_samples, **self.parameters)
+        return text.replace("average of 1 log weights", "average of 1 log weight")
+
+    def name_parts(self) -> list[str]:
+        """`["iwae", "k5", "dreg"]`: different wherever the objective is; a default is left out."""
+        parts = [self.row.run_name or self.name]
+        parts += [f"m{self.m}"] if "m" in self.parameters else []
+        parts.append(f"k{self.k}")
+        if not self.has_default_estimator:
+            parts.append(self.estimator)
+        for parameter, value in self._set_parameters():
+            parts.append(f"{parameter.name.replace('_', '')}{exact_number(value)}")
+        if self.backward is not None:
+            parts.append(f"backward{self.backward}")
+        return parts
+
+    def _set_parameters(self) -> Iterator[tuple[Parameter, Number]]:
+        """Those that have another value than their default, but for m."""
+        for parameter in (*self.row.methods[self.estimator].parameters, *self.row.parameters):
+            if parameter is not M and self.parameters[parameter.name] != parameter.default:
+                yield parameter, self.parameters[parameter.name]
+
+    def numbers(self) -> dict[str, Number]:
+        """Its numbers by name: parameters, then backward, k last."""
+        few = {} if self.backward is None else {"backward": self.backward}
+        return {**self.parameters, **few, "k": self.k}
 
     @classmethod
     def parse(cls, text: str, k: int) -> "Objective":
@@ -127,60 +343,70 @@ class Objective:
                 raise IWAEError(f"{text!r} gives {field if equals else 'an estimator'} twice")
             if not equals:
                 settings["estimator"] = part
-            elif field in PARAMETERS:
-                number, expected = (int, "an integer") if field in WHOLE_NUMBERS else (float, "a number")
-                try:
-                    settings[field] = number(value)
-                except ValueError:
-                    raise IWAEError(f"{text!r}: {field} must be {expected}, got {value!r}") from None
-            else:
+                continue
+            versions = all_parameters().get(field, [])
+            if not versions and field != "backward":
                 raise IWAEError(f"{text!r}: expected a word such as iwae, iwae:dreg or ciwae:beta=0.5")
+            kind = versions[0].kind if versions else int
+            try:
+                settings[field] = kind(value)
+            except ValueError:
+                expected = "an integer" if kind is int else "a number"
+                raise IWAEError(f"{text!r}: {field} must be {expected}, got {value!r}") from None
         try:
-            return cls(name, k, **settings)  # pyright: ignore[reportArgumentType]
+            return cls(name, k, **settings)
         except IWAEError as error:
-            raise IWAEError(f"{text!r}: {_as_words(str(error))}") from None
-
-    @property
-    def num_samples(self) -> int:
-        """Samples drawn per example: k, in each of the m groups."""
-        return self.k * (self.m or 1)
-
-    @property
-    def compares_samples(self) -> bool:
-        """Whether it compares a sample with the others, so that one alone gives it nothing."""
-        return self.name in NEED_TWO_SAMPLES and not (self.name == "rws" and self.sleep == 1.0)
-
-    @property
-    def needs_gaussian_latents(self) -> bool:
-        """Whether the estimator differentiates through the samples, which binary ones do not allow."""
-        return self.estimator != "score"
-
-    def name_parts(self) -> list[str]:
-        """`["iwae", "k5", "dreg"]`: different wherever the objective is; a default is left out."""
-        parts = ["vae" if self.name == "elbo" else self.name]
-        parts += [f"m{self.m}"] if self.m is not None else []
-        parts.append(f"k{self.k}")
-        if self.estimator != ESTIMATORS[self.name][0]:
-            parts.append(str(self.estimator))
-        defaults = {"alpha": 0.0 if self.name == "iwae" else None, "gamma": 1.0, "sleep": 0.0, "beta": None}
-        for field, default in defaults.items():
-            value = getattr(self, field)
-            if value != default and value is not None:
-                parts.append(f"{field}{exact_number(value)}")
-        if self.backward is not None:
-            parts.append(f"backward{self.backward}")
-        return parts
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters that have a meaning here, by name, k last."""
-        fields = {field: getattr(self, field) for field in PARAMETERS}
-        return {**{field: value for field, value in fields.items() if value is not None}, "k": self.k}
+            raise IWAEError(f"{text!r}: {str(error).replace('`', '')}") from None
 
 
-def _as_words(message: str) -> str:
-    """A message about options in the syntax of `Objective.parse`."""
-    message = re.sub(r"--(objective|estimator) (?!must)(?=[a-z])", "", message)
-    return re.sub(r"--(\w+)", r"\1", message)
+def make_estimator(objective: Objective | str, k: int = 1, *, precision: "Precision" = "float32") -> "Estimator":
+    """The estimator that an objective names, or one word such as `iwae:dreg` with k samples (see `Objective.parse`),
+    with its matrix products in that precision.
+
+    Raises IWAEError for words that have no meaning.
+    """
+    chosen = Objective.parse(objective, k) if isinstance(objective, str) else objective
+    method, row = chosen.row.methods[chosen.estimator], chosen.row
+    cls = getattr(import_module(f"iwae.estimators.{method.module}"), method.name)
+    arguments: dict[str, Any] = {p.argument: chosen.parameters[p.name] for p in method.parameters}
+    shared = {p.argument: chosen.parameters[p.name] for p in row.parameters}
+    if method.of_bound:
+        assert row.bound is not None
+        arguments["bound"] = bound_of(row.bound, {key: shared[key] for key in shared if key != "num_groups"})
+        shared = {key: shared[key] for key in shared if key == "num_groups"}
+    if chosen.backward is not None:
+        arguments["num_backward"] = chosen.backward
+    estimator = cls(chosen.num_samples, **arguments, **shared, **method.fixed)
+    if precision == "bfloat16":
+        return import_module("iwae.estimators.mixed_precision").InBFloat16(estimator)
+    return estimator
+
+
+def bound_of(name: str, parameters: Mapping[str, Number]) -> Callable[..., Any]:
+    """The function of `iwae.bounds` of that name, with its parameters set."""
+    function = getattr(import_module("iwae.bounds"), name)
+    if not parameters:
+        return function
+    return import_module("jax.tree_util").Partial(function, **parameters)
+
+
+def _owners(name: str) -> str:
+    """`goes with ...`: where a parameter belongs; for an unknown one that it does not exist."""
+    owners = []
+    for other, row in OBJECTIVES.items():
+        if any(p.name == name for p in row.parameters):
+            owners.append(f"`objective` {other}")
+        for method, how in row.methods.items():
+            if any(p.name == name for p in how.parameters):
+                is_default = method == next(iter(row.methods))
+                owners.append(f"`objective` {other}" + ("" if is_default else f" with `estimator` {method}"))
+    return f"goes with {' and '.join(owners)}" if owners else "is no parameter"
+
+
+def _described(name: str, estimator: str) -> str:
+    """`objective iwae estimator stl`; without the estimator where it is the default."""
+    chosen = "" if estimator == next(iter(OBJECTIVES[name].methods)) else f" `estimator` {estimator}"
+    return f"`objective` {name}{chosen}"
 
 
 def exact_number(value: float) -> str:

@@ -47,7 +47,7 @@ class ReweightedWakeSleep(WeightedEstimator):
         wake_key, sleep_key = jax.random.split(key)
         value, gradient = super().__call__(model, x, wake_key)
         dream, latents = model.sample_joint(sleep_key, x.shape[0])
-        sleep = jax.grad(lambda m: self.sleep * jnp.sum(m.log_posterior(dream, latents)))(model)
+        sleep = eqx.filter_grad(lambda m: -self.sleep * jnp.mean(m.log_posterior(dream, latents)))(model)
         return Estimate(value, jax.tree.map(jnp.add, gradient, sleep))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -12,9 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from iwae.errors import IWAEError
 from iwae.estimators.base import Estimator
-from iwae.estimators.make import make_estimator
-from iwae.estimators.objective import ESTIMATORS, Objective
-from iwae.models.layers import BernoulliLayer
+from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -104,9 +102,9 @@ def gradient_quality(
     Raises IWAEError as `check_counts` does.
     """
     check_counts(objectives, draws, reference_k)
-    binary = any(isinstance(layer, BernoulliLayer) for layer in model.encoder)
+    binary = not model.is_reparameterized
     own = [unbiased(objective, binary) for objective in objectives]
-    large = [unbiased(replace(objective, k=reference_k), binary) for objective in objectives]
+    large = [unbiased(objective.changed(k=reference_k), binary) for objective in objectives]
     fewer = max(FEWEST_DRAWS, draws // 10)
     # An objective stands here once more where it is its own reference: a bias against itself would be no test.
     work = [(o, draws) for o in objectives] + [(o, draws) for o in dict.fromkeys(own)]
@@ -129,10 +127,10 @@ def gradient_quality(
 def check_counts(objectives: Sequence[Objective], draws: int, reference_k: int) -> None:
     """Raises IWAEError for fewer than 10 draws or a reference whose k is below an objective's."""
     if draws < FEWEST_DRAWS:
-        raise IWAEError(f"--draws must be at least {FEWEST_DRAWS}, got {draws}")
+        raise IWAEError(f"`draws` must be at least {FEWEST_DRAWS}, got {draws}")
     largest = max(objective.k for objective in objectives)
     if reference_k < largest:
-        raise IWAEError(f"--reference-k must be at least the largest k, {largest}, got {reference_k}")
+        raise IWAEError(f"`reference_k` must be at least the largest k, {largest}, got {reference_k}")
 
 
 def unbiased(objective: Objective, binary: bool) -> Objective:
@@ -144,16 +142,15 @@ def unbiased(objective: Objective, binary: bool) -> Objective:
     """
     name = "iwae" if objective.name in ("vimco", "ovis") else objective.name
     if name == "rws":
-        return objective if binary or objective.sleep else replace(objective, estimator="rws-dreg", sleep=None)
+        sleeps = objective.parameters.get("sleep", 0.0)
+        return objective if binary or sleeps else Objective("rws", objective.k, estimator="rws-dreg")
     if binary and name == "iwae" and objective.k > 1:
         return Objective("vimco", objective.k)
-    estimator = "score" if binary else "dreg" if "dreg" in ESTIMATORS[name] else "reparameterized"
-    return replace(objective, name=name, estimator=estimator, gamma=None, alpha=_bounds_alpha(objective))
-
-
-def _bounds_alpha(objective: Objective) -> float | None:
-    """VR-alpha's parameter; DReG(alpha)'s belongs to the estimator."""
-    return objective.alpha if objective.name == "renyi" else None
+    row = OBJECTIVES[name]
+    estimator = "score" if binary else "dreg" if "dreg" in row.methods else "reparameterized"
+    # A parameter of the estimator, such as DReG's alpha, does not belong to the objective.
+    parameters = {p.name: objective.parameters[p.name] for p in row.parameters}
+    return Objective(name, objective.k, estimator=estimator, backward=objective.backward, parameters=parameters)
 
 
 def _quality(found: _Moments, own: _Moments, large: _Moments, group: str) -> GradientQuality:
@@ -182,8 +179,7 @@ def _moments(
 ) -> _Moments:
     mean, squares = _accumulate(model, x, estimator, key, jnp.int32(draws))
     means, variances = (
-        {group: np.asarray(vector, np.float64) / x.shape[0] ** power for group, vector in vectors.items()}
-        for vectors, power in ((mean, 1), (squares, 2))
+        {group: np.asarray(vector, np.float64) for group, vector in vectors.items()} for vectors in (mean, squares)
     )
     return _Moments(means, {group: vector / (draws - 1) for group, vector in variances.items()}, draws)
 

@@ -1,6 +1,7 @@
 """What a trained model does with data, as arrays: log weights, reconstructions, traversals, weights."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,9 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from iwae.data import Dataset, Split
 from iwae.errors import IWAEError
-from iwae.evaluation.likelihood import NoiseLayout, binarized_batches, example_noise
-from iwae.models.layers import GaussianLayer
-from iwae.models.top_layer import resting_values
+from iwae.evaluation.batches import NoiseLayout, example_noise, on_data, prepared_batches
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -38,11 +37,12 @@ def example_log_weights(
     """
     if num_samples < 1 or num_examples < 1:
         raise IWAEError(f"log weights need at least 1 sample and example, got {num_samples} and {num_examples}")
+    model, data = on_data(model, dataset, split)
     key = purpose_key(seed, Purpose.LIKELIHOOD)
     layout = NoiseLayout.of(model, kept)
     size = min(SAMPLES_AT_ONCE, num_samples)
     rows = []
-    for x, indices, count, _ in binarized_batches(model, dataset, split, EXAMPLES_AT_ONCE, num_examples):
+    for x, indices, count, _ in prepared_batches(model, data, split, EXAMPLES_AT_ONCE, num_examples):
         starts = range(0, num_samples, size)
         blocks = [_log_weights(model, x, indices, key, start + jnp.arange(size), layout) for start in starts]
         rows.append(np.concatenate(blocks)[:num_samples, :count].T)
@@ -83,10 +83,11 @@ def reconstructions(
     """The first examples of a split, binarized as for measuring, and the visible means decoded from the mean of
     q(h_1 | x): two float32 arrays `[examples, visible]`.
     """
+    model, rows = on_data(model, dataset, split)
     originals, decoded = [], []
-    for x, _, count, _ in binarized_batches(model, dataset, split, EXAMPLES_AT_ONCE, num_examples):
+    for x, _, count, _ in prepared_batches(model, rows, split, EXAMPLES_AT_ONCE, num_examples):
         originals.append(np.asarray(x)[:count])
-        decoded.append(np.asarray(model.decoder[0](model.encoder[0](x).mean).mean)[:count])
+        decoded.append(np.asarray(model.likelihood.original(model.decoder[0](model.encoder[0](x).mean).mean))[:count])
     return np.concatenate(originals), np.concatenate(decoded)
 
 
@@ -96,24 +97,30 @@ def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[floa
     The other units of the top layer are at the prior's mean, and the layers below at their conditional means.
     """
     num_units, num_values = len(units), len(values)
-    top = np.tile(resting_values(model), (num_units, num_values, 1))
+    top = np.tile(np.asarray(model.prior.resting(model.latent[-1]), np.float32), (num_units, num_values, 1))
     top[np.arange(num_units), :, np.asarray(units, int)] = np.asarray(values, np.float32)
     value = jnp.asarray(top.reshape(num_units * num_values, -1))
     for layer in model.decoder[:0:-1]:
         value = layer(value).mean
-    return np.asarray(model.decoder[0](value).mean).reshape(num_units, num_values, -1)
+    return np.asarray(model.likelihood.original(model.decoder[0](value).mean)).reshape(num_units, num_values, -1)
 
 
-def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray:
-    """Weights into each unit of the encoder's first layer, `[units, visible]`."""
-    layer = model.encoder[0]
-    head = layer.mean if isinstance(layer, GaussianLayer) else layer.logits
-    return np.asarray((layer.hidden[0] if layer.hidden else head).weight).T
+def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
+    """Weights into each unit of the encoder's first layer, `[units, visible]`; None where its network is no tanh
+    network.
+    """
+    layer: Any = model.encoder[0]
+    if not model.has_tanh_networks:
+        return None
+    return np.asarray((layer.network.hidden or layer.heads)[0].weight).T
 
 
 def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:
-    """Weights from each unit of the decoder's last tanh layer to the visible logits, `[units, visible]`."""
-    return np.asarray(model.decoder[0].logits.weight)  # pyright: ignore[reportAttributeAccessIssue]
+    """Weights from each feature of the decoder's last network to the visible layer's first output of each unit (the
+    logit of a Bernoulli), `[features, visible]`.
+    """
+    layer: Any = model.decoder[0]
+    return np.asarray(layer.outputs.weight)[:, : model.visible]
 
 
 def by_norm(weights: np.ndarray, count: int) -> np.ndarray:

@@ -10,16 +10,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from iwae.data import Dataset
 from iwae.errors import IWAEError
-from iwae.evaluation.likelihood import (
-    BINARIZATION_SEED,
-    SPLIT_NUMBERS,
-    ActiveUnits,
-    NoiseLayout,
-    binarize_rows,
-    example_noise,
-)
+from iwae.evaluation.active_units import ActiveUnits
+from iwae.evaluation.batches import NoiseLayout, example_noise, on_data, preparation_key, prepare_rows
+from iwae.models.distributions import Bernoulli
 from iwae.models.matmul import product
-from iwae.models.top_layer import is_binary, resting_values
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -145,16 +139,16 @@ class ModelView:
         active: ActiveUnits,
         kept: tuple[np.ndarray, ...] | None = None,
     ):
-        self.model = model
+        self.model = model = on_data(model, dataset, SPLIT)[0] if len(dataset.split(SPLIT)) else model
         self.units = slider_units(active)
-        self.units_are_binary = is_binary(model)
+        self.units_are_binary = isinstance(model.prior, Bernoulli)
         self.num_active = active.counts[-1]
         self.image_shape = dataset.image_shape
         self.binary = dataset.binary
         self.num_examples = len(dataset.split(SPLIT))
         self._dataset = dataset
         self._columns = np.array([unit.index for unit in self.units])
-        self._resting = resting_values(model)
+        self._resting = np.asarray(model.prior.resting(model.latent[-1]), np.float32)
         self._layout = NoiseLayout.of(model, kept)
 
     def compile(self) -> None:
@@ -208,5 +202,4 @@ class ModelView:
 
     def _binarize(self, row: np.ndarray, index: Int[Array, " 1"]) -> Float[Array, "1 visible"]:
         """The bits that every measurement of this example uses."""
-        key = jax.random.fold_in(purpose_key(BINARIZATION_SEED, Purpose.BINARIZE), SPLIT_NUMBERS[SPLIT])
-        return binarize_rows(jnp.asarray(row), index, key, self._dataset.scale, self._dataset.binary)
+        return prepare_rows(self.model.likelihood, jnp.asarray(row), index, preparation_key(SPLIT))

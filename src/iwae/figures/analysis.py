@@ -7,9 +7,10 @@ import numpy as np
 
 from iwae.data import Dataset
 from iwae.evaluation import importance_weights
-from iwae.evaluation.likelihood import ACTIVE_THRESHOLD, Likelihoods
+from iwae.evaluation.active_units import ACTIVE_THRESHOLD
+from iwae.evaluation.likelihood import Likelihoods
 from iwae.figures import charts, pictures
-from iwae.models.top_layer import is_binary
+from iwae.models.distributions import Bernoulli
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.records import MetricsLine, StageRecord
 
@@ -87,10 +88,12 @@ def _reconstructions(findings: Findings) -> bytes:
     return pictures.reconstruction_grid(originals, decoded, shape)
 
 
-def _weights(of: Callable[[HierarchicalVAE], np.ndarray]) -> Callable[[Findings], bytes]:
+def _weights(of: Callable[[HierarchicalVAE], np.ndarray | None]) -> Callable[[Findings], bytes]:
     def make(findings: Findings) -> bytes:
-        shape = _image_shape(findings)
-        return pictures.weight_grid(importance_weights.by_norm(of(findings.model), GRID), shape)
+        shape, weights = _image_shape(findings), of(findings.model)
+        if weights is None:
+            raise _NothingToShow("the network is not a tanh network")
+        return pictures.weight_grid(importance_weights.by_norm(weights, GRID), shape)
 
     return make
 
@@ -101,7 +104,7 @@ def _traversals(findings: Findings) -> bytes:
     units = traversed_units(variances)
     if not len(units):
         raise _NothingToShow("no unit of the top layer is active")
-    values = TRAVERSED_PROBABILITIES if is_binary(findings.model) else TRAVERSED_VALUES
+    values = TRAVERSED_PROBABILITIES if isinstance(findings.model.prior, Bernoulli) else TRAVERSED_VALUES
     images = importance_weights.traverse(findings.model, [int(unit) for unit in units], values)
     labels = [f"{unit} ({variances[unit]:.2f})" for unit in units]
     return charts.traversal_chart(images, shape, values, labels)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
-from iwae.evaluation.likelihood import ACTIVE_THRESHOLD
+from iwae.evaluation.active_units import ACTIVE_THRESHOLD
 
 WIDTH = 5.0
 DPI = 200

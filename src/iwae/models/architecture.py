@@ -1,5 +1,6 @@
 """The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict, get_args
@@ -29,7 +30,7 @@ class ArchitectureRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Numbers of units, from the visible layer x = h_0 upwards.
+    """Numbers of units, from the visible layer x = h_0 upwards; `visible` None is as many as the data have.
 
     `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic tanh layers
     between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
@@ -37,7 +38,7 @@ class Architecture:
     h_{i+1}; empty stands for Gaussian layers throughout.
     """
 
-    visible: int
+    visible: int | None
     latent: tuple[int, ...]
     hidden: tuple[tuple[int, ...], ...]
     kinds: tuple[LatentKind, ...] = ()
@@ -64,10 +65,16 @@ class Architecture:
                 f" got {shortened(' '.join(map(str, self.kinds)))}"
             )
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            if size is None and self.visible is None:
+                continue
+            if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
                 raise IWAEError(f"every number of units must be a positive integer, got {size!r:.100}")
             if size > MAX_UNITS:
                 raise IWAEError(f"a layer has at most {MAX_UNITS:,} units, got {size}")
+        # NumPy's integers are no JSON.
+        object.__setattr__(self, "visible", None if self.visible is None else int(self.visible))
+        object.__setattr__(self, "latent", tuple(map(int, self.latent)))
+        object.__setattr__(self, "hidden", tuple(tuple(map(int, widths)) for widths in self.hidden))
 
     @property
     def num_layers(self) -> int:
@@ -75,7 +82,7 @@ class Architecture:
         return len(self.latent)
 
     @classmethod
-    def paper(cls, layers: int, visible: int = 784) -> "Architecture":
+    def paper(cls, layers: int, visible: int | None = None) -> "Architecture":
         """The paper's network with one or two stochastic layers (Burda et al. 2015, appendix).
 
         Raises IWAEError for any other number.
@@ -86,11 +93,12 @@ class Architecture:
             return cls(visible, latent=(100, 50), hidden=((200, 200), (100, 100)))
         raise IWAEError(
             f"the paper has networks of 1 and 2 stochastic layers, not {layers}: give the sizes of others,"
-            " such as --latent 100 50 25 --hidden 200 100 50"
+            " such as `latent` 100 50 25, `hidden` 200 100 50"
         )
 
     def to_json(self) -> ArchitectureRecord:
-        """Plain lists and numbers, which `from_json` reads."""
+        """Plain lists and numbers, which `from_json` reads. Needs the number of visible units."""
+        assert self.visible is not None
         return {
             "visible": self.visible,
             "latent": list(self.latent),

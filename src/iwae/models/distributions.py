@@ -1,6 +1,7 @@
 """Log densities and sampling: diagonal Gaussians and Bernoullis, summed over their last axis."""
 
 import math
+from typing import Protocol
 
 import equinox as eqx
 import jax
@@ -8,6 +9,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Distribution(Protocol):
+    """A distribution of independent units along the last axis. A new one subclasses `Distribution` or has its methods:
+    `log_prob` and `mean` suffice to train and measure, `sample` to draw.
+    """
+
+    @property
+    def mean(self) -> Array:
+        """Of every unit."""
+        ...
+
+    def sample(self, noise: Array) -> Array:
+        """A draw made from standard normal `noise` of the same shape, which is one number a unit."""
+        ...
+
+    def log_prob(self, value: Array, observed: Array | None = None) -> Array:
+        """Log density in nats, summed over units, or over those that `observed` (bool) has."""
+        ...
+
+
+def total(terms: Float[Array, "*shape units"], observed: Array | None = None) -> Float[Array, "*shape"]:
+    """The sum over units, or over those that `observed` has."""
+    return jnp.sum(terms if observed is None else jnp.where(observed, terms, 0.0), axis=-1)
 
 
 class Normal(eqx.Module):
@@ -23,10 +48,12 @@ class Normal(eqx.Module):
         """mean + sigma * noise, for standard normal `noise`: the reparameterized draw (Kingma & Welling 2013)."""
         return self.mean + jnp.exp(self.log_sigma) * noise
 
-    def log_prob(self, value: Float[Array, "*more units"]) -> Float[Array, "*result"]:
-        """Log density in nats, summed over units."""
+    def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
+        """Log density in nats, summed over units, or over those that `observed` has."""
         standardized = (value - self.mean) * jnp.exp(-self.log_sigma)
         terms = -0.5 * jnp.square(standardized) - self.log_sigma
+        if observed is not None:
+            return total(terms - HALF_LOG_TWO_PI, observed)
         return jnp.sum(terms, axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
 
 
@@ -40,6 +67,14 @@ class StandardNormal(eqx.Module):
     def log_prob(self, value: Float[Array, "*shape units"]) -> Float[Array, "*shape"]:
         """Log density in nats, summed over units."""
         return -0.5 * jnp.sum(jnp.square(value), axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
+
+    def resting(self, units: int) -> Float[Array, " units"]:
+        """The mean of so many units: where they are left when others are moved."""
+        return jnp.zeros(units)
+
+    def keep(self, _: Array) -> "StandardNormal":
+        """The prior of some of the units."""
+        return self
 
 
 @jax.custom_jvp
@@ -55,17 +90,20 @@ def bernoulli_log_prob(
 
 
 def bernoulli_log_prob_and_residual(
-    value: Float[Array, "*more units"], logits: Float[Array, "*shape units"]
+    value: Float[Array, "*more units"], logits: Float[Array, "*shape units"], observed: Array | None = None
 ) -> tuple[Float[Array, "*result"], Float[Array, "*result units"]]:
-    """`bernoulli_log_prob`, and its derivative by each logit, value - sigmoid(logits).
+    """`bernoulli_log_prob`, and its derivative by each logit, value - sigmoid(logits); of the units that `observed`
+    has, if it is given.
 
     One exponential serves both: this is the largest array of a training step, and differentiating the formula as
     written costs several times its value.
     """
     exp = jnp.exp(-jnp.abs(logits))
     terms = value * logits - jax.nn.relu(logits) - jnp.log1p(exp)
-    sigmoid = jnp.where(logits >= 0, 1.0, exp) / (1.0 + exp)
-    return jnp.sum(terms, axis=-1), value - sigmoid
+    residual = value - jnp.where(logits >= 0, 1.0, exp) / (1.0 + exp)
+    if observed is not None:
+        residual = jnp.where(observed, residual, 0.0)
+    return total(terms, observed), residual
 
 
 @bernoulli_log_prob.defjvp
@@ -94,6 +132,16 @@ class Bernoulli(eqx.Module):
         """
         return jax.lax.stop_gradient((jax.scipy.special.ndtr(noise) < self.mean).astype(noise.dtype))
 
-    def log_prob(self, value: Float[Array, "*more units"]) -> Float[Array, "*result"]:
-        """Log probability in nats, summed over units; see `bernoulli_log_prob`."""
-        return bernoulli_log_prob(value, self.logits)
+    def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
+        """Log probability in nats, summed over units, or over those that `observed` has; see `bernoulli_log_prob`."""
+        if observed is None:
+            return bernoulli_log_prob(value, self.logits)
+        return bernoulli_log_prob_and_residual(value, self.logits, observed)[0]
+
+    def resting(self, _: int) -> Float[Array, " units"]:
+        """The probabilities: where units are left when others are moved."""
+        return self.mean
+
+    def keep(self, mask: Array) -> "Bernoulli":
+        """The prior of some of the units."""
+        return Bernoulli(self.logits[mask])

@@ -1,21 +1,29 @@
-"""Linear layers, and the two kinds of conditional distribution built from tanh networks."""
+"""Linear layers, networks, and the conditional distributions that are built on a network's features.
+
+A network is any module from an input to features. Those of this library take any leading axes (`takes_batches`); any
+other is taken for an Equinox module of one example, `[n_in]` to `[n_features]`, and is mapped over the rows.
+
+A conditional layer has `units`, gives a distribution when called, and scores values with `log_prob(value, given)`.
+"""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from iwae.errors import IWAEError
 from iwae.models.architecture import Precision
-from iwae.models.distributions import Bernoulli, Normal, bernoulli_log_prob, bernoulli_log_prob_and_residual
+from iwae.models.distributions import Bernoulli, Distribution, Normal
 from iwae.models.matmul import product
 
-Network = TypeVar("Network")
+Module = TypeVar("Module")
+Network = Callable[[Array], Array]
 
 
 class Linear(eqx.Module):
@@ -38,54 +46,116 @@ class Linear(eqx.Module):
         return product(x, self.weight, self.precision) + self.bias
 
 
-def with_precision(network: Network, precision: Precision) -> Network:
-    """The same network, or tree of them, with the products of all its linear layers in that precision."""
+def with_precision(module: Module, precision: Precision) -> Module:
+    """The same module, or tree of them, with the products of all its linear layers in that precision."""
 
     def is_linear(node: Any) -> bool:
         return isinstance(node, Linear)
 
     return jax.tree.map(
-        lambda node: replace(node, precision=precision) if is_linear(node) else node, network, is_leaf=is_linear
+        lambda node: replace(node, precision=precision) if is_linear(node) else node, module, is_leaf=is_linear
     )
 
 
-def _create_hidden(sizes: Sequence[int], key: Key[Array, ""]) -> tuple[Linear, ...]:
-    pairs = itertools.pairwise(sizes)
-    return tuple(Linear.create(a, b, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(pairs))
+class TanhNetwork(eqx.Module):
+    """Linear layers, each followed by tanh; none at all is the identity. The networks of Burda et al. (2015)."""
+
+    takes_batches: ClassVar[bool] = True
+    hidden: tuple[Linear, ...]
+
+    @classmethod
+    def create(cls, sizes: Sequence[int], key: Key[Array, ""]) -> "TanhNetwork":
+        """A network of `sizes[0]` inputs and `sizes[-1]` features."""
+        pairs = itertools.pairwise(sizes)
+        return cls(tuple(Linear.create(a, b, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(pairs)))
+
+    def __call__(self, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:
+        for linear in self.hidden:
+            x = jnp.tanh(linear(x))
+        return x
 
 
-def _apply_hidden(hidden: tuple[Linear, ...], x: Float[Array, "*rows n"]) -> Float[Array, "*rows m"]:
-    for linear in hidden:
-        x = jnp.tanh(linear(x))
-    return x
+def features(network: Network, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:
+    """What a network makes of every row."""
+    if getattr(network, "takes_batches", False):
+        return network(x)
+    rows = jax.vmap(network)(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], -1)
+
+
+def count_features(network: Network, inputs: int) -> int:
+    """Number of features that a network gives for so many inputs.
+
+    Raises IWAEError, with the network's own message, where it can't take them.
+    """
+    try:
+        found = eqx.filter_eval_shape(lambda net, x: features(net, x), network, jnp.zeros((1, inputs)))
+    except Exception as error:
+        message = " ".join(str(error).split())[:200]
+        raise IWAEError(
+            f"{type(network).__name__} can't take an example of {inputs} numbers: {message}; a network maps one"
+            " example [n_in] to features"
+        ) from None
+    return found.shape[-1]
+
+
+class ConditionalLayer(Protocol):
+    """A conditional distribution of some units, given the layer next to it."""
+
+    @property
+    def units(self) -> int:
+        """Number of units of the distribution."""
+        ...
+
+    def __call__(self, given: Array) -> Distribution:
+        """The distribution, for every row of `given`."""
+        ...
+
+    def log_prob(self, value: Array, given: Array) -> Array:
+        """Log density of `value` in nats, summed over units, under the distribution that `given` makes."""
+        ...
 
 
 class GaussianLayer(eqx.Module):
-    """A diagonal Gaussian whose mean and sigma = exp(linear) come from a tanh network of the input."""
+    """A diagonal Gaussian whose mean and sigma = exp(linear) are linear in the features of a network."""
 
-    hidden: tuple[Linear, ...]
+    reparameterized: ClassVar[bool] = True
+    network: Network
     mean: Linear
     log_sigma: Linear
 
     @classmethod
     def create(cls, n_in: int, hidden: Sequence[int], n_out: int, key: Key[Array, ""]) -> "GaussianLayer":
-        """Draws every linear layer independently, the mean's and sigma's heads too."""
-        sizes = (n_in, *hidden)
+        """The paper's layer, on a tanh network: every linear layer is drawn independently, the two heads too."""
         keys = jax.random.split(key, 3)
-        return cls(
-            _create_hidden(sizes, keys[0]),
-            Linear.create(sizes[-1], n_out, keys[1]),
-            Linear.create(sizes[-1], n_out, keys[2]),
-        )
+        return cls._with_heads(TanhNetwork.create((n_in, *hidden), keys[0]), (n_in, *hidden)[-1], n_out, keys[1:])
+
+    @classmethod
+    def on(cls, network: Network, units: int, *, inputs: int, key: Key[Array, ""]) -> "GaussianLayer":
+        """A layer of `units` on any network that takes `inputs` numbers. Raises as `count_features` does."""
+        return cls._with_heads(network, count_features(network, inputs), units, jax.random.split(key))
+
+    @classmethod
+    def _with_heads(cls, network: Network, count: int, units: int, keys: Key[Array, " two"]) -> "GaussianLayer":
+        return cls(network, Linear.create(count, units, keys[0]), Linear.create(count, units, keys[1]))
 
     @property
     def units(self) -> int:
         """Number of units of the distribution."""
         return self.mean.bias.shape[-1]
 
-    def __call__(self, x: Float[Array, "*rows n_in"]) -> Normal:
-        features = _apply_hidden(self.hidden, x)
-        return Normal(self.mean(features), self.log_sigma(features))
+    @property
+    def heads(self) -> tuple[Linear, ...]:
+        """The linear layers on the features."""
+        return (self.mean, self.log_sigma)
+
+    def with_heads(self, heads: Sequence[Linear]) -> "GaussianLayer":
+        """The same layer with other `heads`."""
+        return replace(self, mean=heads[0], log_sigma=heads[1])
+
+    def __call__(self, given: Float[Array, "*rows n_in"]) -> Normal:
+        found = features(self.network, given)
+        return Normal(self.mean(found), self.log_sigma(found))
 
     def log_prob(
         self, value: Float[Array, "*more n_out"], given: Float[Array, "*rows n_in"]
@@ -95,73 +165,50 @@ class GaussianLayer(eqx.Module):
 
 
 class BernoulliLayer(eqx.Module):
-    """Independent Bernoullis whose logits come from a tanh network of the input."""
+    """Independent Bernoullis whose logits are linear in the features of a network: binary latents."""
 
-    hidden: tuple[Linear, ...]
+    reparameterized: ClassVar[bool] = False
+    network: Network
     logits: Linear
 
     @classmethod
     def create(cls, n_in: int, hidden: Sequence[int], n_out: int, key: Key[Array, ""]) -> "BernoulliLayer":
-        """Draws every linear layer independently."""
+        """On a tanh network; every linear layer is drawn independently."""
         sizes = (n_in, *hidden)
         keys = jax.random.split(key)
-        return cls(_create_hidden(sizes, keys[0]), Linear.create(sizes[-1], n_out, keys[1]))
+        return cls(TanhNetwork.create(sizes, keys[0]), Linear.create(sizes[-1], n_out, keys[1]))
+
+    @classmethod
+    def on(cls, network: Network, units: int, *, inputs: int, key: Key[Array, ""]) -> "BernoulliLayer":
+        """A layer of `units` on any network that takes `inputs` numbers. Raises as `count_features` does."""
+        return cls(network, Linear.create(count_features(network, inputs), units, key))
 
     @property
     def units(self) -> int:
         """Number of units of the distribution."""
         return self.logits.bias.shape[-1]
 
-    def __call__(self, x: Float[Array, "*rows n_in"]) -> Bernoulli:
-        return Bernoulli(self.logits(_apply_hidden(self.hidden, x)))
+    @property
+    def heads(self) -> tuple[Linear, ...]:
+        """The linear layer on the features."""
+        return (self.logits,)
+
+    def with_heads(self, heads: Sequence[Linear]) -> "BernoulliLayer":
+        """The same layer with other `heads`."""
+        return replace(self, logits=heads[0])
+
+    def __call__(self, given: Float[Array, "*rows n_in"]) -> Bernoulli:
+        return Bernoulli(self.logits(features(self.network, given)))
 
     def log_prob(
         self, value: Float[Array, "*more n_out"], given: Float[Array, "*rows n_in"]
     ) -> Float[Array, "*result"]:
         """Log probability of `value` in nats, summed over units, under the distribution that `given` makes."""
-        features = _apply_hidden(self.hidden, given)
-        rows = features.shape[:-1]
-        if jnp.broadcast_shapes(rows, value.shape[:-1]) == rows:
-            return linear_bernoulli_log_prob(features, self.logits, value)
-        return Bernoulli(self.logits(features)).log_prob(value)
+        return self(given).log_prob(value)
 
 
-@jax.custom_vjp
-def linear_bernoulli_log_prob(
-    features: Float[Array, "*rows n_in"], linear: Linear, value: Float[Array, "*more n_out"]
-) -> Float[Array, "*rows"]:
-    """log Bernoulli(value; sigmoid(linear(features))) in nats, summed over units, `value` broadcast to the rows.
-
-    Its gradient never scales the array of residuals, value - sigmoid, which over the visible units is the largest of
-    a training step: a row's weight goes onto its features instead, of which the paper's networks have a quarter as
-    many. Reverse mode only: for forward mode differentiate `BernoulliLayer.__call__(given).log_prob(value)`.
-    """
-    return bernoulli_log_prob(value, linear(features))
-
-
-def _forward(features: Array, linear: Linear, value: Array) -> tuple[Array, tuple[Any, ...]]:
-    logits = linear(features)
-    log_prob, residual = bernoulli_log_prob_and_residual(value, logits)
-    return log_prob, (features, linear, logits, residual, value)
-
-
-def _backward(saved: tuple[Any, ...], row_weights: Array) -> tuple[Array, Linear, Array]:
-    features, linear, logits, residual, value = saved
-    precision = linear.precision
-    row_weights = row_weights[..., None]
-    rows = (-1, residual.shape[-1])
-    weighted = (row_weights * features).reshape(-1, features.shape[-1])
-    to_linear = Linear(
-        product(weighted.T, residual.reshape(rows), precision),
-        product(row_weights.reshape(-1), residual.reshape(rows), "float32"),
-        precision,
-    )
-    _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)
-    to_features = row_weights * product(residual, linear.weight.T, precision)
-    return to_features, to_linear, to_value(row_weights * logits)[0]
-
-
-linear_bernoulli_log_prob.defvjp(_forward, _backward)
-
-
-StochasticLayer = GaussianLayer | BernoulliLayer
+LATENT_LAYERS: dict[str, type[GaussianLayer] | type[BernoulliLayer]] = {
+    "gaussian": GaussianLayer,
+    "bernoulli": BernoulliLayer,
+}
+"""The kinds of stochastic layers between the data and the prior, by name."""

@@ -1,22 +1,22 @@
 """Removing units from a trained model."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from iwae.evaluation.likelihood import ActiveUnits
-from iwae.models.distributions import Bernoulli
-from iwae.models.layers import GaussianLayer, Linear, StochasticLayer
+from iwae.errors import IWAEError
+from iwae.models.layers import Linear, TanhNetwork
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE
 
 
-def units_to_keep(units: ActiveUnits) -> tuple[np.ndarray, ...]:
+def units_to_keep(active: tuple[np.ndarray, ...], variances: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """bool `[units]` per layer: the active units, or the one with the largest variance where none is active."""
     kept = []
-    for active, variance in zip(units.active, units.variances, strict=True):
-        mask = active.copy()
+    for is_active, variance in zip(active, variances, strict=True):
+        mask = is_active.copy()
         mask[np.argmax(variance)] = True
         kept.append(mask)
     return tuple(kept)
@@ -28,7 +28,12 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
     What they gave to the layers above and below is replaced by their mean over data, `means` (`[units]` per
     layer), moved into those layers' biases; their own terms leave p and q. Burda et al. (2015, section 5.2)
     found that removing inactive units hardly changes the likelihood.
+
+    Raises IWAEError for a model with networks other than tanh networks: which of their weights belong to a unit is
+    not known.
     """
+    if not model.has_tanh_networks:
+        raise IWAEError("only models with tanh networks can be pruned: this one has other networks")
     encoder, decoder = list(model.encoder), list(model.decoder)
     for i, (mask, mean) in enumerate(zip(kept, means, strict=True)):
         encoder[i] = _keep_outputs(encoder[i], mask)
@@ -36,26 +41,19 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
         if i + 1 < len(encoder):
             encoder[i + 1] = _keep_inputs(encoder[i + 1], mask, mean)
             decoder[i + 1] = _keep_outputs(decoder[i + 1], mask)
-    prior = Bernoulli(model.prior.logits[kept[-1]]) if isinstance(model.prior, Bernoulli) else model.prior
-    return HierarchicalVAE(tuple(encoder), tuple(decoder), prior)
+    return HierarchicalVAE(tuple(encoder), tuple(decoder), model.prior.keep(jnp.asarray(kept[-1])))
 
 
-def _keep_outputs(layer: StochasticLayer, mask: np.ndarray) -> StochasticLayer:
-    def keep(linear: Linear) -> Linear:
-        return Linear(linear.weight[:, mask], linear.bias[mask])
-
-    if isinstance(layer, GaussianLayer):
-        return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
-    return replace(layer, logits=keep(layer.logits))
+def _keep_outputs(layer: Any, mask: np.ndarray) -> Any:
+    return layer.with_heads([Linear(head.weight[:, mask], head.bias[mask]) for head in layer.heads])
 
 
-def _keep_inputs(layer: StochasticLayer, mask: np.ndarray, mean: np.ndarray) -> StochasticLayer:
+def _keep_inputs(layer: Any, mask: np.ndarray, mean: np.ndarray) -> Any:
     def keep(linear: Linear) -> Linear:
         constant = product(jnp.asarray(mean[~mask], linear.weight.dtype), linear.weight[~mask])
         return Linear(linear.weight[mask], linear.bias + constant)
 
-    if layer.hidden:
-        return replace(layer, hidden=(keep(layer.hidden[0]), *layer.hidden[1:]))
-    if isinstance(layer, GaussianLayer):
-        return replace(layer, mean=keep(layer.mean), log_sigma=keep(layer.log_sigma))
-    return replace(layer, logits=keep(layer.logits))
+    if layer.network.hidden:
+        first, *rest = layer.network.hidden
+        return replace(layer, network=TanhNetwork((keep(first), *rest)))
+    return layer.with_heads([keep(head) for head in layer.heads])

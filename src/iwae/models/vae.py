@@ -1,28 +1,43 @@
 """The hierarchy: sample the posterior, log importance weights, ancestral sampling."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.architecture import Architecture
-from iwae.models.distributions import Bernoulli, Normal, StandardNormal
-from iwae.models.layers import BernoulliLayer, GaussianLayer, StochasticLayer
+from iwae.models.distributions import Bernoulli, Distribution, StandardNormal
+from iwae.models.layers import LATENT_LAYERS, ConditionalLayer, GaussianLayer, Network, TanhNetwork
+from iwae.models.likelihoods.base import Likelihood, VisibleLayer
+from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
 
-MEAN_CLIP = 0.001
+
+class LogTerms(NamedTuple):
+    """What a log weight consists of, `[k, batch]` each, in nats: `visible` log p(x | h_1), `prior` log p(h_1, ..., h_L)
+    and `posterior` log q(h_1, ..., h_L | x). log w = visible + prior - posterior.
+    """
+
+    visible: Float[Array, "k batch"]
+    prior: Float[Array, "k batch"]
+    posterior: Float[Array, "k batch"]
 
 
 class HierarchicalVAE(eqx.Module):
     """A hierarchy x = h_0, h_1, ..., h_L of stochastic layers (Burda et al. 2015, equations 1 and 5).
 
-    `encoder[i]` is q(h_{i+1} | h_i); `decoder[i]` is p(h_i | h_{i+1}), so `decoder[0]` gives the visible layer;
-    `prior` is p(h_L): N(0, I), or independent Bernoullis with learned logits where the top layer is binary. The
-    same model serves as VAE and as IWAE: they differ in the objective.
+    `encoder[i]` is q(h_{i+1} | h_i); `decoder[i]` is p(h_i | h_{i+1}), so `decoder[0]` is the visible layer, whose
+    likelihood says what kind of data it is for; `prior` is p(h_L): N(0, I), or independent Bernoullis with learned
+    logits where the top layer is binary. The same model serves as VAE and as IWAE: they differ in the objective.
     """
 
-    encoder: tuple[StochasticLayer, ...]
-    decoder: tuple[StochasticLayer, ...]
+    encoder: tuple[ConditionalLayer, ...]
+    decoder: tuple[ConditionalLayer, ...]
     prior: StandardNormal | Bernoulli = StandardNormal()
 
     @classmethod
@@ -30,25 +45,66 @@ class HierarchicalVAE(eqx.Module):
         cls,
         architecture: Architecture,
         key: Key[Array, ""],
-        visible_mean: Float[Array, " visible"] | None = None,
+        likelihood: Likelihood | None = None,
+        bias: np.ndarray | None = None,
     ) -> "HierarchicalVAE":
-        """Random weights. The visible layer's bias is the logit of `visible_mean`, the training mean clipped to
-        [0.001, 0.999]; without it the bias is zero.
+        """The paper's tanh networks with random weights, for visible data of a `likelihood` (by default Bernoulli).
+        `bias` is that of the visible layer's outputs, as `Likelihood.initial_bias` gives it; by default zero.
+
+        Raises IWAEError for an architecture without a number of visible units.
         """
+        likelihood = BernoulliLikelihood() if likelihood is None else likelihood
+        if architecture.visible is None:
+            raise IWAEError("`architecture` has no number of visible units: give one, or use create_model(data, ...)")
         sizes = (architecture.visible, *architecture.latent)
-        layers = {"gaussian": GaussianLayer, "bernoulli": BernoulliLayer}
-        kinds = [BernoulliLayer, *(layers[kind] for kind in architecture.kinds)]
-        encoder, decoder = [], []
+        kinds = [LATENT_LAYERS[kind] for kind in architecture.kinds]
+        encoder: list[ConditionalLayer] = []
+        decoder: list[ConditionalLayer] = []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            encoder.append(kinds[i + 1].create(sizes[i], hidden, sizes[i + 1], encoder_key))
-            decoder.append(kinds[i].create(sizes[i + 1], hidden[::-1], sizes[i], decoder_key))
-        prior = StandardNormal() if kinds[-1] is GaussianLayer else Bernoulli(jnp.zeros(sizes[-1]))
-        model = cls(tuple(encoder), tuple(decoder), prior)
-        if visible_mean is None:
-            return model
-        mean = jnp.clip(jnp.asarray(visible_mean, jnp.float32), MEAN_CLIP, 1.0 - MEAN_CLIP)
-        return eqx.tree_at(lambda m: m.decoder[0].logits.bias, model, jnp.log(mean) - jnp.log1p(-mean))
+            encoder.append(kinds[i].create(sizes[i], hidden, sizes[i + 1], encoder_key))
+            downwards = (sizes[i + 1], hidden[::-1], sizes[i], decoder_key)
+            if i == 0:
+                decoder.append(VisibleLayer.create(*downwards, likelihood).with_bias(bias))
+            else:
+                decoder.append(kinds[i - 1].create(*downwards))
+        return cls(tuple(encoder), tuple(decoder), _prior(kinds[-1] is GaussianLayer, sizes[-1]))
+
+    @classmethod
+    def from_networks(
+        cls,
+        encoder: Sequence[Network],
+        decoder: Sequence[Network],
+        latent: Sequence[int],
+        visible: int,
+        key: Key[Array, ""],
+        likelihood: Likelihood | None = None,
+        bias: np.ndarray | None = None,
+    ) -> "HierarchicalVAE":
+        """Gaussian layers of `latent` units on networks of your own: `encoder[i]` maps h_i `[n_in]` to features, and
+        `decoder[i]` maps h_{i+1} to features of h_i. The linear layers from features to distributions are made here.
+
+        Raises IWAEError for numbers of networks that differ from that of layers, and for a network that can't take
+        its input.
+        """
+        if not len(encoder) == len(decoder) == len(latent) > 0:
+            raise IWAEError(
+                f"{len(latent)} stochastic layers need as many networks in `encoder` and in `decoder`, got"
+                f" {len(encoder)} and {len(decoder)}"
+            )
+        likelihood = BernoulliLikelihood() if likelihood is None else likelihood
+        sizes = (visible, *latent)
+        up: list[ConditionalLayer] = []
+        down: list[ConditionalLayer] = []
+        for i, (encode, decode) in enumerate(zip(encoder, decoder, strict=True)):
+            encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
+            up.append(GaussianLayer.on(encode, sizes[i + 1], inputs=sizes[i], key=encoder_key))
+            how = {"inputs": sizes[i + 1], "key": decoder_key}
+            if i == 0:
+                down.append(VisibleLayer.on(decode, visible, likelihood=likelihood, **how).with_bias(bias))
+            else:
+                down.append(GaussianLayer.on(decode, sizes[i], **how))
+        return cls(tuple(up), tuple(down))
 
     @property
     def latent(self) -> tuple[int, ...]:
@@ -60,6 +116,31 @@ class HierarchicalVAE(eqx.Module):
         """Number of visible units."""
         return self.decoder[0].units
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """The kind of visible data that the model is for."""
+        return self.decoder[0].likelihood  # pyright: ignore[reportAttributeAccessIssue]
+
+    def with_likelihood(self, likelihood: Likelihood) -> "HierarchicalVAE":
+        """The same weights, for rows that are stored in another way."""
+        visible = replace(self.decoder[0], likelihood=likelihood)  # pyright: ignore[reportArgumentType]
+        return replace(self, decoder=(visible, *self.decoder[1:]))
+
+    @property
+    def is_reparameterized(self) -> bool:
+        """Whether every stochastic layer has derivatives through its samples."""
+        return all(getattr(layer, "reparameterized", True) for layer in self.encoder)
+
+    @property
+    def has_tanh_networks(self) -> bool:
+        """Whether every network is a `TanhNetwork`, whose units and weights have places that are known."""
+        layers = (*self.encoder, *self.decoder)
+        return all(isinstance(getattr(layer, "network", None), TanhNetwork) for layer in layers)
+
+    def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
+        """Stored rows `[batch, visible]` as they are scored: binarized, standardized, or as they are."""
+        return self.likelihood.prepare(rows, key)
+
     def draw_noise(self, key: Key[Array, ""], num_samples: int, batch: int) -> tuple[Float[Array, "k batch _"], ...]:
         """Standard normal noise `[k, batch, units]` for every stochastic layer, h_1 first."""
         keys = jax.random.split(key, len(self.encoder))
@@ -68,19 +149,18 @@ class HierarchicalVAE(eqx.Module):
 
     def sample_posterior(
         self, x: Float[Array, "batch visible"], noise: tuple[Float[Array, "k batch _"], ...]
-    ) -> tuple[tuple[Normal | Bernoulli, ...], tuple[Float[Array, "k batch _"], ...]]:
+    ) -> tuple[tuple[Distribution, ...], tuple[Float[Array, "k batch _"], ...]]:
         """Samples h_l ~ q(h_l | h_{l-1}), reparameterized where the layer is Gaussian, and the distributions that
         they came from.
 
         The first distribution has shape `[batch, units]`: q(h_1 | x) is evaluated once per example, not once
         per sample.
 
-        Raises IWAEError for an `x` of another shape: one example alone would be taken for a batch of numbers.
+        Raises IWAEError for an `x` of another shape, where one example alone would be taken for a batch of numbers, or
+        of whole numbers, as rows are before `prepare`.
         """
-        if x.ndim != 2 or x.shape[1] != self.visible:
-            raise IWAEError(f"x must have shape [batch, {self.visible}], got {list(x.shape)}")
         distributions, samples = [], []
-        below = x
+        below = self.encoder_input(x)
         for layer, layer_noise in zip(self.encoder, noise, strict=True):
             posterior = layer(below)
             below = posterior.sample(layer_noise)
@@ -88,19 +168,33 @@ class HierarchicalVAE(eqx.Module):
             samples.append(below)
         return tuple(distributions), tuple(samples)
 
+    def encoder_input(self, x: Float[Array, "batch visible"]) -> Float[Array, "batch visible"]:
+        """What the encoder sees of x: zeros where values are missing (Mattei & Frellsen 2019)."""
+        if x.ndim != 2 or x.shape[1] != self.visible:
+            raise IWAEError(f"`x` must have shape [batch, {self.visible}], got {list(x.shape)}")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise IWAEError(
+                f"`x` must be prepared rows of floating point numbers, got {x.dtype}: call model.prepare(rows, key)"
+            )
+        return jnp.where(jnp.isnan(x), 0.0, x) if self.likelihood.missing else x
+
     def log_posterior(
         self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
     ) -> Float[Array, "*k batch"]:
         """log q(h_1, ..., h_L | x) in nats of given latents."""
-        below = (x, *latents[:-1])
+        below = (self.encoder_input(x), *latents[:-1])
         return sum(layer.log_prob(h, b) for layer, b, h in zip(self.encoder, below, latents, strict=True))  # pyright: ignore[reportReturnType]
 
     def log_joint(
         self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
     ) -> Float[Array, "*k batch"]:
         """log p(x, h_1, ..., h_L) in nats of given latents."""
+        return self.log_prior(latents) + self.decoder[0].log_prob(x, latents[0])
+
+    def log_prior(self, latents: tuple[Float[Array, "*k batch _"], ...]) -> Float[Array, "*k batch"]:
+        """log p(h_1, ..., h_L) in nats."""
         total = self.prior.log_prob(latents[-1])
-        for layer, value, above in zip(self.decoder, (x, *latents[:-1]), latents, strict=True):
+        for layer, value, above in zip(self.decoder[1:], latents[:-1], latents[1:], strict=True):
             total = total + layer.log_prob(value, above)
         return total
 
@@ -108,9 +202,14 @@ class HierarchicalVAE(eqx.Module):
         self, x: Float[Array, "batch visible"], noise: tuple[Float[Array, "k batch _"], ...]
     ) -> Float[Array, "k batch"]:
         """log w = log p(x, h) - log q(h | x) in nats, at the samples that `noise` gives."""
+        visible, prior, posterior = self.log_terms_at(x, noise)
+        return prior + visible - posterior
+
+    def log_terms_at(self, x: Float[Array, "batch visible"], noise: tuple[Float[Array, "k batch _"], ...]) -> LogTerms:
+        """The terms of log w, at the samples that `noise` gives."""
         posteriors, latents = self.sample_posterior(x, noise)
         log_q = sum(q.log_prob(h) for q, h in zip(posteriors, latents, strict=True))
-        return self.log_joint(x, latents) - log_q
+        return LogTerms(self.decoder[0].log_prob(x, latents[0]), self.log_prior(latents), log_q)  # pyright: ignore[reportArgumentType]
 
     def log_weights(
         self, x: Float[Array, "batch visible"], key: Key[Array, ""], num_samples: int
@@ -119,8 +218,10 @@ class HierarchicalVAE(eqx.Module):
         return self.log_weights_at(x, self.draw_noise(key, num_samples, x.shape[0]))
 
     def decode(self, top: Float[Array, "n _"], key: Key[Array, ""]) -> Float[Array, "n visible"]:
-        """Means of the visible layer after ancestral sampling downwards from values of the top layer h_L."""
-        return self._descend(top, key)[1].mean
+        """Means of the visible layer, in the units of the rows, after ancestral sampling downwards from values of the
+        top layer h_L.
+        """
+        return self.likelihood.original(self._descend(top, key)[1].mean)
 
     def sample(self, key: Key[Array, ""], num: int) -> Float[Array, "num visible"]:
         """`num` draws from the model: means of the visible layer under ancestral sampling from the prior."""
@@ -140,7 +241,7 @@ class HierarchicalVAE(eqx.Module):
 
     def _descend(
         self, top: Float[Array, "n _"], key: Key[Array, ""]
-    ) -> tuple[tuple[Float[Array, "n _"], ...], Normal | Bernoulli]:
+    ) -> tuple[tuple[Float[Array, "n _"], ...], Distribution]:
         """The latents, h_1 first, of ancestral sampling from `top`, and the visible layer's distribution."""
         latents = [top]
         for i in reversed(range(1, len(self.decoder))):
@@ -148,3 +249,7 @@ class HierarchicalVAE(eqx.Module):
             noise = jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape)
             latents.insert(0, conditional.sample(noise))
         return tuple(latents), self.decoder[0](latents[0])
+
+
+def _prior(is_gaussian: bool, units: int) -> StandardNormal | Bernoulli:
+    return StandardNormal() if is_gaussian else Bernoulli(jnp.zeros(units))

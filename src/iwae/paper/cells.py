@@ -71,15 +71,15 @@ def cells_of(table: Table, *, results_dir: Path, seed: int = 0) -> tuple[Cell, .
         raise IWAEError(f"--table must be one of {', '.join(TABLES)}, got {table!r}")
     if table != "2":
         return tuple(
-            Cell(table, RunConfig(dataset=dataset, model=model, k=k, layers=layers, seed=seed), Published(*figures))
+            Cell(table, RunConfig.of(dataset=dataset, model=model, k=k, layers=layers, seed=seed), Published(*figures))
             for in_table, dataset, layers, model, entries in ROWS
             if in_table == table
             for k, figures in zip(PAPER_K, entries, strict=True)
         )
     cells = []
     for (model, k, figures), (other, other_k, _) in zip(WARM_STARTS, WARM_STARTS[::-1], strict=True):
-        source = RunConfig(dataset="mnist", model=other, k=other_k, seed=seed)
-        config = RunConfig(dataset="mnist", model=model, k=k, seed=seed, init_from=str(results_dir / source.name()))
+        source = RunConfig.of(dataset="mnist", model=other, k=other_k, seed=seed)
+        config = RunConfig.of(dataset="mnist", model=model, k=k, seed=seed, init_from=str(results_dir / source.name()))
         cells.append(Cell("2", config, figures, source))
     return tuple(cells)
 

@@ -42,7 +42,7 @@ def trained_as_in_the_paper(config: RunConfig) -> bool:
     """Whether objective, estimator and kind of latents are the paper's: they are what `--model` and `--k` give."""
     if config.model is None or config.latent_kind != "gaussian":
         return False
-    return config.full_objective() == RunConfig(model=config.model, k=config.k).full_objective()
+    return config.objective == RunConfig.of(model=config.model, k=config.k).objective
 
 
 def _model(config: RunConfig) -> tuple[Any, ...]:
@@ -122,7 +122,7 @@ def _warm_start_deviations(config: RunConfig, start: SourceRecord, measured: Mea
     if config.fresh_optimizer:
         found.append("the optimizer's moments were not kept")
     source = RunConfig.from_json(start["config"])
-    plain = RunConfig(dataset=source.dataset, model=source.model, k=source.k, layers=source.layers, seed=source.seed)
+    plain = RunConfig.of(dataset=source.dataset, model=source.model, k=source.k, layers=source.layers, seed=source.seed)
     if source != plain or start["stages_done"] < PAPER_STAGES:
         found.append(
             f"the run that it started from had not followed the paper's protocol to its end"

@@ -55,9 +55,7 @@ def training_rows(runs: Sequence[Analyzed]) -> list[Row]:
         runs,
         {
             "Data": _data,
-            "Objective": lambda run: Cell(
-                labels.objective(run.config), "maximized: " + labels.objective_in_words(run.config)
-            ),
+            "Objective": lambda run: Cell(labels.objective(run.config), "maximized: " + run.config.objective.sentence),
             "Network": lambda run: Cell(
                 labels.network(run.analysis["architecture"]),
                 "encoder, stochastic layers in brackets; the decoder mirrors it",

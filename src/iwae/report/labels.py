@@ -6,32 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from iwae.data import shown_name
-from iwae.estimators.objective import ESTIMATORS, EstimatorName, ObjectiveName
+from iwae.estimators.objective import METHOD_WORDS
 from iwae.models.architecture import ArchitectureRecord
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST
 from iwae.runs.records import AnalysisRecord, DataRecord, Measured, PrunedRecord
 
-OBJECTIVES: dict[ObjectiveName, str] = {
-    "elbo": "VAE",
-    "iwae": "IWAE",
-    "miwae": "MIWAE",
-    "ciwae": "CIWAE",
-    "renyi": "VR-alpha",
-    "vr-max": "VR-max",
-    "jvi": "JVI-1",
-    "rws": "RWS",
-    "piwae": "PIWAE",
-    "vimco": "VIMCO",
-    "ovis": "OVIS",
-}
-ESTIMATOR_NAMES: dict[EstimatorName, str] = {
-    "reparameterized": "reparameterized",
-    "stl": "STL",
-    "dreg": "DReG",
-    "rws-dreg": "DReG",
-    "score": "score function",
-}
 MARKS = {
     "verified": "verified: the published files",
     "unverified": "unverified: not the published file, so no figure compares with the paper's",
@@ -46,31 +26,9 @@ def data_name(data: DataRecord) -> str:
 
 def objective(config: RunConfig) -> str:
     """`IWAE, k = 5`; `MIWAE, DReG, m = 8, k = 8`."""
-    chosen = config.full_objective()
-    words = [OBJECTIVES[chosen.name]]
-    if chosen.estimator is not None and chosen.estimator != ESTIMATORS[chosen.name][0]:
-        words.append(ESTIMATOR_NAMES[chosen.estimator])
-    return ", ".join([*words, *(f"{name} = {value:g}" for name, value in chosen.parameters().items())])
-
-
-def objective_in_words(config: RunConfig) -> str:
-    """What was maximized."""
-    chosen = config.full_objective()
-    k, m = chosen.k, chosen.m
-    what: dict[ObjectiveName, str] = {
-        "elbo": f"the variational bound: the average of {k} log weight{'s' if k > 1 else ''}",
-        "iwae": f"the importance weighted bound L_{k}: the log of the average of {k} weights",
-        "miwae": f"MIWAE: the average of {m} importance weighted bounds L_{k}",
-        "ciwae": f"CIWAE: {chosen.beta} of the variational bound and the rest of L_{k}, from the same {k} weights",
-        "renyi": f"the variational Rényi bound with alpha = {chosen.alpha}, from {k} weights",
-        "vr-max": f"the largest of {k} log weights",
-        "jvi": f"JVI-1: the jackknife's correction of L_{k}",
-        "rws": f"reweighted wake-sleep: L_{k} for the decoder, the wake-phi update for the encoder",
-        "piwae": f"PIWAE: L_{k * (m or 1)} for the decoder, the average of {m} bounds L_{k} for the encoder",
-        "vimco": f"the importance weighted bound L_{k}, by VIMCO",
-        "ovis": f"the importance weighted bound L_{k}, by OVIS",
-    }
-    return what[chosen.name]
+    chosen = config.objective
+    words = [chosen.row.words] + ([] if chosen.has_default_estimator else [METHOD_WORDS[chosen.estimator]])
+    return ", ".join([*words, *(f"{name} = {value:g}" for name, value in chosen.numbers().items())])
 
 
 def network(architecture: ArchitectureRecord) -> str:
@@ -117,7 +75,7 @@ def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> st
     else:
         words += ["--layers", str(config.layers)]
     done = ("dataset", "model", "objective", "k", "layers", "latent", "hidden")
-    defaults = RunConfig(dataset=config.dataset, model=config.model)
+    defaults = RunConfig.of(dataset=config.dataset, model=config.model)
     for option in fields(RunConfig):
         value = getattr(config, option.name)
         if option.name in done or value == getattr(defaults, option.name) or value is None:

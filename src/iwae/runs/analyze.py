@@ -35,7 +35,8 @@ import numpy as np
 from iwae.data import Dataset, Split
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import importance_weights
-from iwae.evaluation.likelihood import ACTIVE_THRESHOLD, MAX_SAMPLES, ActiveUnits, active_units, paper_active_units
+from iwae.evaluation.active_units import ACTIVE_THRESHOLD, ActiveUnits, active_units, paper_active_units
+from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.figures.analysis import Findings, draw
 from iwae.io.files import write_atomically, write_json
 from iwae.runs.checkpoint import Checkpoint

@@ -7,10 +7,11 @@ JSON text, `iwae`: the format's number, the architecture, the seed, the stage an
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 import equinox as eqx
 import jax
@@ -25,6 +26,7 @@ from iwae.errors import IWAEError
 from iwae.io.files import open_regular, write_atomically
 from iwae.io.json import Count, Seconds, decode, shortened
 from iwae.models.architecture import Architecture, ArchitectureRecord
+from iwae.models.likelihoods import BernoulliLikelihood, Likelihood, likelihood_from_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.step import TrainState
 
@@ -34,6 +36,9 @@ MAX_RECORD_BYTES = 1 << 20
 DTYPES = {"F32": "float32", "I32": "int32"}
 # Those that are one number each.
 SCALARS = {"optimizer.count": "int32", "step": "int32", "epoch_bound": "float32"}
+
+T = TypeVar("T", bound=Mapping[str, Any])
+BERNOULLI = BernoulliLikelihood()
 
 
 class CheckpointError(IWAEError):
@@ -45,9 +50,10 @@ class _Versioned(TypedDict):
 
 
 class CheckpointRecord(_Versioned):
-    """What a checkpoint's metadata record."""
+    """What a checkpoint's metadata record. Before 0.2 all likelihoods were Bernoulli."""
 
     architecture: ArchitectureRecord
+    likelihood: NotRequired[dict[str, Any]]
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     stages_done: Count
     seconds: Seconds
@@ -67,6 +73,7 @@ class Checkpoint:
     seed: int
     stages_done: int
     seconds: float
+    likelihood: Likelihood = BERNOULLI
 
     @property
     def step(self) -> int:
@@ -75,7 +82,7 @@ class Checkpoint:
 
     def model(self) -> HierarchicalVAE:
         """The model. Raises CheckpointError when names or shapes do not fit the architecture."""
-        return self._fill(_skeleton(self.architecture), "model")
+        return self._fill(_skeleton(self.architecture, self.likelihood), "model")
 
     def train_state(self, optimizer: optax.GradientTransformation) -> TrainState:
         """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit."""
@@ -91,13 +98,13 @@ class Checkpoint:
 
     def weights_digest(self) -> str:
         """sha256 over the model's tensors: names, shapes and bytes."""
-        return _digest({n: a for n, a in self.arrays.items() if n.startswith("model.")}, {})
+        return digest({n: a for n, a in self.arrays.items() if n.startswith("model.")}, {})
 
     def _fill(self, skeleton: Any, prefix: str) -> Any:
         leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton)
         filled = []
         for path, leaf in leaves:
-            name = _tensor_name(prefix, path)
+            name = tensor_name(prefix, path)
             array = self.arrays.get(name)
             if array is None:
                 raise CheckpointError(f"{self.path}: the checkpoint has no tensor {name!r}")
@@ -111,22 +118,34 @@ class Checkpoint:
 
 
 @lru_cache(maxsize=4)
-def _skeleton(architecture: Architecture) -> HierarchicalVAE:
+def _skeleton(architecture: Architecture, likelihood: Likelihood) -> HierarchicalVAE:
     """The model's shapes without any numbers."""
-    return eqx.filter_eval_shape(HierarchicalVAE.create, architecture, jax.random.key(0))
+    return eqx.filter_eval_shape(HierarchicalVAE.create, architecture, jax.random.key(0), likelihood)
 
 
-def _tensor_name(prefix: str, path: tuple[Any, ...]) -> str:
-    return ".".join([prefix, *(jax.tree_util.keystr((entry,), simple=True) for entry in path)])
+def tensor_name(prefix: str, path: tuple[Any, ...]) -> str:
+    """As version 0.1 called them, so that its files are read and its digests still fit: a network's tanh layers lie in
+    their stochastic layer, and the visible layer's outputs are logits.
+    """
+    name = ".".join([prefix, *(jax.tree_util.keystr((entry,), simple=True) for entry in path)])
+    return name.replace(".network.hidden.", ".hidden.").replace("decoder.0.outputs.", "decoder.0.logits.")
 
 
-def _digest(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+def digest(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> str:
+    """sha256 over a record and tensors: names, types, shapes and bytes."""
+    found = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
-        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        found.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def named_tensors(prefix: str, part: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their names in files."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(part)
+    # safetensors writes the bytes of an array that is not in C order in the wrong places.
+    return {tensor_name(prefix, leaf_path): np.asarray(leaf, order="C") for leaf_path, leaf in leaves}
 
 
 def save_checkpoint(
@@ -139,25 +158,67 @@ def save_checkpoint(
         "step": state.step,
         "epoch_bound": state.epoch_bound,
     }
-    arrays = {
-        _tensor_name(prefix, leaf_path): np.asarray(leaf)
-        for prefix, part in parts.items()
-        for leaf_path, leaf in jax.tree_util.tree_flatten_with_path(part)[0]
-    }
+    arrays = {name: array for prefix, part in parts.items() for name, array in named_tensors(prefix, part).items()}
     record: dict[str, Any] = {
         "format": FORMAT,
         "architecture": architecture.to_json(),
+        "likelihood": state.model.likelihood.to_json(),
         "seed": seed,
         "stages_done": stages_done,
         "seconds": seconds,
     }
-    record["digest"] = _digest(arrays, record)
+    write_tensors(path, arrays, record)
+
+
+def write_tensors(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+    """Writes tensors and what is recorded of them, with a digest over both. Raises OSError when it can't."""
+    record = {**record, "digest": digest(arrays, record)}
     write_atomically(path, safetensors.numpy.save(arrays, {"iwae": json.dumps(record)}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Reads and checks a checkpoint: every tensor is of the name, type and shape that its architecture asks for, before
     memory is taken for any, and the digest fits.
+
+    Raises CheckpointError, naming the file, for anything but an intact one.
+    """
+    checked, arrays = read_tensors(path, CheckpointRecord, _state_tensors)
+    architecture, likelihood = recorded_model(checked)
+    if arrays["step"] < 0:
+        raise CheckpointError(f"{path}: not an intact checkpoint (its step is {int(arrays['step'])})")
+    return Checkpoint(
+        path, arrays, architecture, checked["seed"], checked["stages_done"], float(checked["seconds"]), likelihood
+    )
+
+
+Expected = dict[str, tuple[str, list[int]]]
+"""Types and shapes of tensors by name."""
+
+
+def recorded_model(record: Mapping[str, Any]) -> tuple[Architecture, Likelihood]:
+    """What a file's record says of its model. Raises IWAEError for what has no meaning."""
+    likelihood = likelihood_from_json(record.get("likelihood", {"name": "bernoulli"}))
+    return Architecture.from_json(record["architecture"]), likelihood
+
+
+def model_tensors(record: Mapping[str, Any], prefixes: Sequence[str] = ("model",)) -> Expected:
+    """The tensors of the recorded model, once for every prefix."""
+    skeleton, _ = jax.tree_util.tree_flatten_with_path(_skeleton(*recorded_model(record)))
+    return {
+        tensor_name(prefix, leaf_path): (str(leaf.dtype), list(leaf.shape))
+        for leaf_path, leaf in skeleton
+        for prefix in prefixes
+    }
+
+
+def _state_tensors(record: Mapping[str, Any]) -> Expected:
+    scalars: Expected = {name: (dtype, []) for name, dtype in SCALARS.items()}
+    return {**scalars, **model_tensors(record, ("model", "optimizer.mu", "optimizer.nu"))}
+
+
+def read_tensors(path: Path, kind: type[T], expect: Callable[[T], Expected | None]) -> tuple[T, dict[str, np.ndarray]]:
+    """The record and the tensors of a file. `expect` says which tensors the record asks for, None: any; memory is taken
+    once the file claims just these.
 
     Raises CheckpointError, naming the file, for anything but an intact one.
     """
@@ -172,20 +233,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise CheckpointError(
                     f"{path}: checkpoint format {version} is newer than this version reads ({FORMAT}): upgrade iwae"
                 )
-            checked = decode(text, CheckpointRecord)
-            architecture = Architecture.from_json(checked["architecture"])
-            _check_tensors(path, file, architecture)
+            checked = decode(text, kind)
+            _check_tensors(path, file, expect(checked))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # The digest is of all that was recorded, also of what only newer versions know.
         record = json.loads(text)
         claimed = record.pop("digest")
-        if _digest(arrays, record) != claimed:
+        if digest(arrays, record) != claimed:
             raise CheckpointError(f"{path}: the checkpoint is damaged (its digest does not match its content)")
-        if arrays["step"] < 0:
-            raise ValueError(f"its step is {int(arrays['step'])}")
-        return Checkpoint(
-            path, arrays, architecture, checked["seed"], checked["stages_done"], float(checked["seconds"])
-        )
+        return checked, arrays
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except OSError as error:
@@ -199,12 +255,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from None
 
 
-def _check_tensors(path: Path, file: safetensors.safe_open, architecture: Architecture) -> None:
-    """Raises CheckpointError unless a file claims exactly the tensors of a state with Adam's moments."""
-    expected = {name: (dtype, []) for name, dtype in SCALARS.items()}
-    for leaf_path, leaf in jax.tree_util.tree_flatten_with_path(_skeleton(architecture))[0]:
-        for prefix in ("model", "optimizer.mu", "optimizer.nu"):
-            expected[_tensor_name(prefix, leaf_path)] = (str(leaf.dtype), list(leaf.shape))
+def _check_tensors(path: Path, file: safetensors.safe_open, expected: Expected | None) -> None:
+    """Raises CheckpointError unless a file claims exactly the expected tensors."""
+    if expected is None:
+        return
     names = set(file.keys())
     for name in [*(name for name in expected if name not in names), *sorted(names - expected.keys())]:
         what = "has no tensor" if name in expected else "has a tensor that no checkpoint has,"

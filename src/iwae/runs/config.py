@@ -14,7 +14,7 @@ import numpy as np
 
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.objective import ESTIMATORS, PARAMETERS, EstimatorName, Objective, ObjectiveName, exact_number
+from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters, exact_number
 from iwae.io.json import shortened
 from iwae.models.architecture import Architecture, LatentKind, Precision
 from iwae.training.schedule import (
@@ -30,15 +30,18 @@ from iwae.training.schedule import (
 
 QUICK_TEST_EXAMPLES = 2000
 # In what runs may differ that are trained together.
-MAY_DIFFER = ("seed", "model", "objective", "alpha", "beta", "gamma", "sleep", "estimator", "backward")
-# What the paper trained: `--model` is short for these two objectives.
-SHORT_FORMS: dict[str, ObjectiveName] = {"vae": "elbo", "iwae": "iwae"}
+MAY_DIFFER = {"seed", "model", "objective", "estimator", "backward", *all_parameters()} - {"m"}
+# What the paper trained: `model` is short for these two objectives.
+SHORT_FORMS: dict[str, str] = {"vae": "elbo", "iwae": "iwae"}
+
+
+ELBO = Objective("elbo")
 
 
 def check_seed(value: int) -> None:
     """Raises IWAEError unless `value` is a seed that every machine reads the same."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise IWAEError(f"--seed must be an integer from 0 to 2^32 - 1, got {value!r}")
+        raise IWAEError(f"`seed` must be an integer from 0 to 2^32 - 1, got {value!r}")
 
 
 def make_plain(options: Any) -> None:
@@ -60,27 +63,7 @@ class RunConfig:
 
     dataset: str = "mnist"
     """mnist, binfixmnist, omniglot, or the path of an .npz or .npy file of your own."""
-    model: Literal["vae", "iwae"] | None = None
-    """Short for --objective elbo, the average of k log weights (vae, the default), or the bound L_k (iwae)."""
-    objective: ObjectiveName | None = None
-    """What is maximized (default: as --model); see docs/estimators.md for each."""
-    k: int = 1
-    """Number of samples per example (miwae, piwae: in each of the m groups)."""
-    m: int | None = None
-    """miwae, piwae: groups of k samples."""
-    alpha: float | None = None
-    """renyi: alpha of VR-alpha. iwae with --estimator dreg: alpha of DReG(alpha), 0 by default."""
-    beta: float | None = None
-    """ciwae: the share of the ELBO."""
-    gamma: float | None = None
-    """ovis: 1, the default, for effective sample sizes well above 1; 0 for those near 1."""
-    sleep: float | None = None
-    """rws: the share of sleep-phi in the encoder's update, 0 by default."""
-    estimator: EstimatorName | None = None
-    """How its gradient is estimated, where there is a choice; by default the objective's first. Binary latents need
-    score."""
-    backward: int | None = None
-    """Of the samples, how many go through the backward pass, drawn by weight (default: all)."""
+    objective: Objective = ELBO
     layers: int | None = None
     """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""
     latent: tuple[int, ...] = ()
@@ -117,20 +100,20 @@ class RunConfig:
         """Raises IWAEError for any value that has no meaning."""
         make_plain(self)
         if not isinstance(self.dataset, str):
-            raise IWAEError(f"--dataset must be a name or a path, got {self.dataset!r}")
+            raise IWAEError(f"`dataset` must be a name or a path, got {self.dataset!r}")
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
         make_schedule(self.schedule)
         self._resolve_recipe()
-        self._resolve_objective()
+        self._check_objective()
         if self.layers is None:
             object.__setattr__(self, "layers", len(self.latent) or 1)
-        check_count("--layers", self.layers)
-        check_count("--batch-size", self.batch_size)
+        check_count("layers", self.layers)
+        check_count("batch_size", self.batch_size)
         check_seed(self.seed)
         if self.precision not in get_args(Precision):
-            raise IWAEError(f"--precision must be {' or '.join(get_args(Precision))}, got {self.precision!r}")
+            raise IWAEError(f"`precision` must be {' or '.join(get_args(Precision))}, got {self.precision!r}")
         if self.beta1 is None or not 0.0 <= self.beta1 < 1.0:
-            raise IWAEError(f"--beta1 must be at least 0 and below 1, got {self.beta1!r}")
+            raise IWAEError(f"`beta1` must be at least 0 and below 1, got {self.beta1!r}")
         self._check_warm_start()
         self.architecture(visible=1)
 
@@ -142,73 +125,80 @@ class RunConfig:
         if self.adam_moments is None:
             object.__setattr__(self, "adam_moments", self.recipe.moments)
         if self.adam_moments not in ("delayed", "current"):
-            raise IWAEError(f"--adam-moments must be delayed or current, got {self.adam_moments!r}")
+            raise IWAEError(f"`adam_moments` must be delayed or current, got {self.adam_moments!r}")
         if self.adam_moments == "delayed" and self.recipe.optimizer != "Adam":
-            raise IWAEError(f"--adam-moments delayed is for the paper's Adam, --schedule {self.schedule} has Nadam")
+            raise IWAEError(f"`adam_moments` delayed is for the paper's Adam, `schedule` {self.schedule} has Nadam")
 
     @property
     def recipe(self) -> Recipe:
         """The schedule and what goes with it."""
         return RECIPES[self.schedule]
 
-    def _resolve_objective(self) -> None:
-        """Writes out what short forms and defaults stand for, so that equal configurations are equal."""
-        if self.model not in (None, *SHORT_FORMS):
-            raise IWAEError(f"--model must be vae or iwae, got {self.model!r}: others are an --objective")
-        if self.objective is None:
-            object.__setattr__(self, "objective", SHORT_FORMS[self.model or "vae"])
-        elif self.model is not None and SHORT_FORMS[self.model] != self.objective:
+    def _check_objective(self) -> None:
+        if not isinstance(self.objective, Objective):
+            raise IWAEError(f"`objective` must be an Objective, got {self.objective!r}: RunConfig.of takes names")
+        if self.latent_kind == "bernoulli" and self.objective.needs_gaussian_latents:
             raise IWAEError(
-                f"--model {self.model} is short for --objective {SHORT_FORMS[self.model]}, but --objective"
-                f" {self.objective} was given too: leave out --model"
-            )
-        models = {name: model for model, name in SHORT_FORMS.items()}
-        object.__setattr__(self, "model", models.get(str(self.objective)))
-        if self.recipe.less_noise:
-            self._reduce_noise()
-        objective = self.full_objective()
-        for field in (*PARAMETERS, "estimator"):
-            object.__setattr__(self, field, getattr(objective, field))
-        if self.latent_kind == "bernoulli" and objective.needs_gaussian_latents:
-            raise IWAEError(
-                f"--latent-kind bernoulli has no derivative through its samples, which --objective {objective.name}"
-                f" --estimator {objective.estimator} needs: use --objective vimco, ovis or rws, or --estimator score"
+                f"`latent_kind` bernoulli has no derivative through its samples, which `objective`"
+                f" {self.objective.name} `estimator` {self.objective.estimator} needs: use `objective` vimco, ovis or"
+                " rws, or `estimator` score"
             )
 
-    def _reduce_noise(self) -> None:
-        """DReG where there is one, and then a backward pass of few samples where there are many."""
-        assert self.objective is not None
-        if self.estimator is None and self.latent_kind == "gaussian" and "dreg" in ESTIMATORS.get(self.objective, ()):
-            object.__setattr__(self, "estimator", "dreg")
-        many = self.full_objective().num_samples > MANY_SAMPLES
-        if self.backward is None and self.estimator == "dreg" and many:
-            object.__setattr__(self, "backward", FEW_BACKWARD)
+    @classmethod
+    def of(cls, **settings: Any) -> "RunConfig":
+        """A configuration from one level of names, as the command line has them: those of `Objective` beside the other
+        fields, `objective` or, for what the paper trained, `model` (vae, iwae) being the objective's name. What a
+        schedule brings along is filled in (`fast`: DReG and a backward pass of few samples).
 
-    def full_objective(self) -> Objective:
-        """What is maximized, and how. Raises IWAEError for combinations that have no meaning."""
-        assert self.objective is not None
-        parameters = {field: getattr(self, field) for field in PARAMETERS}
-        return Objective(self.objective, self.k, estimator=self.estimator, **parameters)
+        Raises IWAEError for names that are unknown and for combinations that have no meaning.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        objective, model = settings.pop("objective", None), settings.pop("model", None)
+        if isinstance(objective, Objective):
+            return cls(objective=objective, **settings)
+        if model not in (None, *SHORT_FORMS):
+            raise IWAEError(f"`model` must be vae or iwae, got {model!r}: others are an `objective`")
+        if objective is not None and model is not None and SHORT_FORMS[model] != objective:
+            raise IWAEError(
+                f"`model` {model} is short for `objective` {SHORT_FORMS[model]}, but `objective` {objective} was given"
+                " too: leave out `model`"
+            )
+        name = objective or SHORT_FORMS[model or "vae"]
+        own = {key: settings.pop(key) for key in list(settings) if key not in known}
+        recipe = RECIPES.get(settings.get("schedule", "paper"))
+        if recipe is not None and recipe.less_noise:
+            own = _with_less_noise(name, own, settings.get("latent_kind", "gaussian"))
+        return cls(objective=Objective(name, **own), **settings)
+
+    @property
+    def model(self) -> str | None:
+        """`vae` or `iwae` where the objective is one that the paper trained, whatever its estimator."""
+        return {name: model for model, name in SHORT_FORMS.items()}.get(self.objective.name)
+
+    @property
+    def k(self) -> int:
+        """Number of samples per example."""
+        return self.objective.k
 
     def _check_warm_start(self) -> None:
         if self.init_from is None:
-            for name, value in (("epochs", self.epochs), ("learning-rate", self.learning_rate)):
+            for name, value in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
                 if value is not None:
-                    raise IWAEError(f"--{name} {value} goes with --init-from: without it the --schedule decides")
+                    raise IWAEError(f"`{name}` {value} goes with `init_from`: without it the `schedule` decides")
             if self.fresh_optimizer:
-                raise IWAEError("--fresh-optimizer goes with --init-from: a new run's moments are fresh anyway")
+                raise IWAEError("`fresh_optimizer` goes with `init_from`: a new run's moments are fresh anyway")
             return
         if self.schedule != "paper":
             raise IWAEError(
-                f"--schedule {self.schedule} does not go with --init-from: give --epochs and --learning-rate"
+                f"`schedule` {self.schedule} does not go with `init_from`: give `epochs` and `learning_rate`"
             )
         object.__setattr__(self, "init_from", os.path.abspath(os.path.expanduser(self.init_from)))
         object.__setattr__(self, "epochs", WARM_START.epochs if self.epochs is None else self.epochs)
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", WARM_START.learning_rate)
-        check_count("--epochs", self.epochs)
+        check_count("epochs", self.epochs)
         if self.learning_rate is None or not 0.0 < self.learning_rate < math.inf:
-            raise IWAEError(f"--learning-rate must be a positive number, got {self.learning_rate!r}")
+            raise IWAEError(f"`learning_rate` must be a positive number, got {self.learning_rate!r}")
 
     def architecture(self, visible: int) -> Architecture:
         """The network's sizes for data of `visible` dimensions.
@@ -220,7 +210,7 @@ class RunConfig:
             return replace(Architecture.paper(self.layers, visible), kinds=(self.latent_kind,) * self.layers)
         if len(self.latent) != self.layers or len(self.hidden) != self.layers:
             raise IWAEError(
-                f"--layers {self.layers} needs {self.layers} numbers in --latent and in --hidden,"
+                f"`layers` {self.layers} needs as many numbers in `latent` and in `hidden`,"
                 f" got {len(self.latent)} and {len(self.hidden)}"
             )
         hidden = tuple((width, width) if width else () for width in self.hidden)
@@ -229,9 +219,9 @@ class RunConfig:
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
         if self.init_from is None:
-            return make_schedule(self.schedule, stages, num_samples=self.full_objective().num_samples)
+            return make_schedule(self.schedule, stages, num_samples=self.objective.num_samples)
         if stages not in (None, 1):
-            raise IWAEError(f"--stages {stages} does not go with --init-from, which has one stage: give --epochs")
+            raise IWAEError(f"`stages` {stages} does not go with `init_from`, which has one stage: give `epochs`")
         assert self.epochs is not None
         assert self.learning_rate is not None
         return (Stage(self.epochs, self.learning_rate),)
@@ -239,7 +229,7 @@ class RunConfig:
     def name(self) -> str:
         """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
         dataset = Path(self.dataset).stem if self.dataset.endswith((".npy", ".npz")) else self.dataset
-        parts = [dataset, *self.full_objective().name_parts(), f"{self.layers}layer"]
+        parts = [dataset, *self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
         if self.latent:
@@ -267,23 +257,31 @@ class RunConfig:
         return "-".join([*parts, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, which `from_json` reads."""
-        return {**dataclasses.asdict(self), "latent": list(self.latent), "hidden": list(self.hidden)}
+        """Plain values on one level, which `from_json` reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = {"model": self.model, "objective": self.objective.name, "estimator": self.objective.estimator}
+        numbers = {**dict.fromkeys(all_parameters()), "backward": None, **self.objective.numbers()}
+        return {**fields, **own, **numbers, "latent": list(self.latent), "hidden": list(self.hidden)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "RunConfig":
-        """Inverse of `to_json`. Raises IWAEError for anything it did not write: a field that is missing, unknown or of
-        another type.
+        """Inverse of `to_json`, also for fields that older versions did not have. Raises IWAEError for anything that it
+        did not write: a field that is missing, unknown or of another type.
         """
-        unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(cls)})
+        own = {"model", "objective", "estimator", "backward", "k", *all_parameters()}
+        unknown = sorted(value.keys() - {field.name for field in dataclasses.fields(cls)} - own)
         missing = [name for name in ("latent", "hidden") if name not in value]
         if unknown or missing:
             what = f"unknown fields {', '.join(map(repr, unknown))}" if unknown else f"no {' and no '.join(missing)}"
             raise IWAEError(f"not a run's configuration: {shortened(what)}")
+        settings = {key: given for key, given in value.items() if key in own}
+        model = settings.pop("model", None)
+        settings["name"] = settings.pop("objective", None) or SHORT_FORMS.get(str(model), "elbo")
+        # Before 0.2 every run's Adam had the current moments.
+        fields = {"adam_moments": "current", **{key: given for key, given in value.items() if key not in own}}
         try:
-            # Before 0.2 every run's Adam had the current moments.
-            return msgspec.convert({"adam_moments": "current", **value}, cls)
-        except msgspec.ValidationError as error:
+            return msgspec.convert({**fields, "objective": settings}, cls, dec_hook=_as_objective)
+        except (msgspec.ValidationError, TypeError) as error:
             raise IWAEError(f"not a run's configuration: {shortened(str(error))}") from None
 
     def differences(self, other: "RunConfig") -> list[str]:
@@ -302,6 +300,23 @@ class RunConfig:
         """
         mine, there = self.to_json(), other.to_json()
         return _different({field: value for field, value in mine.items() if field not in MAY_DIFFER}, there)
+
+
+def _as_objective(kind: type, value: Any) -> Objective:
+    names = {"name": str, "estimator": str | None, "k": int, "backward": int | None}
+    for name, expected in names.items():
+        msgspec.convert(value.get(name, 1 if name == "k" else None), expected)
+    return Objective(**value)
+
+
+def _with_less_noise(name: str, own: dict[str, Any], latent_kind: str) -> dict[str, Any]:
+    """DReG where there is one, and then a backward pass of few samples where there are many."""
+    if own.get("estimator") is None and latent_kind == "gaussian" and name in OBJECTIVES:
+        own = {**own, **({"estimator": "dreg"} if "dreg" in OBJECTIVES[name].methods else {})}
+    objective = Objective(name, **own)
+    if objective.backward is None and objective.estimator == "dreg" and objective.num_samples > MANY_SAMPLES:
+        own = {**own, "backward": FEW_BACKWARD}
+    return own
 
 
 def _different(mine: dict[str, Any], there: dict[str, Any]) -> list[str]:
@@ -325,13 +340,13 @@ class TrainOptions:
         """Raises IWAEError for values that have no meaning."""
         make_plain(self)
         if self.stages is not None:
-            check_count("--stages", self.stages)
+            check_count("stages", self.stages)
         if self.checkpoint is not None and self.checkpoint < 0:
-            raise IWAEError(f"--checkpoint must be 0 or more, got {self.checkpoint}")
+            raise IWAEError(f"`checkpoint` must be 0 or more, got {self.checkpoint}")
         if self.checkpoint is not None and self.fresh:
-            raise IWAEError(f"--fresh starts over and --checkpoint {self.checkpoint} restarts: give one of them")
+            raise IWAEError(f"`fresh` starts over and `checkpoint` {self.checkpoint} restarts: give one of them")
         if not self.save_every > 0:
-            raise IWAEError(f"--save-every must be a positive number of seconds, got {self.save_every}")
+            raise IWAEError(f"`save_every` must be a positive number of seconds, got {self.save_every}")
 
 
 @dataclass(frozen=True)
@@ -346,9 +361,9 @@ class MeasureOptions:
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one."""
         make_plain(self)
-        check_count("--test-samples", self.test_samples)
+        check_count("test_samples", self.test_samples)
         if self.test_examples is not None:
-            check_count("--test-examples", self.test_examples)
+            check_count("test_examples", self.test_examples)
 
     def examples_for(self, config: RunConfig) -> int | None:
         """The limit on test examples for a run of this configuration."""

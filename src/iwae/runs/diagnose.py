@@ -10,6 +10,7 @@ import numpy as np
 
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.objective import Objective
+from iwae.evaluation.batches import on_data, prepared_batches
 from iwae.evaluation.gradient_quality import (
     FEWEST_PARETO_SAMPLES,
     EstimatorQuality,
@@ -22,7 +23,6 @@ from iwae.evaluation.gradient_quality import (
     pareto_limit,
 )
 from iwae.evaluation.importance_weights import example_log_weights
-from iwae.evaluation.likelihood import binarized_batches
 from iwae.figures import estimator_charts
 from iwae.io.files import write_atomically, write_json
 from iwae.report.options import DiagnoseOptions
@@ -68,7 +68,8 @@ def diagnose_run(
     start = time.perf_counter()
     reporter.message(f"Drawing {options.draws} gradients of each of {len(objectives)} estimators.")
     model = loaded.model()
-    x, _, count, _ = next(binarized_batches(model, data, "test", options.examples, options.examples))
+    model, rows = on_data(model, data, "test")
+    x, _, count, _ = next(prepared_batches(model, rows, "test", options.examples, options.examples))
     found = gradient_quality(
         model,
         jnp.asarray(x[:count]),
@@ -156,7 +157,7 @@ def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
             "to_large_k": gap(found.to_large_k),
         }
 
-    parameters = quality.objective.parameters()
+    parameters = quality.objective.numbers()
     return {
         "estimator": word,
         **parameters,

@@ -14,6 +14,7 @@ import numpy as np
 from iwae.data import Dataset, Split, load_dataset
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import likelihood as evaluation
+from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.figures.grids import sample_grid
 from iwae.io.files import check_writable, write_atomically, write_json
 from iwae.models.vae import HierarchicalVAE
@@ -209,7 +210,7 @@ def measure_run(
         reporter=reporter,
     )
     model = checkpoint.model()
-    active = evaluation.active_units(
+    active = active_units(
         model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
     )
     png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
@@ -226,7 +227,7 @@ def measure_run(
         "train_bound": metrics[-1]["bound"] if metrics else None,
         "test": test.record,
         "active_units": list(active.counts),
-        "active_units_paper_code": list(evaluation.paper_active_units(model, dataset).counts),
+        "active_units_paper_code": list(paper_active_units(model, dataset).counts),
         "seconds": {
             "training": round(checkpoint.seconds, 3),
             "measuring": round(time.perf_counter() - start, 3),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import optax
 
 from iwae.data import Dataset
-from iwae.estimators.make import make_estimator
+from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig, TrainOptions
@@ -145,6 +145,7 @@ class Job:
         self._saved = time.monotonic()
 
     def _record_epoch(self, progress: Progress) -> None:
+        assert progress.learning_rate is not None
         self.run.append_metrics(
             {
                 "stage": progress.stage,
@@ -159,10 +160,11 @@ class Job:
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     """The optimizer that goes with a run's schedule."""
     assert config.beta1 is not None
+    assert config.batch_size is not None
     assert config.adam_moments is not None
     if config.recipe.optimizer == "Nadam":
-        return nadam(config.beta1)
-    return paper_adam(config.beta1, config.adam_moments)
+        return nadam(config.batch_size, beta1=config.beta1)
+    return paper_adam(config.batch_size, beta1=config.beta1, moments=config.adam_moments)
 
 
 def train_jobs(
@@ -198,7 +200,7 @@ def train_jobs(
         group = [job for job in unfinished if job.step == first]
         until = min((job.step for job in unfinished if job.step > first), default=None)
         states = [job.state for job in group]
-        estimators = [make_estimator(job.config.full_objective(), job.config.precision) for job in group]
+        estimators = [make_estimator(job.config.objective, precision=job.config.precision) for job in group]
         clock = time.monotonic()
         try:
             for progress in train_together(

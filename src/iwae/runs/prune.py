@@ -15,7 +15,8 @@ import optax
 from iwae.data import Dataset
 from iwae.errors import IWAEError, RunBusyError, check_count
 from iwae.evaluation import likelihood as evaluation
-from iwae.evaluation.likelihood import MAX_SAMPLES, ActiveUnits
+from iwae.evaluation.active_units import ActiveUnits, active_units
+from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.io.files import sync_directory, write_atomically, write_json
 from iwae.models.architecture import Architecture
 from iwae.models.pruning import prune, units_to_keep
@@ -72,8 +73,8 @@ def prune_run(
     origin = source.newest_checkpoint() if checkpoint is None else source.load_checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")
-    units = evaluation.active_units(model, dataset)
-    kept, kept_inactive = units_to_keep(units), layers_kept_inactive(units)
+    units = active_units(model, dataset)
+    kept, kept_inactive = units_to_keep(units.active, units.variances), layers_kept_inactive(units)
     counts, total = tuple(int(mask.sum()) for mask in kept), tuple(map(len, kept))
     if counts == total:
         raise IWAEError(f"{source.path}: {_nothing_to_prune(total, kept_inactive)}")

@@ -1,24 +1,30 @@
 """The training loop over compiled chunks of steps: a TrainState in, TrainStates out."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from iwae.data.dataset import Dataset
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
 from iwae.models.architecture import Architecture
+from iwae.models.layers import Network
+from iwae.models.likelihoods import likelihood_of
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-from iwae.training.optim import paper_adam
-from iwae.training.schedule import Schedule, check_steps, locate
-from iwae.training.step import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.training.optim import Directions, paper_adam
+from iwae.training.progress import progress_line
+from iwae.training.schedule import Schedule, Stage, check_steps, locate, stage_end
+from iwae.training.step import LearningRates, TrainState, run_chunk
 
+DEFAULT_EPOCHS = 20
 CHUNK_SECONDS = 1.0
 FIRST_CHUNK_STEPS = 20
 
@@ -37,10 +43,45 @@ class Divergence(IWAEError):
         self.state = self.states[self.diverged[0]]
 
 
-def create_model(dataset: Dataset, architecture: Architecture, seed: int) -> HierarchicalVAE:
-    """A model with random weights for a dataset, the visible bias set from its training mean."""
-    mean = dataset.train.mean(axis=0, dtype=np.float64) * dataset.scale
-    return HierarchicalVAE.create(architecture, purpose_key(seed, Purpose.INITIALIZE), jnp.asarray(mean, jnp.float32))
+def create_model(
+    data: Dataset | ArrayLike,
+    architecture: Architecture | None = None,
+    seed: int = 0,
+    *,
+    encoder: Sequence[Network] | None = None,
+    decoder: Sequence[Network] | None = None,
+    latent: Sequence[int] | None = None,
+) -> HierarchicalVAE:
+    """A model with random weights for a dataset, or for training rows `[n, dim]` or `[n, height, width]`: its visible
+    layer is the data's likelihood, the bias set from the training rows (the logit of the mean for binary data).
+
+    The networks are the architecture's, by default those of the paper with one stochastic layer; or modules of your
+    own, one for each layer of `latent` units (see `HierarchicalVAE.from_networks`).
+
+    Raises IWAEError for an architecture of another number of visible units than the data have, and for networks that
+    do not fit.
+    """
+    dataset = as_dataset(data)
+    likelihood = likelihood_of(dataset)
+    bias, key = likelihood.initial_bias(dataset.train), purpose_key(seed, Purpose.INITIALIZE)
+    if encoder is not None or decoder is not None or latent is not None:
+        if encoder is None or decoder is None or latent is None or architecture is not None:
+            raise IWAEError("networks of your own need `encoder`, `decoder` and `latent`, and no `architecture`")
+        return HierarchicalVAE.from_networks(encoder, decoder, latent, dataset.dim, key, likelihood, bias)
+    architecture = architecture or Architecture.paper(1)
+    if architecture.visible is None:
+        architecture = replace(architecture, visible=dataset.dim)
+    if architecture.visible != dataset.dim:
+        raise IWAEError(
+            f"`architecture` is for {architecture.visible} visible units, but {dataset.name} has {dataset.dim}"
+            " dimensions: leave out `visible`, and it follows the data"
+        )
+    return HierarchicalVAE.create(architecture, key, likelihood, bias)
+
+
+def as_dataset(data: Dataset | ArrayLike) -> Dataset:
+    """A dataset as it is, or one of an array of training rows. Raises IWAEError as `Dataset.from_arrays` does."""
+    return data if isinstance(data, Dataset) else Dataset.from_arrays(data)
 
 
 @dataclass(frozen=True)
@@ -48,15 +89,15 @@ class Progress:
     """Where training stands after a chunk.
 
     `stage` and `epoch` (over the whole schedule) count from 0 and are those of the steps just done, `learning_rate`
-    is the last one's; `bound` is the epoch's mean so far, in nats per example; `epoch_done` and `stage_done` say that
-    these steps ended one.
+    is the last one's (None where the optimizer has its own); `bound` is the epoch's mean so far, in nats per example;
+    `epoch_done` and `stage_done` say that these steps ended one.
     """
 
     state: TrainState
     step: int
     stage: int
     epoch: int
-    learning_rate: float
+    learning_rate: float | None
     bound: float
     steps_per_second: float
     epoch_done: bool
@@ -74,7 +115,8 @@ def train(
 ) -> Iterator[Progress]:
     """Trains from wherever `state` stands to the end of the schedule, yielding after every chunk of steps.
 
-    Minibatches are taken in the data's order, a last partial one dropped (Burda et al. 2015, section 5). The
+    Minibatches are taken in the data's order, a last partial one dropped (Burda et al. 2015, section 5). Any optimizer
+    of Optax serves; the learning rates of the schedule's stages are for `paper_adam` and `nadam`, which have none. The
     result does not depend on how the steps are cut into chunks: stop at any yield, keep `Progress.state`, and
     call again with it to continue exactly.
 
@@ -105,13 +147,12 @@ def train_together(
     Raises what `train` does, and IWAEError for no states, for states at different steps, and for another number of
     estimators.
     """
-    if batch_size < 1:
-        raise IWAEError(f"the batch size must be at least 1, got {batch_size}")
+    check_count("batch_size", batch_size)
     steps_per_epoch = dataset.train.shape[0] // batch_size
     if steps_per_epoch == 0:
         raise IWAEError(
-            f"the batch size is {batch_size}, but {dataset.name} has {dataset.train.shape[0]} training examples:"
-            " choose a smaller --batch-size"
+            f"`batch_size` is {batch_size}, but {dataset.name} has {dataset.train.shape[0]} training examples:"
+            " choose a smaller one"
         )
     check_steps(schedule, steps_per_epoch)
     steps = {int(state.step) for state in states}
@@ -119,7 +160,12 @@ def train_together(
         raise IWAEError(f"models that are trained together must stand at one step, got {sorted(steps)}")
     if len(estimators) != len(states):
         raise IWAEError(f"every model needs an estimator, got {len(states)} and {len(estimators)}")
-    data = DeviceData.put(dataset.train, dataset)
+    is_scaled = not isinstance(optimizer, Directions)
+    if is_scaled and any(stage.learning_rate is not None for stage in schedule):
+        warnings.warn(
+            "the optimizer has a learning rate of its own: those of the schedule's stages are not used", stacklevel=2
+        )
+    rows = jnp.asarray(dataset.train)
     chunk = FIRST_CHUNK_STEPS
     compiled = False
     (step,) = steps
@@ -131,11 +177,11 @@ def train_together(
             if num_steps <= 0:
                 return
         stage = schedule[position.stage]
-        learning_rates = LearningRates.of(stage, position)
+        learning_rates = None if is_scaled else LearningRates.of(stage, position)
         start = time.perf_counter()
         after, bad_steps, bounds = run_chunk(
             states,
-            data,
+            rows,
             learning_rates,
             jnp.int32(num_steps),
             estimators=tuple(estimators),
@@ -148,8 +194,8 @@ def train_together(
             first = diverged[0]
             raise Divergence(
                 f"training diverged: at step {int(bad_steps[first])} (epoch {position.epoch + 1}) the bound was"
-                f" {float(bounds[first]):g} or a weight was not finite; try a smaller learning rate"
-                " (--learning-rate, with --init-from), a larger --batch-size or --beta1 0.9",
+                f" {float(bounds[first]):g} or a weight was not finite; try a smaller learning rate or a larger"
+                " `batch_size`",
                 states,
                 diverged,
             )
@@ -160,7 +206,7 @@ def train_together(
         epoch_done = step % steps_per_epoch == 0
         following = locate(schedule, step, steps_per_epoch)
         done = (step - 1 - position.stage_start) / (position.stage_end - position.stage_start)
-        learning_rate = stage.rate_after(done)
+        learning_rate = None if is_scaled else stage.rate_after(done)
         yield [
             Progress(
                 state=state,
@@ -180,23 +226,42 @@ def train_together(
 
 def fit(
     model: HierarchicalVAE,
-    dataset: Dataset,
+    data: Dataset | ArrayLike,
     estimator: Estimator,
-    schedule: Schedule,
+    schedule: Schedule | optax.Schedule | None = None,
     *,
+    epochs: int | None = None,
     batch_size: int = 20,
-    seed: int = 0,
+    learning_rate: float = 1e-3,
     optimizer: optax.GradientTransformation | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    seed: int = 0,
+    callback: Callable[[Progress], None] | None = None,
+    progress: bool | None = None,
 ) -> HierarchicalVAE:
-    """The model after the whole schedule, with the paper's Adam unless another optimizer is given.
+    """The model after training on a dataset, or on rows `[n, dim]` or `[n, height, width]`.
 
-    `train` is the same, chunk by chunk and resumable; see there for what is raised.
+    The optimizer is Adam with `learning_rate`, for `epochs` (by default 20), unless something else is given: any
+    `optimizer` of Optax; a `schedule` of Optax, a function of the step, for Adam's learning rate; or a schedule of
+    stages, such as `make_schedule("paper")`, which says for how long and with which rates, with the paper's Adam.
+
+    `callback` is called once an epoch. A line of progress is shown in terminals and notebooks; `progress` says
+    otherwise. `train` is the same, chunk by chunk and resumable; see there for what else is raised.
+
+    Raises IWAEError for both stages and `epochs`.
     """
-    optimizer = optimizer or paper_adam()
+    dataset = as_dataset(data)
+    stages = schedule if isinstance(schedule, tuple | list) else None
+    if stages is not None and epochs is not None:
+        raise IWAEError("a schedule of stages says for how many epochs: leave out `epochs`")
+    if optimizer is None:
+        rate = schedule if callable(schedule) else learning_rate
+        optimizer = optax.adam(rate) if stages is None else paper_adam(batch_size)
+    stages = (Stage(DEFAULT_EPOCHS if epochs is None else epochs),) if stages is None else tuple(stages)
     state = TrainState.create(model, optimizer, seed)
-    for progress in train(state, dataset, schedule, estimator, optimizer, batch_size=batch_size):
-        state = progress.state
-        if on_progress is not None:
-            on_progress(progress)
+    with progress_line(stage_end(stages, len(stages)), progress) as line:
+        for step in train(state, dataset, stages, estimator, optimizer, batch_size=batch_size):
+            state = step.state
+            line.update(step.epoch + step.epoch_done, step.bound, step.steps_per_second)
+            if step.epoch_done and callback is not None:
+                callback(step)
     return state.model

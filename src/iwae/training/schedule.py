@@ -6,38 +6,39 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from iwae.errors import MOST, IWAEError
+from iwae.errors import MOST, IWAEError, check_count
 
 
 @dataclass(frozen=True)
 class Stage:
     """`epochs` passes over the training data at one learning rate, or with one that falls (or rises) linearly, step
-    by step, to `final_learning_rate`, which the step after the stage would have.
+    by step, to `final_learning_rate`, which the step after the stage would have. Without a learning rate, the
+    optimizer has its own.
     """
 
     epochs: int
-    learning_rate: float
+    learning_rate: float | None = None
     final_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         """Raises IWAEError for fewer than one epoch, a learning rate that is not positive and finite, and a final one
         that is negative or not finite.
         """
-        if self.epochs < 1 or not 0.0 < self.learning_rate < math.inf:
-            raise IWAEError(
-                f"a stage needs at least 1 epoch and a positive learning rate, got {self.epochs} and"
-                f" {self.learning_rate}"
-            )
+        check_count("epochs", self.epochs)
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
+            raise IWAEError(f"a stage needs a positive learning rate, got {self.learning_rate}")
         if self.final_learning_rate is not None and not 0.0 <= self.final_learning_rate < math.inf:
             raise IWAEError(f"a stage's final learning rate must be 0 or more, got {self.final_learning_rate}")
 
     @property
-    def end_rate(self) -> float:
+    def end_rate(self) -> float | None:
         """The learning rate towards which the stage goes: its own where it is one for all steps."""
         return self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
 
-    def rate_after(self, part: float) -> float:
-        """The learning rate once `part` of the stage, from 0 to 1, is done."""
+    def rate_after(self, part: float) -> float | None:
+        """The learning rate once `part` of the stage, from 0 to 1, is done; None where the optimizer has its own."""
+        if self.learning_rate is None or self.end_rate is None:
+            return None
         return self.learning_rate + (self.end_rate - self.learning_rate) * part
 
 
@@ -104,7 +105,7 @@ def make_schedule(name: str, stages: int | None = None, *, num_samples: int = 1)
     if stages is None:
         return schedule
     if not 1 <= stages <= len(schedule):
-        raise IWAEError(f"--stages must be from 1 to {len(schedule)} for the {name} schedule, got {stages}")
+        raise IWAEError(f"`stages` must be from 1 to {len(schedule)} for the {name} schedule, got {stages}")
     return schedule[:stages]
 
 
@@ -143,7 +144,7 @@ def check_steps(schedule: Schedule, steps_per_epoch: int) -> None:
     if steps > MOST:
         raise IWAEError(
             f"{stage_end(schedule, len(schedule)):,} epochs are {steps:,} steps, and no more than {MOST:,} are counted:"
-            " choose fewer --epochs or a larger --batch-size"
+            " choose fewer `epochs` or a larger `batch_size`"
         )
 
 

@@ -1,18 +1,15 @@
 """What is compiled: one training step, and a chunk of them as one loop."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from iwae.data.dataset import Dataset
 from iwae.estimators.base import Estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -36,8 +33,13 @@ class TrainState(eqx.Module):
     @classmethod
     def create(cls, model: HierarchicalVAE, optimizer: optax.GradientTransformation, seed: int) -> "TrainState":
         """The state before the first step."""
-        moments = optimizer.init(eqx.filter(model, eqx.is_array))
+        moments = optimizer.init(_parameters(model))
         return cls(model, moments, jnp.int32(0), jnp.float32(0.0), purpose_key(seed, Purpose.TRAIN))
+
+
+def _parameters(model: HierarchicalVAE) -> Any:
+    """What is trained: the arrays of real numbers, None in the place of everything else."""
+    return eqx.filter(model, eqx.is_inexact_array)
 
 
 class LearningRates(eqx.Module):
@@ -49,8 +51,10 @@ class LearningRates(eqx.Module):
     count: Float[Array, ""]
 
     @classmethod
-    def of(cls, stage: Stage, position: Position) -> "LearningRates":
-        """Those of the stage in which `position` lies."""
+    def of(cls, stage: Stage, position: Position) -> "LearningRates | None":
+        """Those of the stage in which `position` lies; None where the optimizer has its own."""
+        if stage.learning_rate is None or stage.end_rate is None:
+            return None
         count = position.stage_end - position.stage_start
         return cls(
             jnp.float32(stage.learning_rate),
@@ -69,63 +73,42 @@ class LearningRates(eqx.Module):
         return self.start + (self.end - self.start) * ((step - self.first) / self.count)
 
 
-class DeviceData(eqx.Module):
-    """One split on the device: `values * scale` are probabilities, drawn from at every use unless `binary`."""
-
-    values: Array
-    scale: float = eqx.field(static=True)
-    binary: bool = eqx.field(static=True)
-
-    @classmethod
-    def put(cls, values: np.ndarray, dataset: Dataset) -> "DeviceData":
-        """Copies `values`, `[examples, visible]` of the dataset's own type, to the default device."""
-        return cls(jnp.asarray(values), dataset.scale, dataset.binary)
-
-    def batch(self, start: Int[Array, ""], size: int, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
-        """Rows `start` to `start + size`, binarized with `key`."""
-        return self.binarize(jax.lax.dynamic_slice_in_dim(self.values, start, size), key)
-
-    def binarize(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
-        """Zeros and ones drawn from the probabilities in `rows`; binary data is left as it is."""
-        values = rows.astype(jnp.float32)
-        if self.binary:
-            return values
-        # Draws are from [0, 1): probability 1 always gives a one, probability 0 never.
-        return (jax.random.uniform(key, values.shape) < values * self.scale).astype(jnp.float32)
-
-
 def train_step(
     state: TrainState,
-    data: DeviceData,
-    learning_rates: LearningRates,
+    rows: Array,
+    learning_rates: LearningRates | None,
     *,
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     batch_size: int,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One step upwards on the next minibatch in the data's order; also returns the batch's mean bound.
+    """One step downhill on the next minibatch in the order of `rows` `[n, visible]`, which are as they are stored; also
+    returns the batch's mean bound. `learning_rates` multiply the optimizer's updates, if they are given.
 
     The draws depend on the seed and `state.step` alone.
     """
-    steps_per_epoch = data.values.shape[0] // batch_size
-    step_in_epoch = state.step % steps_per_epoch
+    step_in_epoch = state.step % (rows.shape[0] // batch_size)
     data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    x = data.batch(step_in_epoch * batch_size, batch_size, data_key)
-    estimate = estimator(state.model, x, model_key)
-    directions, moments = optimizer.update(cast(optax.Updates, estimate.gradient), state.optimizer)
-    learning_rate = learning_rates.at(state.step)
-    model = jax.tree.map(lambda p, d: p + learning_rate * d, state.model, directions)
+    batch = jax.lax.dynamic_slice_in_dim(rows, step_in_epoch * batch_size, batch_size)
+    x = state.model.prepare(batch, data_key)
+    loss, gradient = estimator.at(state.step)(state.model, x, model_key)
+    params = _parameters(state.model)
+    updates, moments = optimizer.update(cast(optax.Updates, gradient), state.optimizer, params)
+    if learning_rates is not None:
+        rate = learning_rates.at(state.step)
+        updates = jax.tree.map(lambda update: rate * update, updates)
+    model = eqx.apply_updates(state.model, updates)
     # A running mean: a float32 sum over an epoch would lose digits.
     epoch_bound = jnp.where(step_in_epoch == 0, 0.0, state.epoch_bound)
-    epoch_bound = epoch_bound + (estimate.value - epoch_bound) / (step_in_epoch + 1)
-    return TrainState(model, moments, state.step + 1, epoch_bound, state.key), estimate.value
+    epoch_bound = epoch_bound + (-loss - epoch_bound) / (step_in_epoch + 1)
+    return TrainState(model, moments, state.step + 1, epoch_bound, state.key), -loss
 
 
 @eqx.filter_jit
 def run_chunk(
     states: tuple[TrainState, ...],
-    data: DeviceData,
-    learning_rates: LearningRates,
+    rows: Array,
+    learning_rates: LearningRates | None,
     num_steps: Int[Array, ""],
     *,
     estimators: tuple[Estimator, ...],
@@ -140,13 +123,23 @@ def run_chunk(
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
     last step's mean bound. The loop ends early at such a step.
     """
+    # Only arrays go around the loop: networks of one's own may hold functions and names.
+    states, others = eqx.partition(states, eqx.is_array)
     groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
-    step = partial(train_step, optimizer=optimizer, batch_size=batch_size)
     first = states[0].step
 
+    def step_of(member: int) -> Callable[..., tuple[TrainState, Array]]:
+        how: dict[str, Any] = {"estimator": estimators[member], "optimizer": optimizer, "batch_size": batch_size}
+
+        def step(arrays: TrainState, *rest: Any) -> tuple[TrainState, Array]:
+            state, bound = train_step(eqx.combine(arrays, others[member]), *rest, **how)
+            return eqx.filter(state, eqx.is_array), bound
+
+        return step
+
     def advance(models: Any) -> tuple[Any, Float[Array, " models"]]:
-        steps = [group.step(partial(step, estimator=estimators[group.members[0]])) for group in groups]
-        pairs = [own(model, data, learning_rates) for own, model in zip(steps, models, strict=True)]
+        steps = [group.step(step_of(group.members[0])) for group in groups]
+        pairs = [own(model, rows, learning_rates) for own, model in zip(steps, models, strict=True)]
         bounds = _in_order(groups, [jnp.atleast_1d(values) for _, values in pairs])
         return tuple(model for model, _ in pairs), jnp.stack(bounds)
 
@@ -166,7 +159,8 @@ def run_chunk(
         jnp.zeros(len(states)),
     )
     models, done, bad_steps, bounds = jax.lax.while_loop(running, body, start)
-    states = tuple(_in_order(groups, [group.take(model) for group, model in zip(groups, models, strict=True)]))
+    taken = _in_order(groups, [group.take(model) for group, model in zip(groups, models, strict=True)])
+    states = tuple(eqx.combine(arrays, other) for arrays, other in zip(taken, others, strict=True))
     finite = jnp.stack([_is_finite(state.model) for state in states])
     # Weights can be ruined by the very last step, whose own bound was still finite.
     return states, jnp.where((bad_steps < 0) & ~finite, first + done - 1, bad_steps), bounds
@@ -237,4 +231,4 @@ def _in_order(groups: Sequence[_Group], found: Sequence[Iterable[Any]]) -> list[
 
 
 def _is_finite(model: HierarchicalVAE) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(model)]))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(_parameters(model))]))

@@ -1,0 +1,126 @@
+"""Rows as they are measured, batch by batch, and the noise of each example."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from numpy.typing import ArrayLike
+
+from iwae.data.dataset import Dataset, Split
+from iwae.errors import IWAEError
+from iwae.models.likelihoods import BernoulliLikelihood, Likelihood, likelihood_of
+from iwae.models.vae import HierarchicalVAE
+from iwae.randomness import Purpose, purpose_key
+
+# The draw that turns grey values into the binary images which are measured is the same for every model.
+PREPARATION_SEED = 0
+SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "valid": 1, "test": 2}
+
+OnExamples = Callable[[int, int], None]
+"""Called with how many examples are done, and of how many."""
+
+
+def on_data(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split) -> tuple[HierarchicalVAE, np.ndarray]:
+    """The model, and stored rows `[n, visible]` that it can score: those of a dataset's split, or an array of vectors
+    or images. Where both are Bernoulli, how the rows are stored is for the dataset to say.
+
+    Raises IWAEError as `checked_rows`.
+    """
+    if not isinstance(data, Dataset):
+        return model, checked_rows(model, data)
+    if isinstance(model.likelihood, BernoulliLikelihood) and data.likelihood == "bernoulli":
+        model = model.with_likelihood(likelihood_of(data))
+    return model, checked_rows(model, data.split(split), f"the {split} split of {data.name}")
+
+
+def checked_rows(model: HierarchicalVAE, rows: ArrayLike, what: str = "`x`") -> np.ndarray:
+    """Stored rows `[n, visible]` from an array of vectors or images.
+
+    Raises IWAEError where there are none, where they are of another size than the model, and where its likelihood
+    can't score them.
+    """
+    array = np.asarray(rows)
+    if array.ndim not in (2, 3, 4) or array[:1].size == 0:
+        raise IWAEError(f"nothing to measure: {what} has no examples of numbers, its shape is {array.shape}")
+    array = array.reshape(len(array), -1)
+    if array.shape[1] != model.visible:
+        raise IWAEError(f"{what} has {array.shape[1]} dimensions, but the model was built for {model.visible}")
+    model.likelihood.check(array, what)
+    return array
+
+
+def preparation_key(split: Split = "test") -> Key[Array, ""]:
+    """The key into which an example's index is folded for the draw that prepares it."""
+    return jax.random.fold_in(purpose_key(PREPARATION_SEED, Purpose.BINARIZE), SPLIT_NUMBERS[split])
+
+
+@eqx.filter_jit
+def prepare_rows(
+    likelihood: Likelihood, rows: Array, indices: Int[Array, " batch"], key: Key[Array, ""]
+) -> Float[Array, "batch visible"]:
+    """Rows as they are scored, each one's draw a function of its index alone."""
+    return jax.vmap(lambda row, i: likelihood.prepare(row, jax.random.fold_in(key, i)))(rows, indices)
+
+
+def prepare(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split = "test") -> Float[Array, "n visible"]:
+    """Stored rows as every measurement of the split scores them: grey values binarized once, with a fixed seed.
+
+    Raises IWAEError as `checked_rows`.
+    """
+    model, array = on_data(model, data, split)
+    return prepare_rows(model.likelihood, jnp.asarray(array), jnp.arange(len(array)), preparation_key(split))
+
+
+def prepared_batches(
+    model: HierarchicalVAE, rows: np.ndarray, split: Split, size: int, max_examples: int | None = None
+) -> Iterator[tuple[Array, Array, int, int]]:
+    """Batches of the first `max_examples` rows as they are scored, `[size, visible]`, always of one shape, with the
+    examples' indices, how many of the rows are real, and the total number of examples.
+    """
+    total = len(rows) if max_examples is None else min(len(rows), max_examples)
+    size, key = min(size, total), preparation_key(split)
+    for start in range(0, total, size):
+        # The last batch is padded with earlier rows, so that one compiled program serves all.
+        indices = np.minimum(np.arange(start, start + size), total - 1)
+        at = jnp.asarray(indices)
+        x = prepare_rows(model.likelihood, jnp.asarray(rows[indices]), at, key)
+        yield x, at, min(size, total - start), total
+
+
+@dataclass(frozen=True)
+class NoiseLayout:
+    """Which of an example's `width` standard normals each stochastic layer takes, by their columns."""
+
+    width: int
+    columns: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model: HierarchicalVAE, kept: tuple[np.ndarray, ...] | None = None) -> "NoiseLayout":
+        """Consecutive columns, layer by layer; with `kept`, those of the units that are left."""
+        if kept is None:
+            kept = tuple(np.ones(units, bool) for units in model.latent)
+        starts = np.cumsum([0, *map(len, kept)])
+        columns = tuple(
+            tuple(int(start + unit) for unit in np.flatnonzero(mask))
+            for start, mask in zip(starts[:-1], kept, strict=True)
+        )
+        return cls(int(starts[-1]), columns)
+
+
+def example_noise(
+    layout: NoiseLayout, key: Key[Array, ""], indices: Int[Array, " batch"], samples: Int[Array, " k"]
+) -> tuple[Float[Array, "k batch _"], ...]:
+    """Noise for `HierarchicalVAE.log_weights_at`, each draw a function of the example's index and the sample's
+    number alone.
+    """
+    example_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+
+    def draw(sample: Int[Array, ""], example_key: Key[Array, ""]) -> Float[Array, " units"]:
+        return jax.random.normal(jax.random.fold_in(example_key, sample), (layout.width,))
+
+    noise = jax.vmap(lambda s: jax.vmap(lambda e: draw(s, e))(example_keys))(samples)
+    return tuple(noise[..., jnp.asarray(columns)] for columns in layout.columns)

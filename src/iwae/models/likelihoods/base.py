@@ -1,0 +1,150 @@
+"""What a likelihood owns, and the visible layer, which puts it on a network."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from iwae.errors import IWAEError
+from iwae.models.distributions import Distribution
+from iwae.models.layers import Linear, Network, TanhNetwork, count_features, features
+
+
+class Likelihood(eqx.Module):
+    """A kind of visible data: how stored rows become what is scored, and p(x | h) from a network's outputs.
+
+    A new kind subclasses this and gives `distribution`; the rest has defaults. Its fields are static plain values, so
+    that they can be recorded, are compiled in, and are never trained.
+
+    `missing` says that rows may hold NaN where a value is missing: what is missing is not scored, and the encoder
+    sees a zero there.
+    """
+
+    name: ClassVar[str] = "custom"
+    words: ClassVar[str] = "custom"
+    """For tables and pages."""
+    outputs_per_unit: ClassVar[int] = 1
+    """Numbers that the network gives for each visible unit; those of one kind lie side by side."""
+    missing: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    @classmethod
+    def of_data(cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False) -> "Likelihood":
+        """The likelihood for training rows `[n, dim]` as they are stored: `rows * scale` are values, and with `binary`
+        all of them are zeros and ones.
+        """
+        return cls(missing=has_missing(rows))
+
+    def check(self, rows: np.ndarray, what: str) -> None:
+        """Raises IWAEError, naming `what`, for rows that can't be scored."""
+        if rows.dtype.kind not in "buif":
+            raise IWAEError(f"the {what} is of type {rows.dtype}, expected real numbers")
+        if rows.dtype.kind == "f" and not self.missing and not np.all(np.isfinite(rows)):
+            raise IWAEError(f"the {what} has values that are NaN or infinite: this likelihood needs finite numbers")
+
+    def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:
+        """Stored rows as they are scored, float32; `key` serves likelihoods that draw something at every use."""
+        return rows.astype(jnp.float32)
+
+    def original(self, values: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
+        """Inverse of `prepare` for means and draws, in the units of the rows."""
+        return values
+
+    @abc.abstractmethod
+    def distribution(self, outputs: Float[Array, "*rows outputs"]) -> Distribution:
+        """p(x | h) for a network's outputs, `outputs_per_unit` times the number of visible units."""
+
+    def log_prob(
+        self, found: Float[Array, "*rows n"], outputs: Linear, value: Float[Array, "*more dim"], observed: Array | None
+    ) -> Float[Array, "*rows"]:
+        """log p(value | h) in nats, summed over the units that are `observed`, for a network's features `found`."""
+        distribution = self.distribution(outputs(found))
+        return distribution.log_prob(value) if observed is None else distribution.log_prob(value, observed)
+
+    def initial_bias(self, rows: np.ndarray) -> np.ndarray | None:
+        """The bias of the outputs before training, from the training rows as they are stored; None: zeros."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its name and fields, which `likelihood_from_json` reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"name": self.name, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Likelihood":
+        """Inverse of `to_json`, without the name. Raises IWAEError for other fields."""
+        try:
+            plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            return cls(**plain)
+        except (TypeError, ValueError) as error:
+            raise IWAEError(f"not a {cls.name} likelihood: {error}") from None
+
+
+def has_missing(rows: np.ndarray) -> bool:
+    """Whether any value is NaN."""
+    return rows.dtype.kind == "f" and bool(np.isnan(rows).any())
+
+
+class VisibleLayer(eqx.Module):
+    """p(x | h): a likelihood whose parameters are linear in the features of a network."""
+
+    network: Network
+    outputs: Linear
+    likelihood: Likelihood
+
+    @classmethod
+    def create(
+        cls, n_in: int, hidden: Sequence[int], dim: int, key: Key[Array, ""], likelihood: Likelihood
+    ) -> "VisibleLayer":
+        """The paper's layer, on a tanh network; every linear layer is drawn independently."""
+        sizes = (n_in, *hidden)
+        keys = jax.random.split(key)
+        outputs = Linear.create(sizes[-1], likelihood.outputs_per_unit * dim, keys[1])
+        return cls(TanhNetwork.create(sizes, keys[0]), outputs, likelihood)
+
+    @classmethod
+    def on(
+        cls, network: Network, dim: int, *, inputs: int, key: Key[Array, ""], likelihood: Likelihood
+    ) -> "VisibleLayer":
+        """A layer of `dim` visible units on any network that takes `inputs` numbers. Raises as `count_features`."""
+        count = count_features(network, inputs)
+        return cls(network, Linear.create(count, likelihood.outputs_per_unit * dim, key), likelihood)
+
+    @property
+    def units(self) -> int:
+        """Number of visible units."""
+        return self.outputs.bias.shape[-1] // self.likelihood.outputs_per_unit
+
+    @property
+    def heads(self) -> tuple[Linear, ...]:
+        """The linear layer on the features."""
+        return (self.outputs,)
+
+    def with_heads(self, heads: Sequence[Linear]) -> "VisibleLayer":
+        """The same layer with other `heads`."""
+        return replace(self, outputs=heads[0])
+
+    def with_bias(self, bias: np.ndarray | None) -> "VisibleLayer":
+        """The same layer with another bias of the outputs; None leaves it."""
+        if bias is None:
+            return self
+        return replace(self, outputs=replace(self.outputs, bias=jnp.asarray(bias, jnp.float32)))
+
+    def __call__(self, given: Float[Array, "*rows n_in"]) -> Distribution:
+        return self.likelihood.distribution(self.outputs(features(self.network, given)))
+
+    def log_prob(self, value: Float[Array, "*more dim"], given: Float[Array, "*rows n_in"]) -> Float[Array, "*result"]:
+        """log p(value | given) in nats, summed over units; where the likelihood has missing values, over those that
+        are not NaN.
+        """
+        observed = None
+        if self.likelihood.missing:
+            observed = ~jnp.isnan(value)
+            value = jnp.where(observed, value, 0.0)
+        return self.likelihood.log_prob(features(self.network, given), self.outputs, value, observed)

@@ -9,14 +9,14 @@ from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
-from iwae.estimators.objective import ESTIMATORS, Objective, make_estimator
+from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
 from iwae.estimators.score import OVIS, VIMCO, ReweightedWakeSleep
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.config import RunConfig
 
 NEEDED = {"miwae": {"m": 2}, "piwae": {"m": 2}, "ciwae": {"beta": 0.5}, "renyi": {"alpha": 0.5}}
-PAIRS = [(name, estimator) for name, estimators in ESTIMATORS.items() for estimator in estimators]
+PAIRS = [(name, estimator) for name, row in OBJECTIVES.items() for estimator in row.methods]
 
 
 @pytest.mark.parametrize(("name", "estimator"), PAIRS)
@@ -97,29 +97,38 @@ def test_parameters_reach_the_estimators():
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"name": "gan"}, "--objective must be one of elbo, iwae, .*, got 'gan'"),
-        ({"name": "iwae", "estimator": "magic"}, "--estimator must be one of .*, got 'magic'"),
+        ({"name": "gan"}, "`objective` must be one of elbo, iwae, .*, got 'gan'"),
+        ({"name": "iwae", "estimator": "magic"}, "`estimator` must be one of .*, got 'magic'"),
         (
             {"name": "vimco", "k": 5, "estimator": "dreg"},
-            "dreg does not go with --objective vimco, which has score; dreg",
+            "dreg does not go with `objective` vimco, which has score; dreg",
         ),
         ({"name": "rws", "estimator": "dreg"}, "which has score, rws-dreg; dreg goes with elbo, iwae"),
-        ({"name": "iwae", "k": 0}, "--k must be an integer of at least 1, got 0"),
-        ({"name": "iwae", "k": True}, "--k must be an integer"),
-        ({"name": "vimco", "k": 1}, "--k must be an integer of at least 2 for --objective vimco, got 1"),
-        ({"name": "rws"}, "--k must be an integer of at least 2 for --objective rws, got 1"),
-        ({"name": "vr-max", "estimator": "dreg"}, "dreg does not go with --objective vr-max"),
-        ({"name": "miwae"}, "--objective miwae needs --m"),
-        ({"name": "miwae", "m": 0}, "--m must be an integer of at least 1, got 0"),
-        ({"name": "iwae", "m": 2}, "--m 2 goes with --objective miwae and piwae, not with --objective iwae"),
-        ({"name": "ciwae"}, "--objective ciwae needs --beta"),
-        ({"name": "ciwae", "beta": 1.5}, "--beta must be a number from 0 to 1, got 1.5"),
-        ({"name": "renyi"}, "--objective renyi needs --alpha"),
-        ({"name": "renyi", "alpha": float("nan")}, "--alpha must be a finite number, got nan"),
-        ({"name": "iwae", "alpha": 0.5}, "--alpha 0.5 goes with --objective renyi, and iwae with --estimator dreg"),
-        ({"name": "iwae", "gamma": 0.5}, "--gamma 0.5 goes with --objective ovis"),
-        ({"name": "rws", "k": 2, "sleep": 0.5, "estimator": "rws-dreg"}, "--sleep 0.5 goes with --objective rws with"),
-        ({"name": "rws", "k": 2, "sleep": 2}, "--sleep must be a number from 0 to 1, got 2"),
+        ({"name": "iwae", "k": 0}, "`k` must be an integer of at least 1, got 0"),
+        ({"name": "iwae", "k": True}, "`k` must be an integer"),
+        ({"name": "vimco", "k": 1}, "`k` must be an integer of at least 2 for `objective` vimco, got 1"),
+        ({"name": "rws"}, "`k` must be an integer of at least 2 for `objective` rws, got 1"),
+        ({"name": "vr-max", "estimator": "dreg"}, "dreg does not go with `objective` vr-max"),
+        ({"name": "miwae"}, "`objective` miwae needs `m`"),
+        ({"name": "miwae", "m": 0}, "`m` must be an integer of at least 1, got 0"),
+        (
+            {"name": "iwae", "m": 2},
+            "`m` 2 goes with `objective` miwae and `objective` piwae, not with",
+        ),
+        ({"name": "ciwae"}, "`objective` ciwae needs `beta`"),
+        ({"name": "ciwae", "beta": 1.5}, "`beta` must be a number from 0 to 1, got 1.5"),
+        ({"name": "renyi"}, "`objective` renyi needs `alpha`"),
+        ({"name": "renyi", "alpha": float("nan")}, "`alpha` must be a finite number, got nan"),
+        (
+            {"name": "iwae", "alpha": 0.5},
+            "`alpha` 0.5 goes with `objective` iwae with `estimator` dreg and",
+        ),
+        ({"name": "iwae", "gamma": 0.5}, "`gamma` 0.5 goes with `objective` ovis"),
+        (
+            {"name": "rws", "k": 2, "sleep": 0.5, "estimator": "rws-dreg"},
+            "`sleep` 0.5 goes with `objective` rws, not",
+        ),
+        ({"name": "rws", "k": 2, "sleep": 2}, "`sleep` must be a number from 0 to 1, got 2"),
     ],
 )
 def test_combinations_without_meaning_are_refused_saying_which_have_one(settings, problem):
@@ -155,21 +164,21 @@ def test_names_of_runs_differ_wherever_objectives_do():
 def test_short_forms_and_objectives_are_the_same_configuration():
     assert RunConfig.of(model="vae") == RunConfig() == RunConfig.of(objective="elbo")
     assert RunConfig.of(model="iwae", k=5) == RunConfig.of(objective="iwae", k=5, estimator="reparameterized")
-    assert RunConfig.of(model="iwae", objective="iwae").objective == "iwae"
-    with pytest.raises(IWAEError, match="--model vae is short for --objective elbo, but --objective jvi was given"):
+    assert RunConfig.of(model="iwae", objective="iwae").objective.name == "iwae"
+    with pytest.raises(IWAEError, match="`model` vae is short for `objective` elbo, but `objective` jvi was given"):
         RunConfig.of(model="vae", objective="jvi", k=2)
 
 
 def test_runs_from_before_objectives_had_names_are_read():
     old = RunConfig.of(model="iwae", k=5).to_json()
-    for field in ("objective", "m", "alpha", "beta", "gamma", "sleep", "estimator", "latent_kind"):
+    for field in ("objective", "m", "alpha", "beta", "gamma", "sleep", "warm_up", "estimator", "latent_kind"):
         del old[field]
     assert RunConfig.from_json(old) == RunConfig.of(model="iwae", k=5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"objective": "iwae", "estimator": "dreg"}, {"objective": "piwae", "m": 2}])
 def test_binary_latents_need_an_estimator_that_does_not_differentiate_through_them(settings):
-    with pytest.raises(IWAEError, match=r"--latent-kind bernoulli .* use --objective vimco, ovis or rws"):
+    with pytest.raises(IWAEError, match=r"`latent_kind` bernoulli .* use `objective` vimco, ovis or rws"):
         RunConfig.of(latent_kind="bernoulli", **settings)
 
 

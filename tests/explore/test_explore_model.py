@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.numpy_model import SMALL, numpy_hidden, numpy_linear, numpy_log_weight
+from helpers.numpy_model import BIAS, SMALL, numpy_hidden, numpy_linear, numpy_log_weight
 from helpers.toy import toy_dataset
 from iwae import HierarchicalVAE, IWAEError, active_units, likelihoods
 from iwae.evaluation.importance_weights import traverse
@@ -34,13 +34,13 @@ from iwae.report.captions import CAPTIONS
 def rough_model(layers: int) -> HierarchicalVAE:
     """Random weights large enough for unequal importance weights."""
     rng = np.random.default_rng(layers)
-    model = HierarchicalVAE.create(SMALL[layers], jax.random.key(layers), jnp.full(6, 0.3))
+    model = HierarchicalVAE.create(SMALL[layers], jax.random.key(layers), bias=BIAS)
     return jax.tree.map(lambda a: a + 0.3 * rng.normal(size=a.shape).astype(np.float32), model)
 
 
 def numpy_visible_mean(model, latent):
     """The visible layer's mean at a value of the layer above it."""
-    logits = numpy_linear(model.decoder[0].logits, numpy_hidden(model.decoder[0], latent))
+    logits = numpy_linear(model.decoder[0].outputs, numpy_hidden(model.decoder[0], latent))
     return 1 / (1 + np.exp(-logits))
 
 
@@ -169,7 +169,7 @@ def test_data_without_test_examples_can_still_be_explored():
 def binary_view() -> tuple[ModelView, HierarchicalVAE]:
     """A model whose top layer is Bernoulli, with a prior away from one half, and one unit that has no slider."""
     architecture = dataclasses.replace(SMALL[2], kinds=("bernoulli", "bernoulli"))
-    model = HierarchicalVAE.create(architecture, jax.random.key(3), jnp.full(6, 0.3))
+    model = HierarchicalVAE.create(architecture, jax.random.key(3), bias=BIAS)
     logits = jnp.linspace(-2.0, 2.0, model.latent[-1])
     model = eqx.tree_at(lambda m: m.prior.logits, model, logits)
     variances = np.linspace(1, 0.02, model.latent[-1])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 
 
@@ -21,7 +21,7 @@ def linear(weight: np.ndarray, bias: np.ndarray) -> Linear:
 
 def gaussian(weight: np.ndarray, bias: np.ndarray, sigma: np.ndarray) -> GaussianLayer:
     """N(input @ weight + bias, sigma^2), with a constant sigma `[out]`."""
-    return GaussianLayer((), linear(weight, bias), linear(np.zeros_like(weight), np.log(sigma)))
+    return GaussianLayer(TanhNetwork(()), linear(weight, bias), linear(np.zeros_like(weight), np.log(sigma)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from scipy import stats
 
 from iwae.models.architecture import Architecture
 
+BIAS = np.full(6, np.log(0.3 / 0.7), np.float32)
+"""Of the visible layer's outputs: a probability of 0.3."""
+
 SMALL = {
     1: Architecture(6, (3,), ((5, 4),)),
     2: Architecture(6, (4, 2), ((5, 4), (3, 3))),
@@ -13,7 +16,7 @@ SMALL = {
 
 
 def numpy_hidden(layer, x):
-    for linear in layer.hidden:
+    for linear in layer.network.hidden:
         x = np.tanh(x @ np.asarray(linear.weight, np.float64) + np.asarray(linear.bias, np.float64))
     return x
 
@@ -37,5 +40,5 @@ def numpy_log_weight(model, x, noise):
         mean = numpy_linear(model.decoder[i].mean, features)
         sigma = np.exp(numpy_linear(model.decoder[i].log_sigma, features))
         total += stats.norm.logpdf(latents[i - 1], mean, sigma).sum()
-    logits = numpy_linear(model.decoder[0].logits, numpy_hidden(model.decoder[0], latents[0]))
+    logits = numpy_linear(model.decoder[0].outputs, numpy_hidden(model.decoder[0], latents[0]))
     return total + stats.bernoulli.logpmf(x.astype(int), 1 / (1 + np.exp(-logits))).sum()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from iwae.models.distributions import Bernoulli
-from iwae.models.layers import BernoulliLayer
+from iwae.models.likelihoods import BernoulliLikelihood, VisibleLayer
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from iwae.models.layers import BernoulliLayer
 @pytest.mark.parametrize("hidden", [(6, 6), ()])
 def test_log_prob_and_its_gradients_are_those_of_the_distribution(value_rows, given_rows, hidden):
     with jax.enable_x64(True):
-        layer = BernoulliLayer.create(2, hidden, 5, jax.random.key(0))
+        layer = VisibleLayer.create(2, hidden, 5, jax.random.key(0), BernoulliLikelihood())
         layer = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) + 0.1, layer)
         given = 3.0 * jax.random.normal(jax.random.key(1), (*given_rows, 2))
         value = jax.random.uniform(jax.random.key(2), (*value_rows, 5))

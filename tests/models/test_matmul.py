@@ -21,7 +21,7 @@ from iwae.models.architecture import Architecture
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.optim import paper_adam
-from iwae.training.step import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.training.step import LearningRates, TrainState, run_chunk
 
 BATCH = 4
 
@@ -29,7 +29,7 @@ BATCH = 4
 def make_model(layers: int = 1) -> HierarchicalVAE:
     latent, hidden = (3, 2)[:layers], ((8, 8), (7, 7))[:layers]
     architecture = Architecture(6, latent, hidden, ("gaussian",) * layers)
-    return HierarchicalVAE.create(architecture, jax.random.key(0), jnp.full(6, 0.4))
+    return HierarchicalVAE.create(architecture, jax.random.key(0), bias=np.full(6, -0.4))
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def test_the_state_of_training_stays_in_float32():
     dataset, optimizer = toy_dataset(), paper_adam()
     estimator = InBFloat16(make_estimator(Objective("iwae", k=3)))
     start = TrainState.create(make_model(), optimizer, seed=0)
-    data, rates = DeviceData.put(dataset.train, dataset), LearningRates.constant(1e-2)
+    data, rates = jnp.asarray(dataset.train), LearningRates.constant(1e-2)
     (state,), bad_steps, _ = run_chunk(
         (start,), data, rates, jnp.int32(20), estimators=(estimator,), optimizer=optimizer, batch_size=BATCH
     )

@@ -1,5 +1,7 @@
 """Removing units: exact where they carry nothing, and by the algebra where they carry a constant."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 
 from helpers.numpy_model import SMALL
 from helpers.toy import toy_dataset
-from iwae.evaluation.likelihood import ActiveUnits, active_units, likelihoods
+from iwae.evaluation.active_units import active_units
+from iwae.evaluation.likelihood import likelihoods
+from iwae.models.layers import TanhNetwork
 from iwae.models.pruning import prune, units_to_keep
 from iwae.models.vae import HierarchicalVAE
 
@@ -33,21 +37,19 @@ def with_dead_units(layers):
         return type(linear)(linear.weight * mask, linear.bias * mask)
 
     def deafen(layer, mask):
-        first = layer.hidden[0]
-        return type(layer)(
-            (type(first)(first.weight * mask[:, None], first.bias), *layer.hidden[1:]),
-            *list(vars(layer).values())[1:],
-        )
+        first, *rest = layer.network.hidden
+        heard = type(first)(first.weight * mask[:, None], first.bias)
+        return dataclasses.replace(layer, network=TanhNetwork((heard, *rest)))
+
+    def quiet(layer, mask):
+        return layer.with_heads([silence(head, mask) for head in layer.heads])
 
     for i, mask in enumerate(masks(layers)):
-        encoder[i] = type(encoder[i])(
-            encoder[i].hidden, silence(encoder[i].mean, mask), silence(encoder[i].log_sigma, mask)
-        )
+        encoder[i] = quiet(encoder[i], mask)
         decoder[i] = deafen(decoder[i], mask)
         if i + 1 < layers:
             encoder[i + 1] = deafen(encoder[i + 1], mask)
-            above = decoder[i + 1]
-            decoder[i + 1] = type(above)(above.hidden, silence(above.mean, mask), silence(above.log_sigma, mask))  # pyright: ignore
+            decoder[i + 1] = quiet(decoder[i + 1], mask)
     return HierarchicalVAE(tuple(encoder), tuple(decoder))
 
 
@@ -77,7 +79,7 @@ def test_what_a_constant_unit_gave_moves_into_the_biases():
 
 def test_the_active_units_are_kept_and_at_least_one():
     variances = (np.array([0.5, 0.001, 0.02]), np.array([0.001, 0.004]))
-    kept = units_to_keep(ActiveUnits((np.zeros(3), np.zeros(2)), variances))
+    kept = units_to_keep(tuple(variance > 0.01 for variance in variances), variances)
     np.testing.assert_array_equal(kept[0], [True, False, True])
     np.testing.assert_array_equal(kept[1], [False, True])
 

@@ -10,17 +10,19 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from helpers.numpy_model import SMALL, numpy_log_weight
+from helpers.numpy_model import BIAS, SMALL, numpy_log_weight
+from iwae.data import Dataset
 from iwae.errors import IWAEError
 from iwae.estimators.importance_weighted import DReGAlpha
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
+from iwae.training.loop import create_model
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_log_weights_are_those_of_a_numpy_loop_over_samples_and_layers(layers):
     rng = np.random.default_rng(layers)
-    model = HierarchicalVAE.create(SMALL[layers], jax.random.key(layers), jnp.full(6, 0.3))
+    model = HierarchicalVAE.create(SMALL[layers], jax.random.key(layers), bias=BIAS)
     model = jax.tree.map(lambda a: a + 0.3 * rng.normal(size=a.shape).astype(np.float32), model)
     x = rng.integers(0, 2, size=(4, 6)).astype(np.float32)
     noise = model.draw_noise(jax.random.key(7), 5, 4)
@@ -53,8 +55,8 @@ def test_the_first_layer_is_evaluated_once_per_example(layers):
 
 
 def test_glorot_limits_zero_biases_and_independent_heads():
-    model = HierarchicalVAE.create(Architecture.paper(2), jax.random.key(3))
-    first = np.asarray(model.encoder[0].hidden[0].weight)
+    model = HierarchicalVAE.create(Architecture.paper(2, 784), jax.random.key(3))
+    first = np.asarray(model.encoder[0].network.hidden[0].weight)
     limit = math.sqrt(6 / (784 + 200))
     assert first.shape == (784, 200)
     assert np.abs(first).max() <= limit
@@ -67,10 +69,10 @@ def test_glorot_limits_zero_biases_and_independent_heads():
 
 
 def test_visible_bias_is_the_logit_of_the_clipped_training_mean():
-    mean = jnp.array([0.0, 0.0005, 0.25, 0.5, 0.9999, 1.0])
-    model = HierarchicalVAE.create(SMALL[1], jax.random.key(0), mean)
-    clipped = np.clip(np.asarray(mean), 0.001, 0.999)
-    np.testing.assert_allclose(model.decoder[0].logits.bias, np.log(clipped / (1 - clipped)), rtol=1e-5)  # pyright: ignore
+    mean = np.array([0.0, 0.0005, 0.25, 0.5, 0.9999, 1.0])
+    model = create_model(Dataset.from_arrays(mean[None]), SMALL[1])
+    clipped = np.clip(mean, 0.001, 0.999)
+    np.testing.assert_allclose(model.decoder[0].outputs.bias, np.log(clipped / (1 - clipped)), rtol=1e-5)  # pyright: ignore
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -85,10 +87,12 @@ def test_samples_are_probabilities_and_follow_the_hierarchy(layers):
 
 
 def test_paper_sizes():
-    one, two = Architecture.paper(1), Architecture.paper(2)
+    one, two = Architecture.paper(1, 784), Architecture.paper(2, 784)
     assert (one.latent, one.hidden) == ((50,), ((200, 200),))
     assert (two.latent, two.hidden) == ((100, 50), ((200, 200), (100, 100)))
-    shapes = [tuple(layer.weight.shape) for layer in HierarchicalVAE.create(two, jax.random.key(0)).decoder[0].hidden]
+    shapes = [
+        tuple(layer.weight.shape) for layer in HierarchicalVAE.create(two, jax.random.key(0)).decoder[0].network.hidden
+    ]
     assert shapes == [(100, 200), (200, 200)]
     assert Architecture.from_json(two.to_json()) == two
 

@@ -66,9 +66,9 @@ def test_names_hold_what_differs_from_the_schedule() -> None:
 
 
 def test_the_optimizer_is_that_of_the_schedule() -> None:
-    assert make_optimizer(RunConfig()) is paper_adam(0.99, "delayed")
-    assert make_optimizer(RunConfig.of(schedule="fast")) is nadam(0.9)
-    assert make_optimizer(RunConfig.of(schedule="fast", beta1=0.5)) is nadam(0.5)
+    assert make_optimizer(RunConfig()) is paper_adam(20, beta1=0.99, moments="delayed")
+    assert make_optimizer(RunConfig.of(schedule="fast")) is nadam(100, beta1=0.9)
+    assert make_optimizer(RunConfig.of(schedule="fast", beta1=0.5)) is nadam(100, beta1=0.5)
 
 
 def test_a_fast_run_trains_continues_exactly_and_serves_as_a_start(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from iwae.training import loop as training
 from iwae.training.loop import Divergence, create_model, train, train_together
 from iwae.training.optim import paper_adam
 from iwae.training.schedule import Stage
-from iwae.training.step import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.training.step import LearningRates, TrainState, run_chunk
 
 ARCHITECTURES = {"gaussian": Architecture(6, (4, 3), ((5, 5), (4, 4))), "bernoulli": Architecture(6, (4,), ((),))}
 SCHEDULE = (Stage(2, 1e-2), Stage(3, 5e-3))
@@ -58,7 +58,7 @@ def test_together_each_is_up_to_rounding_what_it_is_alone():
 def test_as_one_batch_each_is_up_to_rounding_what_it_is_alone(kind, objective):
     """What an accelerator runs."""
     states = tuple(start(seed, ARCHITECTURES[kind]) for seed in SEEDS)
-    data, rate, steps = DeviceData.put(DATASET.train, DATASET), LearningRates.constant(1e-2), jnp.int32(12)
+    data, rate, steps = jnp.asarray(DATASET.train), LearningRates.constant(1e-2), jnp.int32(12)
     estimator, how = make_estimator(objective), {"optimizer": paper_adam(), "batch_size": 20}
     batch, bad_steps, bounds = run_chunk(states, data, rate, steps, estimators=(estimator,) * 3, **how, as_batch=True)
     assert list(bad_steps) == [-1] * len(SEEDS)
@@ -76,7 +76,7 @@ def test_models_of_several_estimators_are_each_what_they_are_alone(as_batch):
     words = ("elbo", "iwae", "elbo", "iwae:dreg", "iwae")
     estimators = tuple(make_estimator(Objective.parse(word, 3)) for word in words)
     states = tuple(start(seed) for seed in range(len(words)))
-    data, rate, steps = DeviceData.put(DATASET.train, DATASET), LearningRates.constant(1e-2), jnp.int32(12)
+    data, rate, steps = jnp.asarray(DATASET.train), LearningRates.constant(1e-2), jnp.int32(12)
     how = {"optimizer": paper_adam(), "batch_size": 20}
     trained, bad_steps, bounds = run_chunk(states, data, rate, steps, estimators=estimators, **how, as_batch=as_batch)
     assert list(bad_steps) == [-1] * len(words)

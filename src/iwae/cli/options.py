@@ -60,9 +60,7 @@ def _objective_fields() -> list[StructFieldSpec]:
     estimator = "How its gradient is estimated (default: the objective's first). Binary latents need score."
     return [
         field("model", one_of(SHORT_FORMS), vae),
-        field(
-            "objective", one_of(OBJECTIVES), "What is maximized (default: as --model); see docs/estimators.md."
-        ),
+        field("objective", one_of(OBJECTIVES), "What is maximized (default: as --model); see docs/estimators.md."),
         field("k", int, "Number of samples per example (miwae, piwae: in each of the m groups).", 1),
         *(
             field(name, versions[0].kind | None, ". ".join(version.help for version in versions) + ".")

@@ -1,7 +1,7 @@
 """Log densities and sampling: diagonal Gaussians and Bernoullis, summed over their last axis."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """A distribution of independent units along the last axis. A new one subclasses `Distribution` or has its methods:
     `log_prob` and `mean` suffice to train and measure, `sample` to draw.

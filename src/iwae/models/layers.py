@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -99,6 +99,7 @@ def count_features(network: Network, inputs: int) -> int:
     return found.shape[-1]
 
 
+@runtime_checkable
 class ConditionalLayer(Protocol):
     """A conditional distribution of some units, given the layer next to it."""
 

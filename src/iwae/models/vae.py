@@ -119,7 +119,7 @@ class HierarchicalVAE(eqx.Module):
     @property
     def likelihood(self) -> Likelihood:
         """The kind of visible data that the model is for."""
-        return self.decoder[0].likelihood  # pyright: ignore[reportAttributeAccessIssue]
+        return getattr(self.decoder[0], "likelihood", None) or Likelihood()
 
     def with_likelihood(self, likelihood: Likelihood) -> "HierarchicalVAE":
         """The same weights, for rows that are stored in another way."""

@@ -1,6 +1,5 @@
 """What a likelihood owns, and the visible layer, which puts it on a network."""
 
-import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,8 @@ class Likelihood(eqx.Module):
 
     A new kind subclasses this and gives `distribution`; the rest has defaults. Its fields are static plain values, so
     that they can be recorded, are compiled in, and are never trained.
+
+    This class itself stands for a visible layer of another class, whose rows are scored as they are.
 
     `missing` says that rows may hold NaN where a value is missing: what is missing is not scored, and the encoder
     sees a zero there.
@@ -56,9 +57,9 @@ class Likelihood(eqx.Module):
         """Inverse of `prepare` for means and draws, in the units of the rows."""
         return values
 
-    @abc.abstractmethod
     def distribution(self, outputs: Float[Array, "*rows outputs"]) -> Distribution:
         """p(x | h) for a network's outputs, `outputs_per_unit` times the number of visible units."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `distribution`")
 
     def log_prob(
         self, found: Float[Array, "*rows n"], outputs: Linear, value: Float[Array, "*more dim"], observed: Array | None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fuzz.records import RECORD, RESULTS
-from iwae.cli.tables import nll_label, run_row, seeds_lines, start_lines
+from iwae.cli.show import run_record
+from iwae.cli.tables import figure_label, seeds_lines
 from iwae.data.files import BadFileError, gunzip
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
 from iwae.data.matlab import parse_mat
@@ -91,8 +92,7 @@ def record(content: bytes) -> None:
     run.record_path.write_bytes(content)
     run.results_path.write_bytes(RESULTS)
     assert isinstance(run.config(), RunConfig)
-    run_row(run)
-    start_lines(run)
+    run_record(run)
     kept_units(run)
     results = run.results()
     assert results is not None
@@ -105,7 +105,7 @@ def results(content: bytes) -> None:
     run = _run()
     run.record_path.write_bytes(RECORD)
     run.results_path.write_bytes(content)
-    run_row(run)
+    run_record(run)
     results = run.results()
     assert results is not None
     seeds_lines([results, results])
@@ -139,7 +139,8 @@ def analysis(content: bytes) -> None:
 
 def evaluation(content: bytes) -> None:
     """A measurement's record."""
-    nll_label(read_checked(_file(content, "x.json"), EvaluationRecord, "measured again"))
+    measured = read_checked(_file(content, "x.json"), EvaluationRecord, "measured again")
+    figure_label(measured["nll"], measured["stderr"])
 
 
 def evaluation_npz(content: bytes) -> None:

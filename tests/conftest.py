@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 
+from helpers.xla_flags import xla_flags
+
 # Most of the suite's time is compilation, and many tests compile the same programs. Set before JAX is imported.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-# Compiling takes a third as long; tests of real processes leave this out (small_runs.environment).
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# Tests of real processes leave this out (small_runs.environment).
+os.environ.setdefault("XLA_FLAGS", xla_flags())
 
 from collections.abc import Iterator
 
@@ -17,19 +19,31 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# Modules of functions of arrays. Where plain values are checked in words (objective, architecture, config), these
+# checks would come first.
 CHECKED = [
     "iwae.bounds",
-    "iwae.models.distributions",
-    "iwae.estimators",
-    "iwae.explore.model_view",
+    "iwae.estimators.base",
+    "iwae.estimators.bound",
+    "iwae.estimators.gradients",
+    "iwae.estimators.importance_weighted",
+    "iwae.estimators.make",
+    "iwae.estimators.mixed_precision",
+    "iwae.estimators.score",
+    "iwae.estimators.subsampling",
+    "iwae.evaluation.active_units",
+    "iwae.evaluation.batches",
+    "iwae.evaluation.importance_weights",
     "iwae.evaluation.likelihood",
-    "iwae.models.vae",
+    "iwae.models.distributions",
     "iwae.models.layers",
-    "iwae.training.optim",
+    "iwae.models.likelihoods",
     "iwae.models.pruning",
+    "iwae.models.vae",
     "iwae.randomness",
-    "iwae.training.step",
     "iwae.training.loop",
+    "iwae.training.optim",
+    "iwae.training.step",
 ]
 
 install_import_hook(CHECKED, "beartype.beartype").__enter__()

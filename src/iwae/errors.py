@@ -4,11 +4,12 @@ import numbers
 from typing import Any
 
 
-class IWAEError(Exception):
+class IWAEError(ValueError):
     """Something the user can mend: the message is one line that says what was given, what was expected
-    and what to do.
+    and what to do. It calls arguments by their names, in backticks.
 
-    The command line prints it after `iwae: error:` and exits with status 1; library users catch it.
+    The command line turns these names into its options, prints the message after `iwae: error:` and exits with
+    status 1; library users catch it.
     """
 
 
@@ -22,9 +23,9 @@ MOST = 2**31 - 1
 
 def check_count(name: str, value: Any, least: int = 1, where: str = "") -> None:
     """Raises IWAEError unless `value` is an integer, Python's or NumPy's, of at least `least` and at most `MOST`;
-    `where` says what asks for it.
+    `name` is the argument that it was given as, and `where` says what asks for it.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise IWAEError(f"{name} must be an integer of at least {least}{where}, got {value!r}")
+        raise IWAEError(f"`{name}` must be an integer of at least {least}{where}, got {value!r}")
     if int(value) > MOST:
-        raise IWAEError(f"{name} must be at most {MOST:,}{where}, got {value!r}")
+        raise IWAEError(f"`{name}` must be at most {MOST:,}{where}, got {value!r}")

@@ -76,7 +76,9 @@ def test_interrupted_it_prints_the_command_that_completes_it(
     process.send_signal(number)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status
-    line = one_error_line(err)
+    line = err.splitlines()[-1]
+    assert line.startswith("iwae: stopped: ")
+    assert "error" not in err
     reached = epochs(run)
     assert reached < EPOCHS
     steps = int(load_file(run / "checkpoints/latest.safetensors")["step"])

@@ -141,7 +141,7 @@ def test_the_backward_pass_of_a_few_costs_a_few():
         (lambda: DReGAlpha(5, 0.0, num_backward=0), "num_backward must be an integer of at least 1, got 0"),
         (lambda: DReGAlpha(5, 0.0, num_backward=6), "num_backward must be at most num_samples, which is 5, got 6"),
         (lambda: Objective("iwae", k=5, backward=6), "--backward must be at most the 5 samples drawn, got 6"),
-        (lambda: Objective("iwae", k=5, backward=2.5), "--backward must be an integer of at least 1, got 2.5"),  # pyright: ignore
+        (lambda: Objective("iwae", k=5, backward=2.5), "`backward` must be an integer of at least 1, got 2.5"),  # pyright: ignore
         (lambda: Objective.parse("iwae:backward=x", 5), "backward must be an integer, got 'x'"),
     ],
 )

@@ -15,8 +15,8 @@ import iwae
 import iwae.paper
 from helpers.small_runs import go, small_config, write_data
 from iwae.cli.app import parse
-from iwae.cli.commands import Train
 from iwae.cli.report import Report
+from iwae.cli.train import Train
 from iwae.paper.reproduction import deviations, published_for
 from iwae.report import page, write
 from iwae.report.comparison import Analyzed, number_rows, training_rows

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iwae.cli.app import parse
-from iwae.cli.commands import Train
+from iwae.cli.train import Train
 from iwae.figures import charts
 from iwae.report import page
 from iwae.report.labels import train_command

@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 import iwae
 import iwae.evaluation.likelihood
 from helpers.small_runs import Messages, flip_byte, go, small_config, write_data
-from iwae.cli.report import Analyze
+from iwae.cli.analyze import Analyze
 from iwae.data import load_dataset
 from iwae.evaluation import importance_weights as diagnostics
 from iwae.figures import charts, pictures
@@ -254,9 +254,9 @@ def test_the_gap_of_single_examples_has_no_error() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "--samples must be an integer of at least 1, got 0"),
+        ({"samples": 0}, "`samples` must be an integer of at least 1, got 0"),
         ({"samples": 100_001}, "--samples must be at most 100,000, got 100001"),
-        ({"examples": 0}, "--examples must be an integer of at least 1, got 0"),
+        ({"examples": 0}, "`examples` must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_options(options: dict[str, int], message: str) -> None:

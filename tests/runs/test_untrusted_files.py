@@ -19,9 +19,11 @@ from safetensors.numpy import load_file
 
 import iwae
 from helpers.small_runs import go, small_config, write_data
+from iwae.cli.analyze import Analyze
 from iwae.cli.app import guarded
-from iwae.cli.commands import Evaluate, Show
-from iwae.cli.report import Analyze, Report
+from iwae.cli.evaluate import Evaluate
+from iwae.cli.report import Report
+from iwae.cli.show import Show
 from iwae.data.files import BadFileError
 from iwae.data.formats import read_npy, read_npz
 from iwae.errors import IWAEError

@@ -21,10 +21,14 @@ import pytest
 from helpers.paper_runs import PRUNED, source_record, write_run
 from helpers.small_runs import QUICK_MEASURE, go, small_config, write_data
 from helpers.untrusted_json import mutants
+from iwae.cli.analyze import Analyze
 from iwae.cli.app import guarded
-from iwae.cli.commands import Evaluate, Sample, Show, Train
+from iwae.cli.evaluate import Evaluate
 from iwae.cli.paper import Paper
-from iwae.cli.report import Analyze, Report
+from iwae.cli.report import Report
+from iwae.cli.sample import Sample
+from iwae.cli.show import Show
+from iwae.cli.train import Train
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.figures import analysis as draw

@@ -50,17 +50,15 @@ def test_weights_and_moments_are_the_sources_and_the_count_starts_anew(source):
     assert (results["stages_done"], results["stages_total"]) == (1, 1)
 
 
-def test_show_fits_the_name_of_a_warm_start_into_80_columns(source, tmp_path, capsys, monkeypatch):
+def test_show_keeps_the_name_of_a_warm_start_whole(source, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shutil.copytree(source / "vae", tmp_path / "mnist-vae-k1-1layer-seed0")
     config = warm(source, init_from=str(tmp_path / "mnist-vae-k1-1layer-seed0"), epochs=1)
     name = "mnist-iwae-k50-1layer-from-mnist-vae-k1-1layer-seed0-seed0"
     go(tmp_path / name, config)
     assert main(["show", str(tmp_path / name)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[-1] == "mnist-iwae-k50-1layer-from-…-seed0: started from mnist-vae-k1-1layer-seed0"
-    assert len(lines) <= 5
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{name}  ")
 
 
 def test_a_run_whose_source_was_moved_along_with_it_is_continued(source, tmp_path):
@@ -126,7 +124,7 @@ def test_a_missing_source_is_refused(source, tmp_path):
         ({"learning_rate": 0.1}, "--learning-rate 0.1 goes with --init-from"),
         ({"fresh_optimizer": True}, "--fresh-optimizer goes with --init-from"),
         ({"init_from": "x", "schedule": "quick"}, "--schedule quick does not go with --init-from"),
-        ({"init_from": "x", "epochs": 0}, "--epochs must be an integer of at least 1, got 0"),
+        ({"init_from": "x", "epochs": 0}, "`epochs` must be an integer of at least 1, got 0"),
         ({"init_from": "x", "learning_rate": -1.0}, "--learning-rate must be a positive number"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Parses the command line, runs one command, and turns every failure into one line and an exit status."""
+"""Parses the command line, runs one command, and turns every failure into one line and an exit status.
+
+Whatever may fail to load, for want of memory, of files to open or of a package, is imported inside `guarded`.
+"""
 
 import contextlib
 import dataclasses
@@ -7,108 +10,171 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-import tyro
-
-from iwae.cli.failures import fail, fail_for_memory, fail_to_load, print_whatever_the_locale
-from iwae.cli.options import REGISTRY
-from iwae.cli.registry import COMMANDS
+from iwae.cli.registry import COMMANDS, check_installed
 from iwae.errors import IWAEError
-from iwae.runs.signals import signals_raise
+from iwae.io.text import printable
+from iwae.runs.signals import Interrupted, signals_raise
 from iwae.version import __version__
 
 T = TypeVar("T")
-STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+HELP = """usage: iwae COMMAND [OPTIONS]
+
+Importance weighted autoencoders: train, continue, measure.
+
+commands:
+{commands}
+
+options:
+  -h, --help     Show this help, or after a command its options.
+  -V, --version  Show the version."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DESCRIPTION = "Importance weighted autoencoders: train, continue, measure."
+# What the system's loader, the system and JAX say where there is no memory.
+NO_MEMORY = ("failed to map segment", "annot allocate memory", "RESOURCE_EXHAUSTED")
+HINTS = {
+    "--lr": "the learning rate is --learning-rate",
+    "--resume": "a run needs no such option: the same command again continues it",
+}
+"""What to say of options that other programs have, where no known one is spelled alike."""
 
 
-def run_command_line(argv: Sequence[str] | None = None) -> int:
-    """`iwae.cli.main`, once all is loaded."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status: 0, 1 for a failure, 2 for bad usage, 130 or 143 after
+    an interruption.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments in (["--version"], ["-V"]):
-        print(f"iwae {__version__}")
-        return 0
     return guarded(lambda: _run(arguments))
-
-
-def guarded(command: Callable[[], int]) -> int:
-    """Runs `command` and turns what it raises into one line on standard error and an exit status."""
-    print_whatever_the_locale()
-    try:
-        with signals_raise():
-            return command()
-    except IWAEError as error:
-        return fail(str(error), getattr(error, "exit_status", 1))
-    except KeyboardInterrupt as error:
-        return fail("interrupted", getattr(error, "exit_status", 130))
-    except BrokenPipeError:
-        # The reader of our output went away; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError:
-        return fail_for_memory()
-    except ImportError as error:
-        return fail_to_load(error)
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        advice = "; make room and give the same command again" if error.errno in NO_ROOM else ""
-        return fail(f"{name}{error.strerror or error}{advice}", 1)
-    except RuntimeError as error:
-        # JAX's errors, told apart by their text: JAX itself is not imported here.
-        if "RESOURCE_EXHAUSTED" in str(error):
-            return fail_for_memory(f" ({error})")
-        if "Unable to initialize backend" in str(error):
-            return fail(str(error), 1)
-        if "can't start new thread" in str(error):
-            return fail("the system gives this process no more threads, or no memory for them", 1)
-        raise
 
 
 def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
-    if name not in COMMANDS and not name.startswith("-"):
+    if name in ("--version", "-V"):
+        print(f"iwae {__version__}")
+        return 0
+    if name in ("--help", "-h"):
+        print(HELP.format(commands="\n".join(f"  {name:<9} {c.summary}" for name, c in COMMANDS.items())))
+        return 0
+    if name not in COMMANDS:
         given = f"there is no command {name!r}" if name else "no command given"
         raise usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")
-    with _one_line_usage_errors(f"iwae {name}" if name in COMMANDS else "iwae"):
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="iwae", description=DESCRIPTION, args=arguments, config=STYLE, registry=REGISTRY
-        )
-    _refuse_empty(command, arguments, name)
-    return command.run(arguments)
+    command = COMMANDS[name]
+    form = command.load()
+    with options_named(form):
+        asked = parse(form, arguments[1:], prog=f"iwae {name}")
+        if command.extra is not None:
+            check_installed(f"iwae {name}", command.extra)
+        return asked.run(arguments[1:])
 
 
-def _refuse_empty(form: Any, arguments: list[str], name: str) -> None:
-    """Raises the usage error of an option that takes several values and was given none: it would be as if it had not
-    been given.
+def guarded(command: Callable[[], int]) -> int:
+    """Runs `command` and turns what it raises into one line on standard error and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # What an encoding lacks, a ± or a file's name, is printed as an escape: figures that took hours must not be
+        # lost to an encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with signals_raise():
+            return command()
+    except SystemExit as ended:  # The option parser's, after its help or what it says of bad usage.
+        return int(ended.code or 0)
+    except Interrupted as error:
+        return _say(f"stopped: {error}", error.exit_status)
+    except IWAEError as error:
+        return fail(str(error), getattr(error, "exit_status", 1))
+    except KeyboardInterrupt as error:
+        return _say("stopped", getattr(error, "exit_status", 130))
+    except BrokenPipeError:
+        # The reader of our output went away; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ImportError, MemoryError, OSError, RuntimeError, AssertionError) as error:
+        message = _of_the_machine(error)
+        if message is None:
+            raise
+        return fail(message, 1)
+
+
+def fail(message: str, status: int) -> int:
+    """Prints one line to standard error, which calls arguments by their bare names, and returns `status`."""
+    return _say(f"error: {with_dashes(message, ())}", status)
+
+
+def _say(line: str, status: int) -> int:
+    print(f"iwae: {printable(' '.join(line.splitlines()))}", file=sys.stderr)
+    return status
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What to say of an error that lies in the machine or the installation; None for a defect of the program.
+    JAX's are told apart by their text: JAX itself is not imported here.
     """
-    for field in dataclasses.fields(form):
-        value, option = getattr(form, field.name), f"--{field.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(value):
-            _refuse_empty(value, arguments, name)
-        elif value == () and option in arguments:
-            raise usage_error(f"{option}: expected at least one value, got none", f"iwae {name}")
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        _hush_memory_errors()
+        if isinstance(error, ImportError) or "jax" not in sys.modules:
+            return "not enough memory to load the program: it needs about two gigabytes of address space"
+        return "not enough memory; choose a smaller --k, --batch-size or network" + (f" ({text})" if text else "")
+    if isinstance(error, ImportError):
+        return f"a part of the program can't be loaded ({text}): install it again"
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        advice = "; make room and give the same command again" if error.errno in NO_ROOM else ""
+        return f"{name}{error.strerror or error}{advice}"
+    if "can't start new thread" in text:
+        return "the system gives this process no more threads, or no memory for them"
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and not _has_device():
+        return (
+            f"JAX_PLATFORMS={platforms}: JAX finds no such device; unset the variable, or install what JAX needs for it"
+        )
+    return text if "Unable to initialize backend" in text else None
+
+
+def _has_device() -> bool:
+    try:
+        import jax
+
+        return bool(jax.devices())
+    except Exception:
+        return False
+
+
+def _hush_memory_errors() -> None:
+    """JAX cleans up when Python ends. Where there is no memory for that either, our own line has said so."""
+    before = sys.unraisablehook
+
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(unraisable.exc_value, MemoryError):
+            before(unraisable)
+
+    sys.unraisablehook = report
 
 
 def parse(form: type[T], arguments: list[str], *, prog: str) -> T:
-    """A dataclass filled from a command line. Raises IWAEError with exit status 2 for bad usage."""
-    with _one_line_usage_errors(prog):
-        return tyro.cli(form, prog=prog, args=arguments, config=STYLE, registry=REGISTRY)
+    """A dataclass filled from a command line. Raises SystemExit with status 2, once it is said, for bad usage, and
+    IWAEError for values that the dataclass itself refuses.
+    """
+    import tyro
 
+    from iwae.cli.options import REGISTRY, STYLE, Refused
 
-@contextlib.contextmanager
-def _one_line_usage_errors(prog: str) -> Iterator[None]:
-    """Turns the parser's boxed messages into one IWAEError line with exit status 2."""
-    captured = io.StringIO()
     try:
-        with contextlib.redirect_stderr(captured):
-            yield
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-        raise usage_error(_in_words(_first_sentence(captured.getvalue())), prog) from None
+        asked = tyro.cli(form, prog=prog, args=arguments, config=STYLE, registry=REGISTRY)
+    except Refused as refused:
+        raise refused.error from None
+    except SystemExit as ended:
+        for word in arguments if ended.code else ():
+            if (option := word.partition("=")[0]) in HINTS:
+                _say(f"{option}: {HINTS[option]}", 2)
+        raise
+    for name, value in _values(asked):
+        # It would be as if the option had not been given.
+        if value == () and _option(name) in arguments:
+            raise usage_error(f"{_option(name)}: expected at least one value, got none", prog)
+    return asked
 
 
 def usage_error(message: str, prog: str) -> IWAEError:
@@ -118,28 +184,37 @@ def usage_error(message: str, prog: str) -> IWAEError:
     return error
 
 
-def _in_words(message: str) -> str:
-    """The parser's message without Python's own words for what is no number, and its choices in one order."""
-    message = re.sub(r"\. Expected one of \((.*?)\)", lambda found: f": expected {_choices(found[1])}", message)
-    message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected an integer, got \1", message)
-    message = re.sub(r"could not convert string to float: (.*)", r"expected a number, got \1", message)
-    message = re.sub(r"Could not find valid parse for arguments: (.*)", r"expected numbers, got \1", message)
-    return message.removeprefix("Error parsing ")
+def _values(form: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of every field, those of nested dataclasses too."""
+    for field in dataclasses.fields(form):
+        value = getattr(form, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _values(value)
+        else:
+            yield field.name, value
 
 
-def _choices(listed: str) -> str:
-    names = sorted(name.strip(" '") for name in listed.split(",") if name.strip())
-    return ", ".join(names)
+# The library speaks of arguments, the command line of options.
 
 
-def _first_sentence(boxed: str) -> str:
-    """The text of a box between its first two rules, without its frame: the title is on or above the first."""
-    parts: list[list[str]] = [[]]
-    for line in boxed.splitlines():
-        text = line.strip("│╭╮╰╯ ")
-        if re.fullmatch(r".*[─-]{3,}", text):
-            parts.append([])
-        elif text:
-            parts[-1].append(text)
-    chosen = next(filter(None, parts[1:]), parts[0])
-    return " ".join(chosen).rstrip(". ")
+@contextlib.contextmanager
+def options_named(form: type) -> Iterator[None]:
+    """Has an IWAEError that is raised meanwhile call the arguments that are options of `form` by their options."""
+    try:
+        yield
+    except IWAEError as error:
+        from iwae.cli.options import option_names
+
+        error.args = (with_dashes(str(error), option_names(form)),)
+        raise
+
+
+def with_dashes(message: str, names: Collection[str]) -> str:
+    """`message` with every `name` in backticks as --name where it is one of `names`, and else without backticks."""
+    return re.sub(
+        r"`([a-z]\w*)`", lambda found: _option(found[1]) if found[1] in names else found[1], message, flags=re.ASCII
+    )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

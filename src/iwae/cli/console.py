@@ -1,4 +1,4 @@
-"""What the commands print: live progress on a terminal, plain lines elsewhere, and tables."""
+"""What the commands print while they work: live progress on a terminal, plain lines elsewhere."""
 
 import time
 from typing import TYPE_CHECKING
@@ -21,19 +21,13 @@ PLAIN_INTERVAL = 15.0
 
 def print_lines(*lines: str) -> None:
     """Lines on standard output: a path is not broken, coloured or read as markup, and controls no terminal."""
-    console = Console()
     for line in lines:
-        print_line(console, line)
+        print_line(Console(), line)
 
 
 def print_line(console: Console, line: str) -> None:
     """One line, as `print_lines` prints it, on any console."""
     console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
-
-
-def make_reporter(console: Console) -> "TerminalReporter | PlainReporter":
-    """A live display on a terminal, plain lines for a file or a pipe."""
-    return TerminalReporter(console) if console.is_terminal else PlainReporter(console)
 
 
 def training_line(progress: "TrainingProgress", schedule: Schedule) -> str:
@@ -45,11 +39,32 @@ def training_line(progress: "TrainingProgress", schedule: Schedule) -> str:
     )
 
 
-class TerminalReporter(Reporter):
-    """A bar for the work at hand and, while training, a line of figures below it."""
+def device_label() -> str:
+    """`CPU`, or `GPU (NVIDIA H100 80GB HBM3)`: what JAX computes on."""
+    import jax
+
+    device = jax.devices()[0]
+    kind = "" if device.device_kind.lower() == device.platform else f" ({device.device_kind})"
+    return f"{device.platform.upper()}{kind}"
+
+
+def make_reporter(console: Console | None = None) -> "ConsoleReporter":
+    """A reporter on standard error, unless told otherwise. Its display ends with the `with` block."""
+    return ConsoleReporter(console or Console(stderr=True))
+
+
+class ConsoleReporter(Reporter):
+    """On a terminal a bar for the work at hand and, while training, a line of figures below it. Elsewhere log lines:
+    at most one in fifteen seconds, and one at every end of a stage and of a piece of work.
+    """
 
     def __init__(self, console: Console):
         self._console = console
+        self._schedule: Schedule = ()
+        self._total_steps = 0
+        self._last = time.monotonic()
+        self._task: tuple[str, TaskID] | None = None
+        self._figures = Text()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -58,14 +73,11 @@ class TerminalReporter(Reporter):
             TextColumn("{task.fields[detail]}"),
             console=console,
         )
-        self._figures = Text()
         self._live = Live(Group(self._bars, self._figures), console=console, refresh_per_second=4)
-        self._task: tuple[str, TaskID] | None = None
-        self._schedule: Schedule = ()
-        self._total_steps = 0
 
-    def __enter__(self) -> "TerminalReporter":
-        self._live.start()
+    def __enter__(self) -> "ConsoleReporter":
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,58 +90,29 @@ class TerminalReporter(Reporter):
         self._show(f"obtaining {what}", done, total, decimal(done))
 
     def training_starts(self, schedule: Schedule, steps_per_epoch: int, step: int) -> None:
-        self._schedule = schedule
-        self._total_steps = stage_end(schedule, len(schedule)) * steps_per_epoch
+        epochs = stage_end(schedule, len(schedule))
+        self._schedule, self._total_steps = schedule, epochs * steps_per_epoch
         if step < self._total_steps:
-            self._show("training", step, self._total_steps, "compiling")
+            self.message(f"Training {epochs} epochs of {steps_per_epoch} steps on {device_label()}, from step {step}.")
+            if self._live.is_started:
+                self._show("training", step, self._total_steps, "compiling")
 
     def training(self, progress: "TrainingProgress") -> None:
-        self._show("training", progress.step, self._total_steps, "")
-        self._figures.plain = training_line(progress, self._schedule)
+        line = training_line(progress, self._schedule)
+        self._figures.plain = line
+        self._show("training", progress.step, self._total_steps, "", line=line, finished=progress.stage_done)
 
     def measuring(self, what: str, done: int, total: int) -> None:
         self._show(f"measuring {what}", done, total, f"{done}/{total}")
 
-    def _show(self, what: str, done: int, total: int | None, detail: str) -> None:
-        if self._task is None or self._task[0] != what:
-            self._task = (what, self._bars.add_task(what, total=total, completed=done, detail=detail))
-        self._bars.update(self._task[1], total=total, completed=done, detail=detail)
-
-
-class PlainReporter(Reporter):
-    """Log lines: at most one in fifteen seconds, and one at every end of a stage and of a piece of work."""
-
-    def __init__(self, console: Console):
-        self._console = console
-        self._schedule: Schedule = ()
-        self._last = time.monotonic()
-
-    def __enter__(self) -> "PlainReporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        print_line(self._console, text)
-
-    def obtaining(self, what: str, done: int, total: int | None) -> None:
-        self._line(f"obtaining {what}: {decimal(done)}", finished=done == total)
-
-    def training_starts(self, schedule: Schedule, steps_per_epoch: int, step: int) -> None:
-        self._schedule = schedule
-        epochs = stage_end(schedule, len(schedule))
-        if step < epochs * steps_per_epoch:
-            self.message(f"Training {epochs} epochs of {steps_per_epoch} steps, from step {step}.")
-
-    def training(self, progress: "TrainingProgress") -> None:
-        self._line(training_line(progress, self._schedule), finished=progress.stage_done)
-
-    def measuring(self, what: str, done: int, total: int) -> None:
-        self._line(f"measuring {what}: {done}/{total}", finished=done == total)
-
-    def _line(self, text: str, *, finished: bool) -> None:
-        now = time.monotonic()
-        if finished or now - self._last >= PLAIN_INTERVAL:
-            self._last = now
-            self.message(text)
+    def _show(
+        self, what: str, done: int, total: int | None, detail: str, *, line: str = "", finished: bool = False
+    ) -> None:
+        """The bar of `what`; or a log line, `line` or what the bar says, where it is due."""
+        if self._live.is_started:
+            if self._task is None or self._task[0] != what:
+                self._task = (what, self._bars.add_task(what, total=total, completed=done, detail=detail))
+            self._bars.update(self._task[1], total=total, completed=done, detail=detail)
+        elif finished or done == total or time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            self.message(line or f"{what}: {detail}")

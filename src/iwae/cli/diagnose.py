@@ -1,39 +1,30 @@
 """`iwae diagnose`. JAX and Matplotlib are imported only when it runs."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.options import OfRunAndData
 from iwae.report.options import DiagnoseOptions
 from iwae.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
-class Diagnose:
+class Diagnose(OfRunAndData):
     """Measure gradient estimators on a trained run, into RUN/diagnostics/.
 
     Signal, noise and bias of each; and how even the importance weights are.
     """
 
-    path: Positional[Path]
-    """The run's directory."""
     diagnosis: DiagnoseOptions = field(default_factory=DiagnoseOptions)
-    checkpoint: int | None = None
-    """Diagnose the state after this many stages (default: the newest)."""
-    dataset: Path | None = None
-    """Where your own data is now, if it has moved since training."""
-    datasets_dir: Path | None = None
-    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
         """Diagnoses, and prints the figures."""
         RunDirectory(self.path).read_record()
-        with make_reporter(Console(stderr=True)) as reporter:
+        with make_reporter() as reporter:
             from iwae.runs.diagnose import DIRECTORY, FILE, diagnose_run
 
             found = diagnose_run(

@@ -1,10 +1,14 @@
-"""How options read on the command line and in its help: what may be left out, and lists of seeds."""
+"""How options read on the command line and in its help, and those that several commands share."""
 
 import dataclasses
+import os
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union, get_args
 
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -15,11 +19,58 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from iwae.errors import IWAEError
 from iwae.estimators.objective import OBJECTIVES, all_methods, all_parameters
 from iwae.runs.config import SHORT_FORMS, RunConfig
 
+STYLE = (FlagCreatePairsOff, OmitArgPrefixes)
 REGISTRY = ConstructorRegistry()
 SEEN = object()
+RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """What the commands that need a run's model have in common."""
+
+    path: Positional[Path]
+    """The run's directory."""
+    checkpoint: int | None = None
+    """The state after this many stages (default: the newest)."""
+
+
+@dataclass(frozen=True)
+class OfRunAndData(OfRun):
+    """What the commands that need a run's data too have in common."""
+
+    dataset: Path | None = None
+    """Where your own data is now, if it has moved since training."""
+    datasets_dir: Path | None = None
+    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
+
+
+def default_results_dir() -> Path:
+    """Where runs go unless told otherwise: the environment variable IWAE_RESULTS_DIR, or `results`."""
+    return Path(os.path.expanduser(os.environ.get(RESULTS_VARIABLE) or "results"))
+
+
+def option_names(form: type) -> set[str]:
+    """The names of all options of a command."""
+    names = {field.name for field in _objective_fields()} if form is RunConfig else set()
+    for field in dataclasses.fields(form):
+        if dataclasses.is_dataclass(field.type):
+            names |= option_names(field.type)  # pyright: ignore[reportArgumentType]
+        elif Positional not in get_args(field.type):
+            names.add(field.name)
+    return names
+
+
+class Refused(Exception):
+    """The IWAEError with which a dataclass refused its values: the parser takes every ValueError for its own."""
+
+    def __init__(self, error: IWAEError):
+        super().__init__(str(error))
+        self.error = error
 
 
 @REGISTRY.struct_rule
@@ -33,7 +84,8 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
         return None
     if info.type is RunConfig:
         spec = _on_one_level(spec)
-    return dataclasses.replace(spec, fields=tuple(map(_without_empty_default, spec.fields)))
+    fields = tuple(map(_without_empty_default, spec.fields))
+    return dataclasses.replace(spec, instantiate=_refusing(spec.instantiate), fields=fields)
 
 
 def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
@@ -71,6 +123,22 @@ def _objective_fields() -> list[StructFieldSpec]:
     ]
 
 
+def _refusing(make: Callable[..., Any]) -> Callable[..., Any]:
+    def instantiate(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return make(*args, **kwargs)
+        except IWAEError as error:
+            raise Refused(error) from None
+
+    return instantiate
+
+
+def _without_empty_default(field: StructFieldSpec) -> StructFieldSpec:
+    if field.default is None or field.default is False or field.default == ():
+        return dataclasses.replace(field, type=Annotated[field.type, arg(help_behavior_hint="")])
+    return field
+
+
 @REGISTRY.primitive_rule
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
     """`T | None` is a T: its None is no word that anyone has to type."""
@@ -84,6 +152,20 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | Unsupp
         spec,
         is_instance=lambda value: value is None or spec.is_instance(value),
         str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+    )
+
+
+@REGISTRY.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """`--results-dir=~/x`, where the shell leaves the ~ as it is, is in the home directory."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: Path(os.path.expanduser(words[0])),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
     )
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from iwae.cli.app import guarded, parse, usage_error
-from iwae.cli.commands import Data, Train
+from iwae.cli.app import options_named, parse, usage_error
+from iwae.cli.data import Data
+from iwae.cli.train import Train
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
@@ -40,19 +41,14 @@ class Download:
 
 
 def download(arguments: Sequence[str], *, default_datasets_dir: str | Path) -> int:
-    """`iwae.cli.paper_download`, once all is loaded."""
-
-    def run() -> int:
-        parse(Download, list(arguments), prog="download_mnist.py")
-        return Data(names=("MNIST", "BinFixMNIST")).run([], default_datasets_dir=default_datasets_dir)
-
-    return guarded(run)
+    """`python download_mnist.py`: obtains MNIST and the fixed binarization, and returns the exit status."""
+    parse(Download, list(arguments), prog="download_mnist.py")
+    return Data(names=("MNIST", "BinFixMNIST")).run([], default_datasets_dir=default_datasets_dir)
 
 
 def experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, results_dir: str | Path) -> int:
-    """`iwae.cli.paper_experiment`, once all is loaded."""
-
-    def run() -> int:
+    """`python experiments.py ...`: trains and measures one run, and returns the exit status."""
+    with options_named(Experiment):
         asked = parse(Experiment, list(arguments), prog="experiments.py")
         command = Train(
             configuration=_configuration(asked, Path(results_dir)),
@@ -63,12 +59,10 @@ def experiment(arguments: Sequence[str], *, default_datasets_dir: str | Path, re
             list(arguments), default_datasets_dir=Path(default_datasets_dir), program="python experiments.py"
         )
 
-    return guarded(run)
-
 
 def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
     if asked.layers not in (None, 1, 2):
-        raise IWAEError(f"--layers must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
+        raise IWAEError(f"`layers` must be 1 or 2, the paper's networks, got {asked.layers}: for others see iwae train")
     given = {name: value for name in ("model", "k", "layers") if (value := getattr(asked, name)) is not None}
     if asked.exp == "train":
         return RunConfig.of(**{"dataset": asked.dataset, "model": "vae", "layers": 1, **given})

@@ -1,27 +1,32 @@
 """`iwae paper`: the paper's tables, ours beside them, and what trains the rest."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from tyro.conf import Positional
 
-from iwae.cli.commands import default_results_dir
+from iwae.cli.app import fail
 from iwae.cli.console import print_line
-from iwae.cli.paper_tables import MARK, progress_table, terminal_tables
+from iwae.cli.options import default_results_dir
+from iwae.cli.registry import check_installed
+from iwae.cli.tables import units_label
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.io.text import printable
-from iwae.paper import TABLES, Cell, CellStatus, Table, cells_of, status_of, to_json, to_markdown
-from iwae.paper.plan import Plan, make_plan
-from iwae.paper.runner import train_cells
-from iwae.paper.status import PARTIAL, notes
+from iwae.paper import TABLES, Cell, CellStatus, cells_of, status_of, to_json, to_markdown
+from iwae.paper.plan import make_plan
+from iwae.paper.runner import CellProgress, train_cells
+from iwae.paper.status import PARTIAL, UNREADABLE, figure, gap_text, model_text, notes, paper_text
 from iwae.runs.config import MeasureOptions
 
-TITLES: dict[Table, str] = {
+TITLES = {
     "1": "Table 1: test NLL in nats (active units)",
     "2": "Table 2: trained on from another model's last state",
     "fixed": "Fixed binarization of MNIST",
@@ -30,6 +35,9 @@ NOTE = (
     "A figure marked `{mark}` was not trained and measured as the paper did: it is no reproduction. gap: how many"
     " nats the test NLL lies above the training NLL."
 )
+MARK = "*"
+# Name and width: the same in all tables, so that they stand under each other.
+COLUMNS = (("model", 8), ("k", 2), ("paper", 13), ("ours", 15), ("active", 6), ("gap", 13), ("stages", 7))
 EARLIER = "A number in brackets beside the stages: the figure is the one after that stage."
 
 
@@ -71,9 +79,9 @@ class Paper:
 
     def run(self, arguments: list[str]) -> int:
         """Lists, or trains and then lists. The status is 1 when a run failed or could not be read."""
-        check_count("--jobs", self.jobs)
+        check_count("jobs", self.jobs)
         if self.stages is not None:
-            check_count("--stages", self.stages)
+            check_count("stages", self.stages)
         results_dir = self.results_dir.resolve()
         cells = self._cells(results_dir)
         failures = self._train(cells, results_dir) if self.action == "run" else []
@@ -83,22 +91,14 @@ class Paper:
         if unreadable and self.action == "list":
             failures.append(f"not readable: {', '.join(unreadable)}")
         for failure in failures:
-            print_line(Console(stderr=True), f"iwae: error: {failure}")
+            fail(failure, 1)
         return 1 if failures else 0
 
     def _cells(self, results_dir: Path) -> list[Cell]:
-        datasets = {canonical_name(name) for name in self.datasets}
-
-        def wanted(cell: Cell) -> bool:
-            config = cell.config
-            return (
-                (not datasets or config.dataset in datasets)
-                and (not self.models or config.model in self.models)
-                and (not self.k or config.k in self.k)
-                and (not self.layers or config.layers in self.layers)
-            )
-
-        cells = [c for t in self.table for c in cells_of(t, results_dir=results_dir, seed=self.seed) if wanted(c)]
+        datasets = tuple(map(canonical_name, self.datasets))
+        chosen = {"dataset": datasets, "model": self.models, "k": self.k, "layers": self.layers}
+        cells = [cell for table in self.table for cell in cells_of(table, results_dir=results_dir, seed=self.seed)]
+        cells = [cell for cell in cells if all(not c or getattr(cell.config, n) in c for n, c in chosen.items())]
         if not cells:
             raise IWAEError("the paper has no result like that: see `iwae paper` for what it has")
         return cells
@@ -106,10 +106,16 @@ class Paper:
     def _train(self, cells: list[Cell], results_dir: Path) -> list[str]:
         """Trains what is not finished and returns what failed, a line each."""
         measure = MeasureOptions(self.test_samples, self.test_examples)
+        check_installed("iwae paper run", "report")
         plan = make_plan(cells, results_dir, self.stages, measure)
+        at_once = f", {self.jobs} at once" if self.jobs > 1 and plan.work else ""
+        reasons = (*plan.left_out, *plan.blocked)
+        left = f" Left out: {len(reasons)}, because:" if reasons else ""
+        count = f"{len(plan.work)} run{'' if len(plan.work) == 1 else 's'}"
         console = Console(stderr=True)
-        for line in self._announcement(plan):
-            print_line(console, line)
+        print_line(console, f"To train or measure: {count}{at_once}. Finished: {len(plan.finished)}.{left}")
+        for reason in reasons:
+            print_line(console, f"  {reason}")
         if not plan.work:
             return list(plan.blocked)
         with Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -124,40 +130,77 @@ class Paper:
             )
         return [*plan.blocked, *failures]
 
-    def _announcement(self, plan: Plan) -> list[str]:
-        at_once = f", {self.jobs} at once" if self.jobs > 1 and plan.work else ""
-        others = len(plan.left_out) + len(plan.blocked)
-        return [
-            f"To train or measure: {_runs(len(plan.work))}{at_once}. Finished: {len(plan.finished)}."
-            f" Not begun: {others}{'.' if not others else ', because:'}",
-            *(f"  {reason}" for reason in (*plan.left_out, *plan.blocked)),
-        ]
-
     def _print(self, statuses: list[CellStatus]) -> None:
         if self.format == "json":
             print(json.dumps(to_json(statuses), indent=2))
             return
-        console = Console()
+        console, markdown = Console(), self.format == "markdown"
         for table in self.table:
             part = [status for status in statuses if status.cell.table == table]
-            if not part:
-                continue
-            if self.format == "markdown":
+            if part and markdown:
                 print(f"**{TITLES[table]}**\n\n{to_markdown(part)}\n")
-                continue
-            console.print(f"{TITLES[table]}; seed {self.seed}", style="bold underline", highlight=False)
-            for grouped in terminal_tables(part):
-                console.print(grouped)
-                console.print()
-        if self.format == "markdown":
+            elif part:
+                console.print(f"{TITLES[table]}; seed {self.seed}", style="bold underline", highlight=False)
+                for grouped in terminal_tables(part):
+                    console.print(grouped)
+                    console.print()
+        if markdown:
             print(NOTE.format(mark=PARTIAL))
             return
-        console.print(NOTE.format(mark=MARK), highlight=False, markup=False)
-        if any(status.measured_early for status in statuses):
-            console.print(EARLIER)
-        for line in notes(statuses, MARK):
+        early = [EARLIER] if any(status.measured_early for status in statuses) else []
+        for line in (NOTE.format(mark=MARK), *early, *notes(statuses, MARK)):
             console.print(printable(line), highlight=False, markup=False)
 
 
-def _runs(count: int) -> str:
-    return f"{count} run{'' if count == 1 else 's'}"
+# Tables that fit a terminal of 80 columns
+
+
+def terminal_tables(statuses: Sequence[CellStatus]) -> list[Table]:
+    """One table for each kind of data and number of layers, in the order of the cells."""
+    groups = groupby(statuses, lambda status: (status.data, status.cell.config.layers))
+    return [_table(data, layers or 1, list(part)) for (data, layers), part in groups]
+
+
+def _table(data: str, layers: int, statuses: Sequence[CellStatus]) -> Table:
+    title = f"{data}, {layers} layer{'s' if layers > 1 else ''}"
+    gap = statuses[0].published_gap
+    if gap is not None:
+        title += f" (the paper's gap, test - training: up to {gap:g})"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, width in COLUMNS:
+        table.add_column(name, min_width=width, no_wrap=True)
+    for status in statuses:
+        table.add_row(*_row(status))
+    return table
+
+
+def _row(status: CellStatus) -> tuple[str, ...]:
+    ours = ""
+    if status.problem is not None:
+        ours = UNREADABLE
+    elif status.measured_stages is not None:
+        ours = figure(status.nll, status.stderr) if status.nll is not None else "not finite"
+        ours += "" if status.is_reproduction else MARK
+    # Which stage the figure is of, where the run is further.
+    measured = f" ({status.measured_stages})" if status.measured_early else ""
+    return (
+        model_text(status),
+        str(status.cell.config.k),
+        paper_text(status),
+        ours,
+        units_label(status.active or ()),
+        gap_text(status, MARK),
+        f"{status.stages_done}/{status.stages_total}{measured}",
+    )
+
+
+def progress_table(progress: Sequence[CellProgress]) -> Table:
+    """The runs that are not waiting, and how far they are."""
+    done = sum(cell.state == "done" for cell in progress)
+    table = Table(title=f"{done} of {len(progress)} runs finished", title_justify="left", box=None, pad_edge=False)
+    for heading in ("run", "state", "epochs"):
+        table.add_column(heading)
+    for cell in progress:
+        if cell.state != "waiting":
+            table.add_row(cell.config.name(), cell.state, f"{cell.epochs}/{cell.total}")
+    return table

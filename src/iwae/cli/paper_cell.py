@@ -14,10 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from iwae.cli.app import guarded
-from iwae.cli.console import PlainReporter
+from iwae.cli.console import make_reporter
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
 
@@ -25,7 +23,7 @@ from iwae.runs.directory import RunDirectory
 def main(order: str) -> int:
     """Does what `order` asks and returns the exit status, as `iwae train` would."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return guarded(lambda: _run(json.loads(order)))
+    return guarded(lambda: _run(**json.loads(order)))
 
 
 def _end_with_parent() -> None:
@@ -35,38 +33,32 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run(order: dict[str, Any]) -> int:
+def _run(runs: dict[str, Any], stages: int | None, measure: dict[str, Any], datasets_dir: str | None) -> int:
     from iwae.runs.analyze import AnalyzeOptions, analyze_run
     from iwae.runs.train import train_runs
     from iwae.training.loop import Divergence
 
-    measure = MeasureOptions(**order["measure"])
-    datasets_dir = Path(order["datasets_dir"]) if order["datasets_dir"] else None
-    failure = None
-    with PlainReporter(Console(stderr=True)) as reporter:
+    found: dict[str, Any] = {"datasets_dir": Path(datasets_dir) if datasets_dir else None}
+    configs = {Path(path): RunConfig.from_json(config) for path, config in runs.items()}
+    options, failure = TrainOptions(stages=stages), None
+    with make_reporter() as found["reporter"]:
         try:
             train_runs(
-                {Path(path): RunConfig.from_json(config) for path, config in order["runs"].items()},
-                options=TrainOptions(stages=order["stages"]),
-                measure=measure,
+                configs,
+                options=options,
+                measure=MeasureOptions(**measure),
                 measure_again=True,
-                datasets_dir=datasets_dir,
-                reporter=reporter,
                 continue_command="the same iwae paper run",
+                **found,
             )
         except Divergence as error:
             # The others are trained and measured.
             failure = error
-        for path in map(Path, order["runs"]):
-            results = RunDirectory(path).results()
-            if results is not None:
-                analyze_run(
-                    path,
-                    options=AnalyzeOptions(results["test"]["num_samples"], results["test"]["num_examples"]),
-                    checkpoint=results["stages_done"],
-                    datasets_dir=datasets_dir,
-                    reporter=reporter,
-                )
+        for path in configs:
+            if (results := RunDirectory(path).results()) is not None:
+                test = results["test"]
+                analysis = AnalyzeOptions(test["num_samples"], test["num_examples"])
+                analyze_run(path, options=analysis, checkpoint=results["stages_done"], **found)
     if failure is not None:
         raise failure
     return 0

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
-from iwae.cli.commands import reporting
-from iwae.cli.console import print_lines
+from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.options import OfRunAndData
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -16,26 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(OfRunAndData):
     """Write a smaller model without a run's inactive units.
 
     Both are measured with the same noise.
     """
 
-    path: Positional[Path]
-    """The run's directory."""
     out: Path | None = None
     """Directory of the pruned run (default: beside the run, with -pruned added to its name)."""
-    checkpoint: int | None = None
-    """Prune the state after this many stages (default: the newest)."""
     samples: int = 5000
     """Importance samples per test example, up to 100,000."""
     examples: int | None = None
     """Measure only this many test examples, the first ones (default: all)."""
-    dataset: Path | None = None
-    """Where your own data is now, if it has moved since training."""
-    datasets_dir: Path | None = None
-    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
         """Prunes, measures, and prints what came out."""
@@ -43,7 +33,7 @@ class Prune:
         source.read_record()
         resolved = source.path.resolve()
         out = RunDirectory(self.out or resolved.with_name(f"{resolved.name}-pruned"))
-        with reporting() as reporter:
+        with make_reporter() as reporter:
             from iwae.runs.evaluate import run_dataset
             from iwae.runs.prune import check_samples, prune_run
 

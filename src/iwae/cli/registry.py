@@ -1,22 +1,45 @@
-"""Every command of `iwae`, by name."""
+"""Every command of `iwae`, one line each. A command's module is imported only when the command runs."""
 
-from iwae.cli.commands import Data, Evaluate, Sample, Show, Train
-from iwae.cli.diagnose import Diagnose
-from iwae.cli.explore import Explore
-from iwae.cli.paper import Paper
-from iwae.cli.prune import Prune
-from iwae.cli.report import Analyze, Report
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from iwae.errors import IWAEError
+
+EXTRAS = {"report": ("matplotlib", "jinja2", "arviz_stats")}
+"""The packages that each of this package's extras brings."""
+
+
+class Command(NamedTuple):
+    """Where a command is, what it does on one line, and the extra that it needs."""
+
+    home: str
+    summary: str
+    extra: str | None = None
+
+    def load(self) -> Any:
+        """The command: a frozen dataclass whose fields are its options, with a method `run`."""
+        module, name = self.home.split(":")
+        return getattr(import_module(module), name)
+
 
 COMMANDS = {
-    "data": Data,
-    "train": Train,
-    "evaluate": Evaluate,
-    "sample": Sample,
-    "show": Show,
-    "prune": Prune,
-    "analyze": Analyze,
-    "report": Report,
-    "diagnose": Diagnose,
-    "explore": Explore,
-    "paper": Paper,
+    "data": Command("iwae.cli.data:Data", "List the datasets, or obtain and verify some."),
+    "train": Command("iwae.cli.train:Train", "Train a run, or continue it where it stopped, and measure it."),
+    "evaluate": Command("iwae.cli.evaluate:Evaluate", "Measure a run's likelihood on a split."),
+    "sample": Command("iwae.cli.sample:Sample", "Draw samples from a run's model."),
+    "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),
+    "prune": Command("iwae.cli.prune:Prune", "Write a smaller model without a run's inactive units."),
+    "analyze": Command("iwae.cli.analyze:Analyze", "Measure and draw what a run has learned.", "report"),
+    "report": Command("iwae.cli.report:Report", "Write one self-contained HTML page about runs.", "report"),
+    "diagnose": Command("iwae.cli.diagnose:Diagnose", "Measure gradient estimators on a trained run.", "report"),
+    "explore": Command("iwae.cli.explore:Explore", "Write a page to explore a run's model with."),
+    "paper": Command("iwae.cli.paper:Paper", "List the paper's results beside ours, or train what is missing."),
 }
+
+
+def check_installed(what: str, extra: str) -> None:
+    """Raises IWAEError where a package of `extra`, which `what` needs, is missing."""
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        raise IWAEError(f'{what} needs {" and ".join(missing)}: pip install "iwae[{extra}]"')

@@ -1,23 +1,15 @@
-"""Tables of runs and datasets."""
+"""How runs read in tables and in lines: labels, aligned columns, means over seeds."""
 
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
 
 from iwae.data import shown_name
-from iwae.io.text import printable
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
 from iwae.runs.records import DataRecord, Measured, ResultsRecord
-
-if TYPE_CHECKING:
-    from iwae.data import DatasetStatus
 
 
 def data_label(data: DataRecord) -> str:
@@ -25,61 +17,47 @@ def data_label(data: DataRecord) -> str:
     return shown_name(data["name"], data["mark"])
 
 
-def nll_label(test: Measured) -> str:
-    """`86.76 ± 0.24`, with the number of examples where they are not all of the test set."""
-    if test["nll"] is None:
+def figure_label(value: float | None, stderr: float | None) -> str:
+    """`86.76 ± 0.24`, or that it is not finite."""
+    if value is None:
         return "not finite"
-    error = f" ± {test['stderr']:.2f}" if test["stderr"] is not None else ""
-    part = test["num_examples"] != test["split_examples"]
-    return f"{test['nll']:.2f}{error}" + (f" (first {test['num_examples']:,})" if part else "")
+    return f"{value:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
 
 
-def units_label(counts: list[int]) -> str:
+def measured_label(test: Measured, split: str, data: DataRecord) -> str:
+    """`86.76 ± 0.24 nats, on the first 2,000 of 10,000 test examples of mnist`; `..., on mnist` where all were
+    measured.
+    """
+    part = ""
+    if test["num_examples"] != test["split_examples"]:
+        part = f"the first {test['num_examples']:,} of {test['split_examples']:,} {split} examples of "
+    return f"{figure_label(test['nll'], test['stderr'])} nats, on {part}{data_label(data)}"
+
+
+def units_label(counts: Sequence[int]) -> str:
     """`26+7`: active units, h_1 first."""
-    return "+".join(str(count) for count in counts)
+    return "+".join(map(str, counts))
 
 
-def runs_table(rows: list[tuple[str, ...]]) -> Table:
-    """One row a run: what was trained, how far, and what was measured."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for name in ("data", "objective", "stages"):
-        table.add_column(name)
-    table.add_column("test NLL (nats)")
-    table.add_column("active")
-    for row in rows:
-        # As text: in a name that a file holds, brackets are no markup.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table
+def aligned(heading: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The lines of a table in columns. Where that takes more than `width`, each row's first cell has a line of its
+    own, so that it stays whole.
+    """
+    table = [heading, *rows]
+    stacked = width is not None and sum(_widths(table)) + 2 * (len(heading) - 1) > width
+    if not stacked:
+        return _columns(table)
+    parts = _columns([row[1:] for row in table])
+    return [line for row, part in zip(table, parts, strict=True) for line in (row[0], f"  {part}".rstrip())]
 
 
-def run_row(run: RunDirectory) -> tuple[str, ...]:
-    """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
-    record, config, results = run.read_record(), run.config(), run.results()
-    name, words = short_name(run.path.resolve().name, config), config.objective.name_parts()
-    unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
-    objective = " ".join([*words, *unusual])
-    cells = (name, data_label(record["data"]), objective)
-    if results is None:
-        return (*cells, _progress(run), "not measured", "")
-    return (
-        *cells,
-        f"{results['stages_done']}/{results['stages_total']}",
-        f"{nll_label(results['test'])}  k={results['test']['num_samples']}",
-        units_label(results["active_units"]),
-    )
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*table, strict=True)]
 
 
-def short_name(name: str, config: RunConfig) -> str:
-    """A run's name without that of the run that it started from, which would fill a terminal's line."""
-    return name if config.init_from is None else name.replace(f"-from-{Path(config.init_from).name}", "-from-…")
-
-
-def start_lines(run: RunDirectory) -> list[str]:
-    """What stands below the table of a run whose name was shortened there: which run it started from."""
-    config, name = run.config(), run.path.resolve().name
-    short = short_name(name, config)
-    return [] if short == name else [f"{short}: started from {Path(str(config.init_from)).name}"]
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = _widths(table)
+    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in table]
 
 
 def seeds_lines(results: Sequence[ResultsRecord]) -> list[str]:
@@ -117,19 +95,3 @@ def _seeds_line(name: str, seeds: tuple[int, ...], results: tuple[ResultsRecord,
         f"{name}, seeds {', '.join(map(str, sorted(seeds)))}: test NLL {statistics.mean(nll):.2f},"
         f" standard deviation {statistics.stdev(nll):.2f}; {statistics.mean(units):.1f} active"
     )
-
-
-def _progress(run: RunDirectory) -> str:
-    stages = run.stage_checkpoints()
-    return f"{stages[-1] if stages else 0}/{len(run.config().full_schedule())}"
-
-
-def datasets_table(statuses: list["DatasetStatus"]) -> Table:
-    """One row a dataset: whether it is there and verified, and what it holds."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("dataset", "state", "train / valid / test", "what"):
-        table.add_column(name, no_wrap=name != "what")
-    for status in statuses:
-        sizes = " / ".join(f"{size:,}" for size in status.sizes)
-        table.add_row(f"{status.name} ({status.paper_name})", status.state, sizes, status.description)
-    return table

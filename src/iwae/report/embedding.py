@@ -67,10 +67,10 @@ def read_picture(run: Path, name: str, heading: str, caption: str, alt: str) -> 
     path = picture_path(run, name)
     try:
         return picture(read_bounded(path, MAX_BYTES), heading, caption, alt)
-    except ValueError as error:
-        raise IWAEError(_refusal(run, path, f"can't be shown, {error}")) from None
     except IWAEError as error:
         raise IWAEError(f"{error}; {_advice(run)}") from None
+    except ValueError as error:
+        raise IWAEError(_refusal(run, path, f"can't be shown, {error}")) from None
 
 
 def _refusal(run: Path, path: Path, what: str) -> str:

@@ -34,7 +34,7 @@ class DiagnoseOptions:
         if not self.k:
             raise IWAEError("--k needs at least one number of samples")
         for k in self.k:
-            check_count("--k", k)
+            check_count("k", k)
         for name in ("draws", "examples", "reference_k", "weight_samples", "weight_examples"):
-            check_count(f"--{name.replace('_', '-')}", getattr(self, name))
+            check_count(name, getattr(self, name))
         check_seed(self.seed)

@@ -72,11 +72,11 @@ class AnalyzeOptions:
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one, or more samples than can be drawn."""
         if self.samples is not None:
-            check_count("--samples", self.samples)
+            check_count("samples", self.samples)
             if self.samples > MAX_SAMPLES:
                 raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {self.samples}")
         if self.examples is not None:
-            check_count("--examples", self.examples)
+            check_count("examples", self.examples)
 
 
 def analyze_run(

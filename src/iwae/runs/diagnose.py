@@ -57,7 +57,7 @@ def diagnose_run(
     run = RunDirectory(path)
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
-    check_count("--weight-samples", options.weight_samples, FEWEST_PARETO_SAMPLES)
+    check_count("weight_samples", options.weight_samples, FEWEST_PARETO_SAMPLES)
     words, objectives, left_out = _objectives(options, loaded)
     check_counts(objectives, options.draws, options.reference_k)
     for word in left_out:

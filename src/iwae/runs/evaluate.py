@@ -110,7 +110,7 @@ def evaluate_checkpoint(
     """
     check_seed(seed)
     if examples is not None:
-        check_count("--examples", examples)
+        check_count("examples", examples)
     check_writable(run.evaluations_path)
     start = time.perf_counter()
     values = evaluation.likelihoods(

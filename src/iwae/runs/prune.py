@@ -131,11 +131,11 @@ def _standard_error(values: np.ndarray) -> float:
 
 def check_samples(samples: int, examples: int | None) -> None:
     """Raises IWAEError, naming the option, for counts that have no meaning."""
-    check_count("--samples", samples)
+    check_count("samples", samples)
     if samples > MAX_SAMPLES:
         raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {samples}")
     if examples is not None:
-        check_count("--examples", examples)
+        check_count("examples", examples)
 
 
 def layers_kept_inactive(units: ActiveUnits) -> tuple[int, ...]:

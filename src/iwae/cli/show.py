@@ -1,0 +1,119 @@
+"""`iwae show`: runs as a table, JSON, CSV or Markdown."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from iwae.cli import tables
+from iwae.cli.app import fail
+from iwae.cli.console import print_lines
+from iwae.cli.options import default_results_dir
+from iwae.errors import IWAEError
+from iwae.io.text import printable
+from iwae.runs.directory import RunDirectory
+from iwae.runs.records import ResultsRecord
+
+HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "active")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print runs as a table, or as JSON, CSV or Markdown."""
+
+    paths: Positional[tuple[Path, ...]] = ()
+    """The runs' directories (default: all in --results-dir); plain files among them are passed over."""
+    format: Literal["table", "json", "csv", "markdown"] = "table"
+    """How to print them: json and csv have every figure, one record a run."""
+    results_dir: Path = field(default_factory=default_results_dir)
+    """Where runs are kept (also: IWAE_RESULTS_DIR)."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Prints the runs. The status is 1 when one of them could not be read."""
+        records, results, failures = [], [], []
+        for run in self._runs():
+            try:
+                records.append(run_record(run))
+                found = run.results()
+                # A run that another took the place of is no further seed.
+                results += [found] if found is not None and not run.is_put_aside else []
+            except IWAEError as error:
+                failures.append(str(error))
+        if records:
+            self._print(records, results)
+        for failure in failures:
+            fail(failure, 1)
+        return 1 if failures else 0
+
+    def _runs(self) -> list[RunDirectory]:
+        runs = [RunDirectory(path) for path in self.paths if not path.is_file()]
+        if not self.paths and self.results_dir.is_dir():
+            found = sorted(self.results_dir.glob("*/run.json"))
+            # Hidden ones are not whole yet.
+            runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
+        if not runs:
+            where = "among what was given" if self.paths else f"in {self.results_dir}"
+            raise IWAEError(f"no runs {where}: `iwae train` makes one, or give a run's directory")
+        return runs
+
+    def _print(self, records: list[dict[str, Any]], results: list[ResultsRecord]) -> None:
+        if self.format == "json":
+            print(json.dumps(records, indent=2))
+        elif self.format == "csv":
+            writer = csv.DictWriter(sys.stdout, records[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(records)
+        else:
+            rows = [[printable(cell) for cell in _cells(record)] for record in records]
+            if self.format == "markdown":
+                rule = ["---"] * len(HEADING)
+                table = [[cell.replace("|", "\\|") for cell in row] for row in (HEADING, rule, *rows)]
+                print_lines(*(f"| {' | '.join(row)} |" for row in table))
+                return
+            console = Console()
+            # A pipe has no width.
+            print_lines(*tables.aligned(HEADING, rows, console.width if console.is_terminal else None))
+            print_lines(*tables.seeds_lines(results))
+
+
+def run_record(run: RunDirectory) -> dict[str, Any]:
+    """A run as one flat record; figures are None until the run has measured itself. Raises IWAEError for a run that
+    can't be read.
+    """
+    record, config, results = run.read_record(), run.config(), run.results()
+    test: Mapping[str, Any] = results["test"] if results else {}
+    unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
+    return {
+        "run": run.path.resolve().name,
+        "path": str(run.path),
+        "data": tables.data_label(record["data"]),
+        "objective": " ".join([*config.objective.name_parts(), *unusual]),
+        "k": config.objective.k,
+        "seed": config.seed,
+        "stages_done": results["stages_done"] if results else (run.stage_checkpoints() or [0])[-1],
+        "stages_total": results["stages_total"] if results else len(config.full_schedule()),
+        **{name: test.get(name) for name in ("nll", "stderr", "num_samples", "num_examples", "split_examples")},
+        "active_units": tables.units_label(results["active_units"]) if results else None,
+    }
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    """A record as a row of the table."""
+    measured = "not measured"
+    if record["num_samples"] is not None:
+        part = "" if record["num_examples"] == record["split_examples"] else f" (first {record['num_examples']:,})"
+        measured = f"{tables.figure_label(record['nll'], record['stderr'])}{part}  k={record['num_samples']}"
+    return [
+        record["run"],
+        record["data"],
+        record["objective"],
+        f"{record['stages_done']}/{record['stages_total']}",
+        measured,
+        record["active_units"] or "",
+    ]

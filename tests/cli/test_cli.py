@@ -31,6 +31,7 @@ from iwae import Architecture, HierarchicalVAE, TrainState, paper_adam
 from iwae.cli import main
 from iwae.cli.app import parse, with_dashes
 from iwae.cli.console import training_line
+from iwae.cli.evaluate import Evaluate
 from iwae.cli.options import option_names
 from iwae.cli.registry import COMMANDS
 from iwae.cli.sample import Sample
@@ -97,8 +98,12 @@ BAD = {
     "beta1=nan": ("train --beta1 nan", 1, "--beta1 must be"),
     "layers=0": ("train --layers 0", 1, "--layers must be an integer of at least 1, got 0"),
     "layers=3": ("train --layers 3", 1, "networks of 1 and 2 stochastic layers, not 3: give the sizes"),
-    "sizes": ("train --latent 3 2 --hidden 8", 1, "needs 2 numbers in --latent and in --hidden, got 2 and 1"),
-    "layers and sizes": ("train --layers 1 --latent 3 2 --hidden 8 8", 1, "--layers 1 needs 1 numbers"),
+    "sizes": (
+        "train --latent 3 2 --hidden 8",
+        1,
+        "--layers 2 needs as many numbers in --latent and in --hidden, got 2 and 1",
+    ),
+    "layers and sizes": ("train --layers 1 --latent 3 2 --hidden 8 8", 1, "--layers 1 needs as many numbers"),
     "latent=0": ("train --latent 0 --hidden 8", 1, "positive integer, got 0"),
     "batch size": ("train --batch-size 0", 1, "--batch-size must be"),
     "large batch": ("train --dataset {data} --batch-size 61", 1, "more than the 60 training examples"),
@@ -142,8 +147,8 @@ BAD = {
     "evaluate nowhere": ("evaluate nowhere", 1, "nowhere: there is no such directory"),
     "evaluate no run": ("evaluate empty", 1, "empty: there is no run here"),
     "evaluate a file": ("evaluate file", 1, "file"),
-    "evaluate samples=0": ("evaluate other --samples 0", 1, "from 1 to 100,000, got 0"),
-    "evaluate samples": ("evaluate other --samples 100001", 1, "from 1 to 100,000, got 100001"),
+    "evaluate samples=0": ("evaluate other --samples 0", 1, "--samples must be an integer of at least 1, got 0"),
+    "evaluate samples": ("evaluate other --samples 100001", 1, "--samples must be at most 100,000, got 100001"),
     "evaluate examples": ("evaluate other --examples 0", 1, "--examples must be an integer of at least 1, got 0"),
     "evaluate seed": ("evaluate other --seed -1", 1, "--seed must be"),
     "evaluate large seed": (f"evaluate other --seed {10**30}", 1, "--seed must be"),
@@ -240,7 +245,8 @@ def test_arguments_are_called_by_their_options(message: str, expected: str) -> N
     names = option_names(Train)
     assert {"batch_size", "k", "run_dir", "stages", "test_samples", "seeds"} <= names
     assert with_dashes(message, names) == expected
-    assert "--" not in with_dashes(message, option_names(Sample) - {"path"})
+    assert "--" not in with_dashes(message, option_names(Sample))
+    assert with_dashes("`num_samples` must be 1", option_names(Evaluate)) == "--samples must be 1"
     assert not {"path", "paths", "names", "action"} & set().union(*(option_names(c.load()) for c in COMMANDS.values()))
 
 

@@ -39,6 +39,9 @@ HINTS = {
 }
 """What to say of options that other programs have, where no known one is spelled alike."""
 
+SHORTER = {"num_samples": "samples", "max_examples": "examples"}
+"""Options that the library's functions have another name for."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 0, 1 for a failure, 2 for bad usage, 130 or 143 after
@@ -211,9 +214,12 @@ def options_named(form: type) -> Iterator[None]:
 
 def with_dashes(message: str, names: Collection[str]) -> str:
     """`message` with every `name` in backticks as --name where it is one of `names`, and else without backticks."""
-    return re.sub(
-        r"`([a-z]\w*)`", lambda found: _option(found[1]) if found[1] in names else found[1], message, flags=re.ASCII
-    )
+
+    def shown(found: re.Match[str]) -> str:
+        options = (name for name in (found[1], SHORTER.get(found[1])) if name in names)
+        return next((_option(name) for name in options), found[1])
+
+    return re.sub(r"`([a-z]\w*)`", shown, message, flags=re.ASCII)
 
 
 def _option(name: str) -> str:

@@ -101,7 +101,7 @@ BAD = {
     "sizes": (
         "train --latent 3 2 --hidden 8",
         1,
-        "--layers 2 needs as many numbers in --latent and in --hidden, got 2 and 1",
+        "as many numbers in --latent and in --hidden, got 2 and 1",
     ),
     "layers and sizes": ("train --layers 1 --latent 3 2 --hidden 8 8", 1, "--layers 1 needs as many numbers"),
     "latent=0": ("train --latent 0 --hidden 8", 1, "positive integer, got 0"),

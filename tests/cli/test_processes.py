@@ -16,7 +16,17 @@ import pytest
 from safetensors.numpy import load_file
 
 from helpers.small_runs import COMMAND, same_training
-from helpers.workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
+from helpers.workshop import (
+    DEADLINE,
+    EPOCHS,
+    STAGES,
+    Workshop,
+    epochs,
+    make_workshop,
+    one_error_line,
+    stopped_line,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +86,7 @@ def test_interrupted_it_prints_the_command_that_completes_it(
     process.send_signal(number)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status
-    line = err.splitlines()[-1]
-    assert line.startswith("iwae: stopped: ")
-    assert "error" not in err
+    line = stopped_line(err)
     reached = epochs(run)
     assert reached < EPOCHS
     steps = int(load_file(run / "checkpoints/latest.safetensors")["step"])

@@ -131,6 +131,15 @@ def one_error_line(err: str) -> str:
     return lines[-1]
 
 
+def stopped_line(err: str) -> str:
+    """The last line of standard error, which says that a signal stopped the command; none is an error."""
+    assert "Traceback" not in err
+    assert "iwae: error: " not in err
+    line = err.splitlines()[-1]
+    assert line.startswith("iwae: stopped")
+    return line
+
+
 def make_workshop(directory: Path) -> Workshop:
     """A workshop, or the reason why there is none."""
     if not COMMAND.exists():

@@ -225,7 +225,9 @@ def parent(small, tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_it_tells_all_its_processes_to_save(parent, number, status):
     parent.process.send_signal(number)
-    assert parent.error().startswith("iwae: error: interrupted; all is saved. The same command continues")
+    error = parent.error()
+    assert error.startswith("iwae: stopped: ")
+    assert "all is saved. The same command continues" in error
     assert parent.process.returncode == status
     assert parent.nothing_lives()
     assert parent.all_saved()

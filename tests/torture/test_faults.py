@@ -14,7 +14,17 @@ import pytest
 
 from helpers.killing import no_half_files
 from helpers.small_runs import COMMAND
-from helpers.workshop import DEADLINE, EPOCHS, STAGES, Workshop, epochs, make_workshop, one_error_line, wait_until
+from helpers.workshop import (
+    DEADLINE,
+    EPOCHS,
+    STAGES,
+    Workshop,
+    epochs,
+    make_workshop,
+    one_error_line,
+    stopped_line,
+    wait_until,
+)
 from iwae.io.files import is_leftover
 
 pytestmark = pytest.mark.torture
@@ -219,7 +229,7 @@ def test_a_signal_at_any_moment_of_the_start(workshop: Workshop, number: signal.
         told += process.returncode > 0
         assert "Traceback" not in err or process.returncode == -number, err
         if process.returncode > 0:
-            assert "interrupted" in one_error_line(err)
+            assert stopped_line(err)
         workshop.completes(workshop.train(run.name), run)
         shutil.rmtree(run)
     print(f"{number.name}: heeded at {told} moments of the start")
@@ -244,7 +254,7 @@ def test_two_signals_at_once(workshop: Workshop, pair: tuple[signal.Signals, sig
             assert (run / "results.json").exists()
             break
         assert process.returncode in {128 + number for number in pair}, (process.returncode, err)
-        assert "interrupted" in one_error_line(err)
+        assert stopped_line(err)
         told += 1
         if epochs(run) == EPOCHS:
             break
@@ -278,7 +288,7 @@ def test_seeds_together_told_to_end(workshop: Workshop, number: signal.Signals) 
         process.send_signal(number)
         _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 128 + number, err
-        assert "To continue: " in one_error_line(err)
+        assert "To continue: " in stopped_line(err)
         no_half_files(results)
     workshop.completes_seeds(results.name)
 

@@ -216,8 +216,8 @@ def with_dashes(message: str, names: Collection[str]) -> str:
     """`message` with every `name` in backticks as --name where it is one of `names`, and else without backticks."""
 
     def shown(found: re.Match[str]) -> str:
-        options = (name for name in (found[1], SHORTER.get(found[1])) if name in names)
-        return next((_option(name) for name in options), found[1])
+        options = [name for name in (found[1], SHORTER.get(found[1], "")) if name in names]
+        return _option(options[0]) if options else found[1]
 
     return re.sub(r"`([a-z]\w*)`", shown, message, flags=re.ASCII)
 

@@ -14,7 +14,7 @@ demo: $(READY)
 
 # Under a minute on two free cores: what computes, and no process, page or download.
 QUICK := tests/test_bounds.py tests/io tests/data/test_data_formats.py tests/data/test_data_own.py \
-	tests/estimators/test_objective.py tests/models/test_distributions.py tests/models/test_layers.py \
+	tests/estimators/test_objective.py tests/models/test_distributions.py \
 	tests/training/test_optim.py tests/cli/test_original.py
 quick: $(READY)
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not torture" $(QUICK)

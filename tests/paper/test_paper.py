@@ -290,7 +290,7 @@ def test_before_it_starts_it_says_what_it_will_do(tmp_path, capsys):
     write_run(tmp_path, cells[0], gap={})
     assert main(["paper", "run", "--table", "2", "--results-dir", str(tmp_path)]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "To train or measure: 0 runs. Finished: 1. Not begun: 1, because:"
+    assert lines[0] == "To train or measure: 0 runs. Finished: 1. Left out: 1, because:"
     assert lines[1].startswith("  mnist-vae-k1-1layer-from-mnist-iwae-k50-1layer-seed0-seed0 waits for all 8 stages")
     assert lines[2].startswith("iwae: error: ")
     assert main(["paper", "run", "--table", "2", "--stages", "2", "--results-dir", str(tmp_path)]) == 0

@@ -37,7 +37,6 @@ CHECKED = [
     "iwae.evaluation.likelihood",
     "iwae.models.distributions",
     "iwae.models.layers",
-    "iwae.models.likelihoods",
     "iwae.models.pruning",
     "iwae.models.vae",
     "iwae.randomness",

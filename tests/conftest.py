@@ -21,7 +21,7 @@ CHECKED = [
     "iwae.bounds",
     "iwae.models.distributions",
     "iwae.estimators",
-    "iwae.explore.model_view",
+    "iwae.explore.content",
     "iwae.evaluation.likelihood",
     "iwae.models.vae",
     "iwae.models.layers",

@@ -16,11 +16,12 @@ from helpers.explorer import HOSTILE, rough_model
 from helpers.numpy_model import SMALL
 from helpers.toy import toy_dataset
 from iwae import IWAEError, likelihoods
-from iwae.evaluation.likelihood import ActiveUnits
+from iwae.evaluation.active_units import ActiveUnits
 from iwae.explore.content import LIMIT, MAX_EXAMPLES, MAX_SLIDERS, packed, page_content, slider_units
 from iwae.explore.write import NAME, check_output, explorer_link, render
 from iwae.models.architecture import Architecture
-from iwae.models.layers import Linear
+from iwae.models.layers import Linear, TanhNetwork
+from iwae.models.likelihoods import GaussianLikelihood
 
 
 def unpacked(array: dict[str, str]) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_the_content_is_the_model_and_its_data(layers):
         np.testing.assert_array_equal(unpacked(found["mean"]["weight"]), np.ravel(layer.mean.weight))
         np.testing.assert_array_equal(unpacked(found["log_sigma"]["bias"]), layer.log_sigma.bias)
     outputs = content["decoder"][0]["outputs"]
-    np.testing.assert_array_equal(unpacked(outputs["weight"]), np.ravel(model.decoder[0].logits.weight))
+    np.testing.assert_array_equal(unpacked(outputs["weight"]), np.ravel(model.decoder[0].outputs.weight))
     examples = content["examples"]
     assert examples["count"] == MAX_EXAMPLES
     np.testing.assert_array_equal(unpacked(examples["stored"]), np.ravel(dataset.test[:MAX_EXAMPLES]))
@@ -102,25 +103,35 @@ def test_a_model_that_is_too_large_is_one_line_before_anything_is_measured():
     assert "`iwae analyze`" in message
 
 
+class OddLikelihood(GaussianLikelihood):
+    """A likelihood of another kind."""
+
+
+ODD = {
+    "latent layer": (lambda m: m.encoder[1], lambda layer: Odd(layer.network, layer.mean), "Odd"),
+    "network": (lambda m: m.decoder[1].network, lambda _: eqx.nn.Identity(), "Identity"),
+    "likelihood": (lambda m: m.decoder[0].likelihood, lambda _: OddLikelihood(), "OddLikelihood"),
+    "prior": (lambda m: m.prior, lambda _: eqx.nn.Identity(), "Identity"),
+}
+
+
 class Odd(eqx.Module):
     """A layer that the page does not know."""
 
-    hidden: tuple[Linear, ...] = ()
-    units: int = 6
+    network: TanhNetwork
+    mean: Linear
+
+    @property
+    def units(self) -> int:
+        return self.mean.bias.shape[-1]
 
 
-@pytest.mark.parametrize("part", ["encoder", "decoder", "visible", "prior"])
+@pytest.mark.parametrize("part", ODD)
 def test_a_part_that_the_page_does_not_know_is_one_line(part):
-    model = rough_model(SMALL[2])
-    where = {
-        "encoder": lambda m: m.encoder[1],
-        "decoder": lambda m: m.decoder[1],
-        "visible": lambda m: m.decoder[0],
-        "prior": lambda m: m.prior,
-    }[part]
-    message = refused(eqx.tree_at(where, model, Odd()), toy_dataset())
-    assert "of type Odd" in message
-    assert "tanh networks" in message
+    where, odd, name = ODD[part]
+    model = eqx.tree_at(where, rough_model(SMALL[2]), replace_fn=odd)
+    message = refused(model, toy_dataset())
+    assert f"it has a {part} of type {name}, and the page computes" in message
 
 
 # The page's text

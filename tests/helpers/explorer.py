@@ -11,6 +11,7 @@ import numpy as np
 from iwae import HierarchicalVAE
 from iwae.data import Dataset
 from iwae.models.architecture import Architecture
+from iwae.models.likelihoods import Likelihood
 
 OpenModel = Callable[[HierarchicalVAE, Dataset], Path]
 
@@ -25,10 +26,10 @@ HOSTILE = [
 ]
 
 
-def rough_model(architecture: Architecture) -> HierarchicalVAE:
+def rough_model(architecture: Architecture, likelihood: Likelihood | None = None) -> HierarchicalVAE:
     """Random weights large enough for unequal importance weights, a prior of binary units away from one half."""
     rng = np.random.default_rng(architecture.num_layers)
-    model = HierarchicalVAE.create(architecture, jax.random.key(1), jnp.full(architecture.visible, 0.3))
+    model = HierarchicalVAE.create(architecture, jax.random.key(1), likelihood)
     model = jax.tree.map(lambda a: a + 0.3 * rng.normal(size=a.shape).astype(np.float32), model)
     if architecture.kinds[-1] == "bernoulli":
         model = eqx.tree_at(lambda m: m.prior.logits, model, jnp.linspace(-2.0, 2.0, model.latent[-1]))

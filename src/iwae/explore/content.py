@@ -5,14 +5,18 @@ import json
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from iwae.data import Dataset
 from iwae.errors import IWAEError
-from iwae.evaluation.likelihood import ActiveUnits, active_units, binarized_batches, likelihoods
+from iwae.evaluation.active_units import ActiveUnits, active_units
+from iwae.evaluation.batches import on_data, preparation_key, prepare_rows
+from iwae.evaluation.likelihood import likelihoods
 from iwae.models.distributions import Bernoulli, StandardNormal
-from iwae.models.layers import BernoulliLayer, GaussianLayer, Linear
+from iwae.models.layers import BernoulliLayer, GaussianLayer, Linear, TanhNetwork
+from iwae.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.reporter import Reporter
 
@@ -39,14 +43,18 @@ def page_content(
     Active units are measured on all training examples, L_500 of the first hundred test examples with the draws that
     `iwae evaluate` makes; `kept` is as in `iwae.likelihoods`.
 
-    Raises IWAEError for a model with parts that the page can't compute, and for one that does not fit into 6 MB.
+    Raises IWAEError for a model with parts that the page can't compute, one that does not fit into 6 MB, and data that
+    the model can't score.
     """
     reporter = reporter or Reporter()
-    examples = _examples(model, dataset)
+    stored = dataset.split(SPLIT)[:MAX_EXAMPLES]
+    model, _ = on_data(model, dataset, SPLIT if len(stored) else "train")
+    examples = _examples(model, stored)
     content = {
         "visible": model.visible,
         "latent": list(model.latent),
         "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
+        "range": _range(model, stored if len(stored) else dataset.train[:MAX_EXAMPLES]),
         "max_samples": MAX_SAMPLES,
         "encoder": [_layer(layer) for layer in model.encoder],
         "decoder": [_visible_layer(model.decoder[0]), *(_layer(layer) for layer in model.decoder[1:])],
@@ -101,18 +109,25 @@ def packed(array: Array | np.ndarray) -> dict[str, str]:
     return {"type": kind, "base64": base64.b64encode(content).decode()}
 
 
-def _examples(model: HierarchicalVAE, dataset: Dataset) -> dict[str, Any]:
-    """The first test examples: as they are scored, and as they are stored (times `scale`) where that is another."""
-    stored = dataset.split(SPLIT)[:MAX_EXAMPLES]
+def _examples(model: HierarchicalVAE, stored: np.ndarray) -> dict[str, Any]:
+    """Test examples as they are scored, and as they are stored (times `scale`) where they are binarized."""
+    likelihood = model.likelihood
     if not len(stored):
         return {"count": 0}
-    x, *_ = next(binarized_batches(model, dataset, SPLIT, MAX_EXAMPLES, MAX_EXAMPLES))
-    return {
-        "count": len(stored),
-        "scored": packed(x),
-        "stored": None if dataset.binary else packed(stored),
-        "scale": dataset.scale,
-    }
+    scored = prepare_rows(likelihood, jnp.asarray(stored), jnp.arange(len(stored)), preparation_key(SPLIT))
+    found = {"count": len(stored), "scored": packed(scored), "stored": None}
+    if isinstance(likelihood, BernoulliLikelihood) and likelihood.resample:
+        found["stored"] = packed(stored)
+        found["scale"] = 1.0 if stored.dtype.kind == "f" else likelihood.scale
+    return found
+
+
+def _range(model: HierarchicalVAE, rows: np.ndarray) -> list[float]:
+    """The values that are shown as black and white: 0 and 1, or the least and the greatest of `rows`."""
+    if isinstance(model.likelihood, BernoulliLikelihood) or np.all(np.isnan(rows)):
+        return [0.0, 1.0]
+    low, high = float(np.nanmin(rows)), float(np.nanmax(rows))
+    return [low, high if high > low else low + 1.0]
 
 
 # The model. What is not known here has no counterpart in model.js.
@@ -120,25 +135,29 @@ def _examples(model: HierarchicalVAE, dataset: Dataset) -> dict[str, Any]:
 
 def _layer(layer: Any) -> dict[str, Any]:
     if isinstance(layer, GaussianLayer):
-        return {
-            "kind": "gaussian",
-            "hidden": _hidden(layer),
-            "mean": _linear(layer.mean),
-            "log_sigma": _linear(layer.log_sigma),
-        }
+        heads = {"mean": _linear(layer.mean), "log_sigma": _linear(layer.log_sigma)}
+        return {"kind": "gaussian", "hidden": _hidden(layer.network), **heads}
     if isinstance(layer, BernoulliLayer):
-        return {"kind": "bernoulli", "hidden": _hidden(layer), "logits": _linear(layer.logits)}
-    raise _unknown(f"a latent layer of type {type(layer).__name__}", "Gaussian and Bernoulli ones")
+        return {"kind": "bernoulli", "hidden": _hidden(layer.network), "logits": _linear(layer.logits)}
+    raise _unknown("a latent layer", layer, "Gaussian and Bernoulli layers")
 
 
 def _visible_layer(layer: Any) -> dict[str, Any]:
-    if not isinstance(layer, BernoulliLayer):
-        raise _unknown(f"a visible layer of type {type(layer).__name__}", "Bernoulli ones")
-    return {"likelihood": "bernoulli", "hidden": _hidden(layer), "outputs": _linear(layer.logits)}
+    likelihood = layer.likelihood
+    if type(likelihood) not in (BernoulliLikelihood, GaussianLikelihood):
+        raise _unknown("a likelihood", likelihood, "the Bernoulli and the Gaussian likelihood")
+    found = {"likelihood": likelihood.name, "hidden": _hidden(layer.network), "outputs": _linear(layer.outputs)}
+    if isinstance(likelihood, GaussianLikelihood):
+        units = layer.units
+        found["shift"] = list(likelihood.shift) or [0.0] * units
+        found["spread"] = list(likelihood.spread) or [1.0] * units
+    return found
 
 
-def _hidden(layer: GaussianLayer | BernoulliLayer) -> list[dict[str, Any]]:
-    return [_linear(linear) for linear in layer.hidden]
+def _hidden(network: Any) -> list[dict[str, Any]]:
+    if not isinstance(network, TanhNetwork):
+        raise _unknown("a network", network, "tanh networks")
+    return [_linear(linear) for linear in network.hidden]
 
 
 def _linear(linear: Linear) -> dict[str, Any]:
@@ -150,13 +169,13 @@ def _prior(prior: Any) -> dict[str, Any]:
         return {"kind": "gaussian"}
     if isinstance(prior, Bernoulli):
         return {"kind": "bernoulli", "logits": packed(prior.logits)}
-    raise _unknown(f"a prior of type {type(prior).__name__}", "Gaussian and Bernoulli ones")
+    raise _unknown("a prior", prior, "Gaussian and Bernoulli priors")
 
 
-def _unknown(what: str, known: str) -> IWAEError:
+def _unknown(what: str, part: Any, known: str) -> IWAEError:
     return IWAEError(
-        f"this model can't be explored: it has {what}, and the page computes {known} on tanh networks;"
-        " `iwae analyze` draws any model"
+        f"this model can't be explored: it has {what} of type {type(part).__name__}, and the page computes only"
+        f" {known}; `iwae analyze` draws any model"
     )
 
 

@@ -43,7 +43,8 @@ function features(layer, input) {
   return layer.hidden.reduce((value, hidden) => linear(hidden, value).map(Math.tanh), input);
 }
 
-// Distributions over a layer's units. `noise` is standard normal, densities are in nats, summed over units.
+// Distributions over a layer's units. `noise` is standard normal, densities are in nats, summed over units; a value that
+// is missing (NaN) is not scored.
 
 class Gaussian {
   constructor(mean, logSigma) {
@@ -58,11 +59,31 @@ class Gaussian {
   logDensity(value) {
     let total = 0;
     for (let i = 0; i < value.length; i++) {
+      if (Number.isNaN(value[i])) continue;
       const standardized = (value[i] - this.mean[i]) * Math.exp(-this.logSigma[i]);
       total -= 0.5 * standardized * standardized + this.logSigma[i] + HALF_LOG_TWO_PI;
     }
     return total;
   }
+}
+
+// Of values standardized by their spread; the density is that of the values in their own units. Sigma is at least 0.001.
+class StandardizedGaussian extends Gaussian {
+  constructor(outputs, spread) {
+    const raw = outputs.subarray(spread.length);
+    super(outputs.subarray(0, spread.length), raw.map((value) => logAddExp(value, Math.log(0.001))));
+    this.spread = spread;
+  }
+
+  logDensity(value) {
+    let total = super.logDensity(value);
+    for (let i = 0; i < value.length; i++) if (!Number.isNaN(value[i])) total -= Math.log(this.spread[i]);
+    return total;
+  }
+}
+
+function logAddExp(a, b) {
+  return Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
 }
 
 class Bernoulli {
@@ -82,6 +103,7 @@ class Bernoulli {
   logDensity(value) {
     let total = 0;
     for (let i = 0; i < value.length; i++) {
+      if (Number.isNaN(value[i])) continue;
       const logit = this.logits[i];
       total += value[i] * logit - Math.max(logit, 0) - Math.log1p(Math.exp(-Math.abs(logit)));
     }
@@ -101,9 +123,14 @@ function normalCdf(z) {
   return z < 0 ? tail : 1 - tail;
 }
 
-// p(x | h_1) from its network's outputs, by the likelihood's name: its mean, and its log density.
+// p(x | h_1) by the likelihood's name: `of` gives its mean and log density from the network's outputs, `original` takes
+// a value as it is scored back to the units of the data.
 const LIKELIHOODS = {
-  bernoulli: (outputs) => new Bernoulli(outputs),
+  bernoulli: { of: (outputs) => new Bernoulli(outputs), original: (layer, values) => values },
+  gaussian: {
+    of: (outputs, layer) => new StandardizedGaussian(outputs, layer.spread),
+    original: (layer, values) => Float64Array.from(values, (value, i) => value * layer.spread[i] + layer.shift[i]),
+  },
 };
 
 // The same for a latent layer, from its network's features.
@@ -114,7 +141,7 @@ const LATENTS = {
 
 function conditional(layer, given) {
   const found = features(layer, given);
-  if ("likelihood" in layer) return LIKELIHOODS[layer.likelihood](linear(layer.outputs, found));
+  if ("likelihood" in layer) return LIKELIHOODS[layer.likelihood].of(linear(layer.outputs, found), layer);
   return LATENTS[layer.kind](layer, found);
 }
 
@@ -127,6 +154,16 @@ function prior(model) {
 
 // The model
 
+// A value of the visible layer, as it is scored, in the units of the data.
+function original(model, values) {
+  return LIKELIHOODS[model.decoder[0].likelihood].original(model.decoder[0], values);
+}
+
+// What the encoder sees of an example: zeros where values are missing.
+function encoderInput(x) {
+  return x.map((value) => (Number.isNaN(value) ? 0 : value));
+}
+
 // Means of the visible layer at values of the top layer, the layers between at their conditional means.
 function decode(model, top) {
   return model.decoder.reduceRight((value, layer) => conditional(layer, value).mean, top);
@@ -134,12 +171,12 @@ function decode(model, top) {
 
 // The mean of q(h_L | h_{L-1}), the layers below at their own means.
 function posteriorMean(model, x) {
-  return model.encoder.reduce((value, layer) => conditional(layer, value).mean, x);
+  return model.encoder.reduce((value, layer) => conditional(layer, value).mean, encoderInput(x));
 }
 
 // For each sample's noise (an array for each latent layer) log w = log p(x, h) - log q(h | x), and the decoded mean.
 function importanceSamples(model, x, noise) {
-  const first = conditional(model.encoder[0], x);
+  const first = conditional(model.encoder[0], encoderInput(x));
   return noise.map((layers) => {
     const latents = [];
     let logWeight = 0;

@@ -22,7 +22,7 @@ function showError(message) {
   byId("error").textContent = message === null ? "" : message;
 }
 
-// Pictures: an image has a pixel for each value, from black to white. A vector that is no image is a strip of bars, a
+// Pictures of values in the units of the data: an image has a pixel for each, from black to white. A vector that is no image is a strip of bars, a
 // column for each value, on the page's own background, light or dark.
 
 function draw(id, picture, label) {
@@ -30,21 +30,23 @@ function draw(id, picture, label) {
   const [height, width] = about.image_shape === null ? [STRIP_HEIGHT, about.visible] : about.image_shape;
   Object.assign(canvas, { width, height });
   const paint = about.image_shape === null ? bar : grey;
+  const [low, high] = about.range;
+  const levels = Array.from(picture, (value) => between((value - low) / (high - low), 0, 1));
   const image = canvas.getContext("2d").createImageData(width, height);
-  for (let i = 0; i < width * height; i++) image.data.set(paint(picture, i), 4 * i);
+  for (let i = 0; i < width * height; i++) image.data.set(paint(levels, i), 4 * i);
   canvas.getContext("2d").putImageData(image, 0, 0);
   if (label !== undefined) canvas.setAttribute("aria-label", label);
 }
 
-function grey(picture, i) {
-  const level = Math.round(255 * between(picture[i], 0, 1));
+function grey(levels, i) {
+  const level = Math.round(255 * levels[i]);
   return [level, level, level, 255];
 }
 
 // Opaque from the bottom up to the value, the last pixel by the fraction.
-function bar(picture, i) {
+function bar(levels, i) {
   const below = STRIP_HEIGHT - 1 - Math.floor(i / about.visible);
-  const height = between(picture[i % about.visible], 0, 1) * STRIP_HEIGHT;
+  const height = levels[i % about.visible] * STRIP_HEIGHT;
   return [...BAR_COLOR, Math.round(255 * between(height - below, 0, 1))];
 }
 
@@ -60,7 +62,7 @@ function showDecoded() {
   about.units.forEach((unit, i) => {
     top[unit.index] = values[i];
   });
-  draw("decoded", decode(about, top));
+  draw("decoded", original(about, decode(about, top)));
 }
 
 // Moves the sliders to their units' part of values of the top layer.
@@ -129,7 +131,7 @@ function encodeExample(index, k) {
     index,
     k,
     scored: x,
-    stored: stored === null ? x : Float64Array.from(row(stored), (value) => value * scale),
+    stored: stored === null ? original(about, x) : Float64Array.from(row(stored), (value) => value * scale),
     posteriorMean: posteriorMean(about, x),
     ...weighted(importanceSamples(about, x, drawNoise(about, index, k))),
   };
@@ -143,7 +145,7 @@ function encode() {
   const name = `test ${noun()} ${index}`;
   draw("stored", encoded.stored, `${name}, as stored`);
   draw("binarized", encoded.scored, `${name}, binarized`);
-  draw("reconstruction", encoded.reconstruction, `Importance-weighted reconstruction of ${name}`);
+  draw("reconstruction", original(about, encoded.reconstruction), `Importance-weighted reconstruction of ${name}`);
   byId("figure-k").textContent = k;
   byId("log-likelihood").textContent = nats(encoded.logLikelihood);
   byId("ess").textContent = Number.isFinite(encoded.effectiveSampleSize)
@@ -187,6 +189,8 @@ function describe() {
   if (isBinary()) byId("reset").textContent = "Reset to the prior's mean";
   document.body.classList.toggle("strip", about.image_shape === null);
   byId("strip-note").hidden = about.image_shape !== null;
+  const [low, high] = about.range.map((value) => String(Number(value.toPrecision(3))).replace("-", "−"));
+  byId("strip-note").textContent = `One bar for each value, from ${low} to ${high}.`;
   byId("binarized-figure").hidden = byId("binarized-note").hidden = about.examples.stored === null;
   byId("index").max = count - 1;
   byId("k").max = about.max_samples;

@@ -16,7 +16,7 @@ from iwae.data import Dataset
 from iwae.evaluation.importance_weights import traverse
 from iwae.explore.content import LIMIT, MAX_SAMPLES
 from iwae.models.architecture import Architecture
-from iwae.models.likelihoods import GaussianLikelihood, likelihood_of
+from iwae.models.likelihoods import BernoulliLikelihood, GaussianLikelihood, likelihood_of
 
 # The page adds in float64. So does the model it is held against: of the paper's log weights float32 has no four digits
 # after the point.
@@ -31,7 +31,7 @@ ARCHITECTURES = {
     "binary above Gaussian": dataclasses.replace(SMALL[2], kinds=("gaussian", "bernoulli")),
     "Gaussian above binary": dataclasses.replace(SMALL[2], kinds=("bernoulli", "gaussian")),
 }
-PAPER = {f"paper's {layers}": Architecture.paper(layers) for layers in (1, 2)}
+PAPER = {f"paper's {layers}": Architecture.paper(layers, 784) for layers in (1, 2)}
 
 
 def numbers(noise: tuple[jax.Array, ...]) -> list[list[list[float]]]:
@@ -63,8 +63,8 @@ def test_other_visible_data(browser, open_model: OpenModel, kind, layers):
     train = rng.random((40, 6)) if likelihood == "bernoulli" else 5 + 3 * rng.normal(size=(40, 6))
     if special == "missing":
         train[rng.random(train.shape) < 0.3] = np.nan
-    wanted = GaussianLikelihood() if special == "unscaled" else likelihood
-    dataset = Dataset.from_arrays(train, train[:12].copy(), likelihood=wanted)
+    objects = {"gaussian, unscaled": GaussianLikelihood(), "bernoulli, missing": BernoulliLikelihood(missing=True)}
+    dataset = Dataset.from_arrays(train, train[:12].copy(), likelihood=objects.get(kind, likelihood))
     made = likelihood_of(dataset)
     model = rough_model(SMALL[layers], made)
     open_model(model, dataset)

@@ -1,11 +1,9 @@
-"""`iwae explore`: a local page on a trained model. JAX and the web server are imported only when it runs."""
+"""`iwae explore`: a page that computes with a trained model. JAX is imported only when it runs."""
 
 import os
 import sys
-import threading
 import webbrowser
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,94 +12,53 @@ from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
 from iwae.data import shown_name
-from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from iwae.data import Dataset
-    from iwae.explore.model_view import ModelView
     from iwae.runs.checkpoint import Checkpoint
     from iwae.runs.records import DataRecord, RunRecord
-    from iwae.runs.reporter import Reporter
-
-PORT = 8300
-REQUIRED = ("starlette", "uvicorn")
 
 
 @dataclass(frozen=True)
 class Explore:
-    """Open a local page on a run's model: move its latent units, encode test images.
+    """Write one HTML page to explore a run's model with: move its latent units, encode test images; and open it.
 
-    The page is served on 127.0.0.1 only, until Ctrl-C.
+    The page holds the model and computes in the browser. It loads nothing and needs no server.
     """
 
     path: Positional[Path]
     """The run's directory."""
-    port: int = PORT
-    """Port of the page; 0 for any free one."""
     checkpoint: int | None = None
     """Explore the state after this many stages (default: the newest)."""
+    output: Path | None = None
+    """The page (default: explore.html in the run's directory)."""
+    no_open: bool = False
+    """Only write the page, open no browser."""
     dataset: Path | None = None
     """Where your own data is now, if it has moved since training."""
     datasets_dir: Path | None = None
     """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
-    no_browser: bool = False
-    """Only print the page's address, open no browser."""
 
     def run(self, arguments: list[str]) -> int:
-        """Serves the page until it is interrupted, which is its regular end: exit status 0."""
-        check_installed()
+        """Writes the page, prints its path and opens it where there is a screen."""
         run = RunDirectory(self.path)
-        run.read_record()
-        from iwae.explore.server import create_app, listen, serve
-        from iwae.runs.evaluate import run_dataset
+        record = run.read_record()
+        with make_reporter(Console(stderr=True)) as reporter:
+            from iwae.explore.content import page_content
+            from iwae.explore.write import NAME, check_output, write_page
+            from iwae.runs.evaluate import kept_units, run_dataset
 
-        # The port first: whoever has to choose another need not wait for the model.
-        with listen(self.port) as listener:
-            port = listener.getsockname()[1]
-            with make_reporter(Console(stderr=True)) as reporter:
-                checkpoint = (
-                    run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
-                )
-                dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
-                view = _view(run, checkpoint, dataset, reporter)
-            title = run.path.resolve().name
-            app = create_app(view, port, title, _facts(run.read_record(), checkpoint))
-            url = f"http://127.0.0.1:{port}/"
-            try:
-                print_lines(f"Exploring {run.path} at {url} (Ctrl-C ends it)")
-                sys.stdout.flush()
-                if not self.no_browser and _has_screen():
-                    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-                serve(app, listener)
-            except KeyboardInterrupt as stopped:
-                # Ctrl-C is how this command ends, from the moment that it says so; another signal is none of its own.
-                if getattr(stopped, "exit_status", 130) != 130:
-                    raise
-            print("Stopped.")
+            output = self.output or run.path / NAME
+            check_output(output)
+            checkpoint = run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
+            dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
+            content = page_content(checkpoint.model(), dataset, kept=kept_units(run), reporter=reporter)
+            write_page(output, run.path.resolve().name, _facts(record, checkpoint), content)
+        print_lines(f"Written: {output}")
+        if not self.no_open and _has_screen():
+            webbrowser.open(output.resolve().as_uri())
         return 0
-
-
-def check_installed() -> None:
-    """Raises IWAEError where the web server is not installed."""
-    missing = [name for name in REQUIRED if find_spec(name) is None]
-    if missing:
-        raise IWAEError(
-            f"`iwae explore` needs {' and '.join(missing)}, which not every user wants: pip install 'iwae[explore]'"
-        )
-
-
-def _view(run: RunDirectory, checkpoint: "Checkpoint", dataset: "Dataset", reporter: "Reporter") -> "ModelView":
-    from iwae.evaluation.active_units import active_units
-    from iwae.explore.model_view import ModelView
-    from iwae.runs.evaluate import kept_units
-
-    reporter.message("Measuring the active units, compiling ...")
-    model = checkpoint.model()
-    view = ModelView(model, dataset, active_units(model, dataset), kept_units(run))
-    view.compile()
-    return view
 
 
 def _facts(record: "RunRecord", checkpoint: "Checkpoint") -> list[tuple[str, str]]:

@@ -1,1 +1,3 @@
-"""A local web page on a trained model: a slider for each active latent unit, the prior, encoded test images."""
+"""One HTML page that holds a model and computes with it: a slider for each active latent unit, draws from the prior,
+encoded test examples.
+"""

@@ -3,97 +3,94 @@
 const RANGE = 4;
 const STEP = 0.05;
 const BINARY_STEP = 0.01;
+// Far outside of any posterior.
+const MAX_VALUE = 1000;
+const STRIP_HEIGHT = 48;
+const BAR_COLOR = [63, 131, 216];
 const byId = (id) => document.getElementById(id);
 
 let about = null;
+// The top layer's values where no slider moves them: the prior's mean.
+let resting = null;
 let rows = [];
 let values = [];
-let posterior = null;
-
-// Requests
-
-async function ask(path, fields) {
-  const options = fields === undefined
-    ? {}
-    : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields) };
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new Error("The model does not answer. Is `iwae explore` still running?");
-  }
-  let answer = null;
-  try {
-    answer = await response.json();
-  } catch {
-    // The answer is judged by its status.
-  }
-  if (!response.ok || answer === null) {
-    throw new Error((answer && answer.error) || `The model answered with status ${response.status}.`);
-  }
-  return answer;
-}
-
-// While a request is under way, only the latest of those that follow is kept: a slider that moves faster than the
-// model computes never builds a queue.
-function latest(path, show) {
-  let waiting = null;
-  let busy = false;
-  return async (fields) => {
-    waiting = fields;
-    if (busy) return;
-    busy = true;
-    while (waiting !== null) {
-      const sent = waiting;
-      waiting = null;
-      try {
-        const answer = await ask(path, sent);
-        showError(null);
-        show(answer);
-      } catch (error) {
-        showError(error.message);
-      }
-    }
-    busy = false;
-  };
-}
+let draws = 0;
+let encoded = null;
 
 function showError(message) {
   byId("error").hidden = message === null;
-  byId("error").textContent = message === null ? "" : message.charAt(0).toUpperCase() + message.slice(1);
+  byId("error").textContent = message === null ? "" : message;
+}
+
+// Pictures of values in the units of the data: an image has a pixel for each, from black to white. A vector that is no image is a strip of bars, a
+// column for each value, on the page's own background, light or dark.
+
+function draw(id, picture, label) {
+  const canvas = byId(id);
+  const [height, width] = about.image_shape === null ? [STRIP_HEIGHT, about.visible] : about.image_shape;
+  Object.assign(canvas, { width, height });
+  const paint = about.image_shape === null ? bar : grey;
+  const [low, high] = about.range;
+  const levels = Array.from(picture, (value) => between((value - low) / (high - low), 0, 1));
+  const image = canvas.getContext("2d").createImageData(width, height);
+  for (let i = 0; i < width * height; i++) image.data.set(paint(levels, i), 4 * i);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  if (label !== undefined) canvas.setAttribute("aria-label", label);
+}
+
+function grey(levels, i) {
+  const level = Math.round(255 * levels[i]);
+  return [level, level, level, 255];
+}
+
+// Opaque from the bottom up to the value, the last pixel by the fraction.
+function bar(levels, i) {
+  const below = STRIP_HEIGHT - 1 - Math.floor(i / about.visible);
+  const height = levels[i % about.visible] * STRIP_HEIGHT;
+  return [...BAR_COLOR, Math.round(255 * between(height - below, 0, 1))];
+}
+
+// Zero for what is no number.
+function between(value, low, high) {
+  return Math.min(Math.max(value, low), high) || 0;
 }
 
 // Sliders
 
-const requestDecode = latest("api/decode", (answer) => {
-  byId("decoded").src = answer.image;
-});
+function showDecoded() {
+  const top = Float64Array.from(resting);
+  about.units.forEach((unit, i) => {
+    top[unit.index] = values[i];
+  });
+  draw("decoded", original(about, decode(about, top)));
+}
 
-const requestPrior = latest("api/prior", (answer) => {
-  setSliders(answer.values);
-  byId("status").textContent = "A draw from the prior.";
-});
-
-function setSliders(newValues) {
-  newValues.forEach((value, i) => setValue(i, value));
-  requestDecode({ values });
+// Moves the sliders to their units' part of values of the top layer.
+function setSliders(top, status) {
+  about.units.forEach((unit, i) => setValue(i, top[unit.index]));
+  byId("status").textContent = status;
+  showDecoded();
 }
 
 // The value is kept beside the slider, which rounds to its step and ends at its ends.
 function setValue(i, value) {
-  values[i] = value;
+  values[i] = between(value, -MAX_VALUE, MAX_VALUE);
   const { input, output } = rows[i];
-  const reach = Math.max(RANGE, Math.ceil(Math.abs(value)));
-  input.min = about.binary_units ? 0 : -reach;
-  input.max = about.binary_units ? 1 : reach;
-  input.value = value;
-  output.textContent = shown(value);
+  const reach = Math.max(RANGE, Math.ceil(Math.abs(values[i])));
+  input.min = isBinary() ? 0 : -reach;
+  input.max = isBinary() ? 1 : reach;
+  input.value = values[i];
+  output.textContent = shown(values[i]);
+}
+
+function isBinary() {
+  return about.prior.kind === "bernoulli";
 }
 
 // With its sign, but for the probability of a binary unit.
 function shown(value) {
   const text = Math.abs(value).toFixed(2);
-  if (about.binary_units) return text;
+  if (isBinary()) return text;
   return Number(text) === 0 ? text : (value < 0 ? "−" : "+") + text;
 }
 
@@ -109,48 +106,61 @@ function addSlider(unit, i) {
   const output = document.createElement("output");
   output.htmlFor = label.htmlFor;
   const input = document.createElement("input");
-  Object.assign(input, { type: "range", id: label.htmlFor, step: about.binary_units ? BINARY_STEP : STEP });
+  Object.assign(input, { type: "range", id: label.htmlFor, step: isBinary() ? BINARY_STEP : STEP });
   // Not announced by itself: the slider speaks its own value.
   output.setAttribute("aria-live", "off");
   input.addEventListener("input", () => {
     values[i] = input.valueAsNumber;
     output.textContent = shown(values[i]);
     byId("status").textContent = "";
-    requestDecode({ values });
+    showDecoded();
   });
   row.append(label, output, input);
   byId("sliders").append(row);
   rows.push({ input, output });
-  setValue(i, unit.resting);
 }
 
-// Test images
+// Test examples
 
-const requestEncode = latest("api/encode", (answer) => {
-  posterior = answer;
-  const name = `test ${noun()} ${answer.index}`;
-  const show = (id, source, alt) => Object.assign(byId(id), { src: source, alt });
-  show("original", answer.original, `${name}, as stored`);
-  byId("binarized-figure").hidden = byId("binarized-note").hidden = answer.encoded === null;
-  if (answer.encoded !== null) show("binarized", answer.encoded, `${name}, binarized`);
-  show("reconstruction", answer.reconstruction, `Importance-weighted reconstruction of ${name}`);
-  byId("figure-k").textContent = answer.k;
-  byId("log-likelihood").textContent = answer.log_likelihood === null
-    ? "not finite"
-    : answer.log_likelihood.toFixed(2).replace("-", "−");
-  byId("ess").textContent = answer.effective_sample_size === null
-    ? "not finite"
-    : `${answer.effective_sample_size.toFixed(1)} of ${answer.k}`;
-  byId("encoded-results").hidden = false;
-});
+// One test example and what the model makes of it, with `k` importance samples.
+function encodeExample(index, k) {
+  const row = (array) => array.subarray(index * about.visible, (index + 1) * about.visible);
+  const { scored, stored, scale } = about.examples;
+  const x = row(scored);
+  return {
+    index,
+    k,
+    scored: x,
+    stored: stored === null ? original(about, x) : Float64Array.from(row(stored), (value) => value * scale),
+    posteriorMean: posteriorMean(about, x),
+    ...weighted(importanceSamples(about, x, drawNoise(about, index, k))),
+  };
+}
 
 function encode() {
   const index = wholeNumber("index", "Index");
   const k = index === null ? null : wholeNumber("k", "Samples k");
-  if (k !== null) requestEncode({ index, k });
+  if (k === null) return;
+  encoded = encodeExample(index, k);
+  const name = `test ${noun()} ${index}`;
+  draw("stored", encoded.stored, `${name}, as stored`);
+  draw("binarized", encoded.scored, `${name}, binarized`);
+  draw("reconstruction", original(about, encoded.reconstruction), `Importance-weighted reconstruction of ${name}`);
+  byId("figure-k").textContent = k;
+  byId("log-likelihood").textContent = nats(encoded.logLikelihood);
+  byId("ess").textContent = Number.isFinite(encoded.effectiveSampleSize)
+    ? `${encoded.effectiveSampleSize.toFixed(1)} of ${k}`
+    : "not finite";
+  byId("recorded").textContent = nats(about.examples.log_likelihood[index] ?? NaN);
+  byId("encoded-results").hidden = false;
+  showError(null);
 }
 
-// The field's value, or null and a message where it is not what the model takes.
+function nats(value) {
+  return Number.isFinite(value) ? value.toFixed(2).replace("-", "−") : "not finite";
+}
+
+// The field's value, or null and a message where it is not what the page takes.
 function wholeNumber(id, name) {
   const field = byId(id);
   const valid = field.checkValidity() && Number.isInteger(field.valueAsNumber);
@@ -159,10 +169,13 @@ function wholeNumber(id, name) {
   return valid ? field.valueAsNumber : null;
 }
 
+function noun() {
+  return about.image_shape === null ? "example" : "image";
+}
+
 // The page
 
 function describe() {
-  document.title = `${about.title} – iwae explore`;
   byId("title").textContent = about.title;
   for (const fact of about.facts) {
     const [row, name, text] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
@@ -171,71 +184,73 @@ function describe() {
     row.append(name, text);
     byId("facts").append(row);
   }
+  const count = about.examples.count;
   byId("units-note").textContent = unitsNote();
-  if (about.binary_units) byId("reset").textContent = "Reset to the prior's mean";
+  if (isBinary()) byId("reset").textContent = "Reset to the prior's mean";
   document.body.classList.toggle("strip", about.image_shape === null);
   byId("strip-note").hidden = about.image_shape !== null;
-  byId("index").max = about.num_examples - 1;
+  const [low, high] = about.range.map((value) => String(Number(value.toPrecision(3))).replace("-", "−"));
+  byId("strip-note").textContent = `One bar for each value, from ${low} to ${high}.`;
+  byId("binarized-figure").hidden = byId("binarized-note").hidden = about.examples.stored === null;
+  byId("index").max = count - 1;
   byId("k").max = about.max_samples;
-  byId("k").value = Math.min(50, about.max_samples);
-  byId("encode-panel").hidden = about.num_examples === 0;
+  byId("encode-panel").hidden = count === 0;
   byId("encode-heading").textContent = `A test ${noun()}`;
-  byId("index-range").textContent = `(0–${about.num_examples - 1})`;
+  byId("index-range").textContent = `(0–${count - 1})`;
   byId("k-range").textContent = `(1–${about.max_samples})`;
-}
-
-function noun() {
-  return about.image_shape === null ? "example" : "image";
+  byId("recorded-k").textContent = about.max_samples;
 }
 
 function unitsNote() {
   const shown = about.units.length;
+  const units = about.latent.at(-1);
   const order = "the largest variance of the posterior mean first";
   const parts = [
     about.num_active > 0
-      ? `Active units: ${about.num_active} of ${about.latent}, ${order}.`
-      : `None of the ${about.latent} units is active (a variance of the posterior mean above 0.01): all, ${order}.`,
+      ? `Active units: ${about.num_active} of ${units}, ${order}.`
+      : `None of the ${units} units is active (a variance of the posterior mean above 0.01): all, ${order}.`,
   ];
   if (shown < Math.max(about.num_active, 1)) parts.push(`Only the first ${shown} have sliders.`);
-  if (shown < about.latent) parts.push(`The others stay at ${about.binary_units ? "the prior's mean" : "zero"}.`);
-  if (about.binary_units) parts.push("Each is 0 or 1; between the two lies its probability.");
-  if (about.layers > 1) {
-    parts.push(`They are those of layer ${about.layers}, the top one; the layers below are at their conditional means.`);
+  if (shown < units) parts.push(`The others stay at ${isBinary() ? "the prior's mean" : "zero"}.`);
+  if (isBinary()) parts.push("Each is 0 or 1; between the two lies its probability.");
+  const layers = about.latent.length;
+  if (layers > 1) {
+    parts.push(`They are those of layer ${layers}, the top one; the layers below are at their conditional means.`);
   }
   return parts.join(" ");
 }
 
 function connect() {
   byId("reset").addEventListener("click", () => {
-    setSliders(about.units.map((unit) => unit.resting));
-    byId("status").textContent = about.binary_units ? "All sliders at the prior's mean." : "All sliders at zero.";
+    setSliders(resting, `All sliders at ${isBinary() ? "the prior's mean" : "zero"}.`);
   });
-  byId("prior").addEventListener("click", () => requestPrior({ draw: Math.floor(Math.random() * 2 ** 31) }));
+  byId("prior").addEventListener("click", () => {
+    setSliders(drawPrior(about, draws), `Draw ${++draws} from the prior.`);
+  });
   byId("encode-form").addEventListener("submit", (event) => {
     event.preventDefault();
     encode();
   });
   byId("random").addEventListener("click", () => {
-    byId("index").value = Math.floor(Math.random() * about.num_examples);
+    byId("index").value = Math.floor(Math.random() * about.examples.count);
     encode();
   });
   byId("to-posterior").addEventListener("click", () => {
-    setSliders(posterior.values);
-    byId("status").textContent = `The posterior mean of test ${noun()} ${posterior.index}.`;
+    setSliders(encoded.posteriorMean, `The posterior mean of test ${noun()} ${encoded.index}.`);
   });
 }
 
-async function start() {
-  try {
-    about = await ask("api/model");
-  } catch (error) {
-    showError(error.message);
-    return;
-  }
+function start() {
+  about = unpackAll(JSON.parse(byId("data").textContent));
+  resting = prior(about).mean;
   describe();
   about.units.forEach(addSlider);
   connect();
-  requestDecode({ values });
+  setSliders(resting, "");
 }
 
-start();
+try {
+  start();
+} catch (error) {
+  showError(`This page is damaged (${error.message}). Write it again with iwae explore.`);
+}

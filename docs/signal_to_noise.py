@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from iwae.estimators.objective import Objective
 from iwae.evaluation.gradient_quality import EstimatorQuality, gradient_quality
-from iwae.figures.estimator_charts import lines_of, signal_to_noise_chart
 from iwae.models.layers import GaussianLayer, Linear
 from iwae.models.vae import HierarchicalVAE
+from iwae.runs.diagnose import signal_to_noise_chart
 
 DIM = 20
 WORDS = ("iwae", "iwae:stl", "iwae:dreg", "rws:rws-dreg")
@@ -44,5 +44,5 @@ def measure(draws: int = 20_000, ks: tuple[int, ...] = K) -> tuple[list[str], li
 
 
 if __name__ == "__main__":
-    chart = signal_to_noise_chart(lines_of(*measure()))
+    chart = signal_to_noise_chart(*measure())
     (Path(__file__).parent / "signal_to_noise.png").write_bytes(chart)

@@ -14,8 +14,8 @@ from PIL import Image
 from helpers.numpy_model import BIAS, SMALL, numpy_hidden, numpy_linear, numpy_log_weight
 from helpers.toy import toy_dataset
 from iwae import HierarchicalVAE, IWAEError, active_units, likelihoods
-from iwae.evaluation.importance_weights import traverse
 from iwae.evaluation.likelihood import ActiveUnits
+from iwae.evaluation.visualization import TRAVERSED_PROBABILITIES, traverse
 from iwae.explore.model_view import (
     MAX_SAMPLES,
     MAX_SLIDERS,
@@ -27,7 +27,6 @@ from iwae.explore.model_view import (
 )
 from iwae.explore.pictures import STRIP_HEIGHT, picture
 from iwae.explore.server import describe
-from iwae.figures.analysis import TRAVERSED_PROBABILITIES
 from iwae.report.captions import CAPTIONS
 
 

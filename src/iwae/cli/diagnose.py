@@ -9,8 +9,8 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
-from iwae.report.options import DiagnoseOptions
 from iwae.runs.directory import RunDirectory
+from iwae.runs.options import DiagnoseOptions
 
 
 @dataclass(frozen=True)

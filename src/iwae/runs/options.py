@@ -32,9 +32,9 @@ class DiagnoseOptions:
         """Raises IWAEError for counts without meaning."""
         make_plain(self)
         if not self.k:
-            raise IWAEError("--k needs at least one number of samples")
+            raise IWAEError("`k` needs at least one number of samples")
         for k in self.k:
-            check_count("--k", k)
+            check_count("`k`", k)
         for name in ("draws", "examples", "reference_k", "weight_samples", "weight_examples"):
-            check_count(f"--{name.replace('_', '-')}", getattr(self, name))
+            check_count(f"`{name}`", getattr(self, name))
         check_seed(self.seed)

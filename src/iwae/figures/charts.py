@@ -247,6 +247,8 @@ def estimator_chart(
             for number, line in enumerate(lines):
                 _draw_line(axes, line, number)
             axes.set(xscale="log", yscale="log", ylabel=label, title=title)
+            if not np.isfinite(np.concatenate([line.values for line in lines])).any():
+                axes.set_ylim(0.1, 1.0)  # With nothing to draw, a logarithmic axis has no limits.
             _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
         drawn = [line for _, lines in panels.values() for line in lines]
         later = [point for point in zip(drawn[0].k, drawn[0].values, strict=True) if point[0] > 1]

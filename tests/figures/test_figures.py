@@ -32,7 +32,9 @@ def test_tiles_stand_where_they_should() -> None:
     canvas = grids.tile(cells, 2)
     assert canvas.shape == (2 * 62 + 2, 2 * 62 + 2)
     assert (canvas[2, 2], canvas[2, 64], canvas[64, 2], canvas[64, 64]) == (10, 20, 30, grids.GROUND)
-    assert grids.tile(np.zeros((30, 900, 300), np.uint8), 10).shape[1] <= grids.MAX_SIDE + 30
+    large = np.zeros((25, 900 * 300))
+    assert pixels(grids.weight_grid(large, (900, 300))).shape[0] <= grids.MAX_SIDE + 30
+    assert pixels(grids.reconstruction_grid(large, large, (900, 300))).shape[1] <= grids.MAX_SIDE + 30
     originals, decoded = np.ones((4, 6)), np.zeros((4, 6))
     with Image.open(io.BytesIO(grids.reconstruction_grid(originals, decoded, (2, 3)))) as image:
         values = np.asarray(image)

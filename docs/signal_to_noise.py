@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from iwae.estimators.objective import Objective
 from iwae.evaluation.gradient_quality import EstimatorQuality, gradient_quality
-from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.diagnose import signal_to_noise_chart
 
@@ -23,7 +23,7 @@ K = (1, 3, 10, 30, 100, 300, 1000)
 def gaussian(gain: float, offset: float, variance: float) -> GaussianLayer:
     """N(gain * input + offset, variance I), as a layer without hidden units."""
     head = Linear(gain * jnp.eye(DIM), jnp.full(DIM, offset))
-    return GaussianLayer((), head, Linear(jnp.zeros((DIM, DIM)), jnp.full(DIM, 0.5 * jnp.log(variance))))
+    return GaussianLayer(TanhNetwork(()), head, Linear(jnp.zeros((DIM, DIM)), jnp.full(DIM, 0.5 * jnp.log(variance))))
 
 
 def near_the_optimum(seed: int = 0) -> HierarchicalVAE:

@@ -118,7 +118,7 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
     """
     binary = "bernoulli" in checkpoint.architecture.kinds
     words = dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
-    left_out = [word for word in words if 1 in options.k and Objective.parse(word, 2).compares_samples]
+    left_out = [word for word in words if 1 in options.k and _compares_samples(Objective.parse(word, 2))]
     chosen = [
         (word, Objective.parse(word, k))
         for word in words
@@ -134,6 +134,11 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
                 f" {', '.join(BINARY)}"
             )
     return [word for word, _ in chosen], [objective for _, objective in chosen], left_out
+
+
+def _compares_samples(objective: Objective) -> bool:
+    """Whether one sample alone gives it nothing; wake-sleep without wake-phi is the exception to its row."""
+    return objective.row.least_samples > 1 and objective.parameters.get("sleep") != 1.0
 
 
 def signal_to_noise_chart(words: Sequence[str], found: Sequence[EstimatorQuality]) -> bytes:

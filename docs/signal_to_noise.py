@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from iwae.estimators.objective import Objective
 from iwae.evaluation.gradient_quality import EstimatorQuality, gradient_quality
-from iwae.figures.estimator_charts import lines_of, signal_to_noise_chart
-from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
 from iwae.models.vae import HierarchicalVAE
+from iwae.runs.diagnose import signal_to_noise_chart
 
 DIM = 20
 WORDS = ("iwae", "iwae:stl", "iwae:dreg", "rws:rws-dreg")
@@ -23,7 +23,7 @@ K = (1, 3, 10, 30, 100, 300, 1000)
 def gaussian(gain: float, offset: float, variance: float) -> GaussianLayer:
     """N(gain * input + offset, variance I), as a layer without hidden units."""
     head = Linear(gain * jnp.eye(DIM), jnp.full(DIM, offset))
-    return GaussianLayer((), head, Linear(jnp.zeros((DIM, DIM)), jnp.full(DIM, 0.5 * jnp.log(variance))))
+    return GaussianLayer(TanhNetwork(()), head, Linear(jnp.zeros((DIM, DIM)), jnp.full(DIM, 0.5 * jnp.log(variance))))
 
 
 def near_the_optimum(seed: int = 0) -> HierarchicalVAE:
@@ -44,5 +44,5 @@ def measure(draws: int = 20_000, ks: tuple[int, ...] = K) -> tuple[list[str], li
 
 
 if __name__ == "__main__":
-    chart = signal_to_noise_chart(lines_of(*measure()))
+    chart = signal_to_noise_chart(*measure())
     (Path(__file__).parent / "signal_to_noise.png").write_bytes(chart)

@@ -17,13 +17,13 @@ from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_n
 from iwae.data.matlab import parse_mat
 from iwae.data.own import load_own
 from iwae.errors import IWAEError
-from iwae.figures.analysis import training_curve
 from iwae.paper import published
 from iwae.paper.reproduction import deviations
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, number_rows, training_rows
 from iwae.report.embedding import picture, picture_path
 from iwae.report.labels import analyze_command
+from iwae.runs.analyze import training_curve
 from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import RunDirectory

@@ -1,6 +1,7 @@
 """The library's one public error, and the checks that most often raise it."""
 
 import numbers
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -29,3 +30,9 @@ def check_count(name: str, value: Any, least: int = 1, where: str = "") -> None:
         raise IWAEError(f"`{name}` must be an integer of at least {least}{where}, got {value!r}")
     if int(value) > MOST:
         raise IWAEError(f"`{name}` must be at most {MOST:,}{where}, got {value!r}")
+
+
+def needs_extra(module: str, extra: str) -> None:
+    """Raises IWAEError unless `module` is installed; `extra` is the optional dependency of iwae that installs it."""
+    if find_spec(module) is None:
+        raise IWAEError(f'this needs {module}, which is not installed: pip install "iwae[{extra}]"')

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -333,25 +334,60 @@ def test_only_what_is_not_analyzed_is_analyzed(place: Path, tmp_path: Path, monk
     def times_analyzed(**options: int) -> int:
         asked.clear()
         write_report([copy], options=AnalyzeOptions(**options))
-        assert asked == [AnalyzeOptions(**options)] * len(asked)
         return len(asked)
 
     monkeypatch.setattr(write, "analyze_run", analyze)
     assert times_analyzed() == 0
     assert times_analyzed(samples=25, examples=100) == 0
-    assert times_analyzed(samples=24) == 1
-    assert times_analyzed(examples=3) == 1
+    # More samples than asked for, or more examples, are good enough.
+    assert times_analyzed(samples=24) == times_analyzed(examples=3) == times_analyzed(samples=1, examples=1) == 0
+    # What is made anew has nothing less than what was there.
+    assert times_analyzed(samples=26, examples=3) == 1
+    assert asked == [AnalyzeOptions(samples=26, examples=30)]
+    written = copy / "analysis/analysis.json"
+    whole = json.loads(written.read_text())
+    written.write_text(json.dumps({**whole, "test": {**whole["test"], "num_examples": 7}}))
+    assert times_analyzed(samples=20, examples=9) == 1
+    assert asked == [AnalyzeOptions(samples=25, examples=9)]
     (copy / "analysis/log_weights.png").unlink()
-    assert times_analyzed() == 1
+    assert times_analyzed(samples=2) == 1
+    assert asked == [AnalyzeOptions(samples=25, examples=30)]
     for damaged in ('{"format": 1}', "{", "[]"):
         (copy / "analysis/analysis.json").write_text(damaged)
         assert times_analyzed() == 1
     shutil.rmtree(copy / "analysis")
     assert times_analyzed() == 1
     # Trained on since: the newest weights are others than those that were analyzed.
-    written = copy / "analysis/analysis.json"
     written.write_text(json.dumps({**json.loads(written.read_text()), "weights_sha256": "0"}))
-    assert times_analyzed() == 1
+    assert times_analyzed(samples=2) == 1
+    assert asked == [AnalyzeOptions(samples=2)]
+
+
+def test_a_runs_explorer_is_linked_from_where_the_page_lies(place: Path, tmp_path: Path) -> None:
+    for name in ("a #1", "b"):
+        shutil.copytree(place / "run", tmp_path / name)
+    (tmp_path / "a #1/explore.html").write_text("x")
+
+    def links(written: Path) -> list[str | None]:
+        return [link["href"] for link in Checker(written.read_text()).of("a") if "explore" in (link["href"] or "")]
+
+    assert links(write_report([tmp_path / "a #1"])) == ["explore.html"]
+    assert links(write_report([tmp_path / "b"])) == []
+    (tmp_path / "pages").mkdir()
+    both = write_report([tmp_path / "a #1", tmp_path / "b"], out=tmp_path / "pages/both.html")
+    assert links(both) == ["../a%20%231/explore.html"]
+
+
+@pytest.mark.parametrize("module", ["jinja2", "matplotlib"])
+def test_what_is_not_installed_is_said_before_any_work(
+    place: Path, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    shutil.copytree(place / "run", tmp_path / "run", ignore=shutil.ignore_patterns("analysis"))
+    with pytest.raises(iwae.IWAEError, match=f'this needs {module}, .*: pip install "iwae\\[report\\]"'):
+        write_report([tmp_path / "run"], options=AnalyzeOptions(samples=3))
+    assert not (tmp_path / "run/analysis").exists()
+    assert not (tmp_path / "run/report.html").exists()
 
 
 def test_bad_input_is_one_line_before_any_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

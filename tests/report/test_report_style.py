@@ -11,6 +11,7 @@ from iwae.cli.app import parse
 from iwae.cli.train import Train
 from iwae.figures import charts
 from iwae.report import page
+from iwae.report.captions import CAPTIONS
 from iwae.report.labels import train_command
 from iwae.runs.config import RunConfig
 
@@ -30,6 +31,13 @@ def test_train_commands_give_the_same_configuration(config: RunConfig) -> None:
     asked = parse(Train, shlex.split(command)[2:], prog="iwae train")
     assert asked.configuration == config
     assert asked.training.stages is None
+
+
+def test_the_share_of_the_weight_above_the_mean_is_said() -> None:
+    analysis: Any = {
+        "log_weights": {"quantiles": dict.fromkeys(("0.5", "0.05", "0.95"), -1.0), "weight_above_mean": 0.437}
+    }
+    assert "44% of the weight is on samples above 0" in CAPTIONS["log_weights"].alt(analysis)
 
 
 def contrast(one: str, other: str) -> float:

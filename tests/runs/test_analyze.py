@@ -1,6 +1,5 @@
 """Analysis of a run: numbers against directly computed ones, pictures, reuse of measurements, bad input."""
 
-import io
 import json
 import math
 from pathlib import Path
@@ -17,10 +16,7 @@ import iwae.evaluation.likelihood
 from helpers.small_runs import Messages, flip_byte, go, small_config, write_data
 from iwae.cli.analyze import Analyze
 from iwae.data import load_dataset
-from iwae.evaluation import importance_weights as diagnostics
-from iwae.figures import charts, pictures
-from iwae.figures.analysis import traversed_units
-from iwae.report.captions import CAPTIONS
+from iwae.evaluation import importance_weights, visualization
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measurements import overfitting_gap
@@ -154,35 +150,18 @@ def test_damaged_measurements_are_made_again(place: Path) -> None:
 def test_log_weights_are_those_of_the_likelihood(place: Path) -> None:
     for name in ("images", "vectors"):
         model, data = iwae.load(place / name), load_dataset(RunDirectory(place / name).config().dataset)
-        log_weights = diagnostics.example_log_weights(model, data, num_samples=70, num_examples=11)
+        log_weights = importance_weights.example_log_weights(model, data, num_samples=70, num_examples=11)
         expected = iwae.likelihoods(model, data, num_samples=70, max_examples=11)
         np.testing.assert_allclose(logsumexp(log_weights, axis=1) - np.log(70), expected.log_likelihood, rtol=1e-5)
-        relative = diagnostics.relative_log_weights(log_weights)
+        relative = importance_weights.relative_log_weights(log_weights)
         np.testing.assert_allclose(np.mean(np.exp(relative), axis=1), 1.0)
         np.testing.assert_allclose(np.diff(relative), np.diff(log_weights), atol=1e-5)
-
-
-def test_the_share_of_the_weight_above_the_mean() -> None:
-    log_weights = np.log(np.array([[1.0, 1.0, 6.0, 8.0], [1.0, 1.0, 1.0, 1.0]]))
-    relative = diagnostics.relative_log_weights(log_weights)
-    # The mean weight of the first example is 4: the last two carry 14 of 16. No sample of the second is above its mean.
-    assert diagnostics.weight_above_mean(relative) == pytest.approx((14 / 16 + 0) / 2)
-    analysis: Any = {
-        "log_weights": {"quantiles": dict.fromkeys(("0.5", "0.05", "0.95"), -1.0), "weight_above_mean": 0.437}
-    }
-    assert "44% of the weight is on samples above 0" in CAPTIONS["log_weights"].alt(analysis)
-    assert math.isnan(diagnostics.weight_above_mean(np.zeros((0, 4))))
-
-
-def test_relative_log_weights_without_any_weight() -> None:
-    values = np.array([[-np.inf, -np.inf], [0.0, -np.inf]])
-    np.testing.assert_allclose(diagnostics.relative_log_weights(values), [[np.log(2.0), -np.inf]])
 
 
 def test_traversals_change_one_unit_and_keep_the_rest_at_their_means(place: Path) -> None:
     model = iwae.load(place / "vectors")
     values = (-2.0, 0.0, 2.0)
-    images = diagnostics.traverse(model, [1, 0], values)
+    images = visualization.traverse(model, [1, 0], values)
     assert images.shape == (2, 3, 6)
     np.testing.assert_allclose(images[0, 1], images[1, 1], rtol=1e-6)
     top = jnp.array([[0.0, 2.0]])
@@ -190,14 +169,9 @@ def test_traversals_change_one_unit_and_keep_the_rest_at_their_means(place: Path
     np.testing.assert_allclose(images[0, 2], expected[0], rtol=1e-5)
 
 
-def test_traversed_units_are_active_and_in_order() -> None:
-    assert list(traversed_units(np.array([0.3, 0.01, 0.9, -0.1, 0.02]))) == [2, 0, 4]
-    assert len(traversed_units(np.ones(80))) == 25
-
-
 def test_reconstructions_decode_the_posterior_mean(place: Path) -> None:
     model, data = iwae.load(place / "images"), load_dataset(RunDirectory(place / "images").config().dataset)
-    originals, decoded = diagnostics.reconstructions(model, data, num_examples=5)
+    originals, decoded = visualization.reconstructions(model, data, num_examples=5)
     np.testing.assert_array_equal(originals, data.test[:5])
     expected = model.decoder[0](model.encoder[0](jnp.asarray(originals)).mean).mean
     np.testing.assert_allclose(decoded, expected, rtol=1e-5)
@@ -205,45 +179,12 @@ def test_reconstructions_decode_the_posterior_mean(place: Path) -> None:
 
 def test_weights_are_taken_by_unit_and_norm(place: Path) -> None:
     model = iwae.load(place / "images")
-    assert diagnostics.first_encoder_weights(model).shape == (8, 20)
-    assert diagnostics.last_decoder_weights(model).shape == (8, 20)
+    first = visualization.first_encoder_weights(model)
+    assert first is not None
+    assert first.shape == (8, 20)
+    assert visualization.last_decoder_weights(model).shape == (8, 20)
     weights = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]])
-    np.testing.assert_array_equal(diagnostics.by_norm(weights, 2), [[3.0, 4.0], [0.0, -2.0]])
-
-
-def test_colours_of_weights() -> None:
-    levels = pictures.diverging(np.array([-1.0, 0.0, 1.0]))
-    assert [tuple(pictures.PALETTE[level]) for level in levels] == [pictures.NEGATIVE, pictures.ZERO, pictures.POSITIVE]
-    assert set(pictures.diverging(np.zeros(3))) == {pictures.LEVELS}
-
-
-def test_tiles_stand_where_they_should() -> None:
-    cells = np.stack([np.full((60, 60), value, np.uint8) for value in (10, 20, 30)])
-    canvas = pictures.tile(cells, 2)
-    assert canvas.shape == (2 * 62 + 2, 2 * 62 + 2)
-    assert (canvas[2, 2], canvas[2, 64], canvas[64, 2], canvas[64, 64]) == (10, 20, 30, pictures.GROUND)
-    assert pictures.tile(np.zeros((30, 900, 300), np.uint8), 10).shape[1] <= pictures.MAX_SIDE + 30
-    originals, decoded = np.ones((4, 6)), np.zeros((4, 6))
-    with Image.open(io.BytesIO(pictures.reconstruction_grid(originals, decoded, (2, 3)))) as image:
-        values = np.asarray(image)
-    assert (values[4, 4], values[-4, 4]) == (255, 0)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        charts.log_variance_chart([np.array([0.0]), np.array([-0.1, 40.0])]),
-        charts.log_weight_chart(np.array([[0.0]])),
-        charts.log_weight_chart(np.array([[-np.inf, math.log(2)]])),
-        charts.effective_sample_size_chart(np.array([0.0, 1.0]), 1),
-        charts.training_chart([charts.Curve("one", [1], [-3.0], [1, 4])]),
-        charts.training_chart([charts.Curve(f"run {i}", [1, 2, 3280], [-3.0, -2.0, -1.0], [1]) for i in range(9)]),
-    ],
-)
-def test_charts_of_extremes(content: bytes) -> None:
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        assert image.size[0] == 1000
+    np.testing.assert_array_equal(visualization.by_norm(weights, 2), [[3.0, 4.0], [0.0, -2.0]])
 
 
 def test_the_gap_of_single_examples_has_no_error() -> None:
@@ -255,7 +196,7 @@ def test_the_gap_of_single_examples_has_no_error() -> None:
     ("options", "message"),
     [
         ({"samples": 0}, "`samples` must be an integer of at least 1, got 0"),
-        ({"samples": 100_001}, "--samples must be at most 100,000, got 100001"),
+        ({"samples": 100_001}, "`samples` must be at most 100,000, got 100001"),
         ({"examples": 0}, "`examples` must be an integer of at least 1, got 0"),
     ],
 )

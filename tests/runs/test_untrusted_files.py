@@ -212,8 +212,8 @@ def damage(path: Path, how: str) -> None:
     [
         ("link", "is a link, not a picture"),
         ("directory", "no regular file"),
-        ("cut", "no intact PNG"),
-        ("text", "no intact PNG"),
+        ("cut", "not an intact PNG"),
+        ("text", "not an intact PNG"),
         ("large", "more than the"),
         ("pixels", "more than 89,478,485 pixels"),
         ("more pixels", "more than 89,478,485 pixels"),

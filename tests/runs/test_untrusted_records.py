@@ -31,15 +31,17 @@ from iwae.cli.show import Show
 from iwae.cli.train import Train
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
-from iwae.figures import analysis as draw
+from iwae.figures import analysis as figures
 from iwae.paper import cells_of
 from iwae.report import write
+from iwae.runs import analyze
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.measurements import find_measurement
 
 ANALYSIS = "analysis/analysis.json"
+TRAINING_CURVE = figures.PICTURES["training_curve"]
 COMMANDS = ("show", "sample", "evaluate", "train", "report", "analyze")
 
 
@@ -59,11 +61,12 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     are tested elsewhere.
     """
 
-    def analyze(path: Path, **_: Any) -> None:
+    def not_now(path: Path, **_: Any) -> None:
         raise IWAEError(f"{path}: would be analyzed")
 
-    monkeypatch.setattr(write, "analyze_run", analyze)
-    monkeypatch.setattr(draw, "_PICTURES", {})
+    monkeypatch.setattr(write, "analyze_run", not_now)
+    monkeypatch.setattr(figures, "PICTURES", {})
+    monkeypatch.setattr(analyze, "_images", lambda *_: None)
     shutil.copytree(made, tmp_path / "run")
     return tmp_path / "run"
 
@@ -157,7 +160,7 @@ def test_results_json(run: Path, by: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_metrics_jsonl(run: Path, by: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "_PICTURES", {"training_curve": draw._training_curve})
+    monkeypatch.setattr(figures, "PICTURES", {"training_curve": TRAINING_CURVE})
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     texts = ((where, f"{text}\n") for where, text in mutants(line))
     check_all(run, "metrics.jsonl", texts, ("show", "train", "analyze"), by, capsys)

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
-from iwae.report.options import DiagnoseOptions
 from iwae.runs.directory import RunDirectory
+from iwae.runs.options import DiagnoseOptions
 
 
 @dataclass(frozen=True)

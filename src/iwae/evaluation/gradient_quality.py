@@ -1,6 +1,5 @@
-"""How good gradient estimators are on a model at hand, and how even its importance weights."""
+"""How good gradient estimators are on a model at hand."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -210,39 +209,3 @@ def _accumulate(
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(vectors, jnp.int32(0)))
     return jax.lax.fori_loop(0, draws, body, (zeros, zeros))
-
-
-def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Pareto k-hat of each example's weights, `[examples, k]` log weights in, `[examples]` out.
-
-    The shape of a generalized Pareto distribution fitted to the largest weights (Vehtari et al. 2024, "Pareto
-    smoothed importance sampling"), by ArviZ: below 0.5 the estimate has finite variance, above `pareto_limit` it
-    can't be relied on. NaN where the weights are all equal or not finite.
-
-    Raises IWAEError for fewer than 100 samples.
-    """
-    from arviz_stats.base.array import array_stats
-
-    if log_weights.shape[1] < FEWEST_PARETO_SAMPLES:
-        raise IWAEError(f"Pareto k-hat needs at least {FEWEST_PARETO_SAMPLES} samples, got {log_weights.shape[1]}")
-    rows = []
-    for row in np.asarray(log_weights, np.float64):
-        usable = bool(np.all(np.isfinite(row))) and np.ptp(row) > 0
-        rows.append(float(array_stats.psislw(-row)[1]) if usable else float("nan"))
-    return np.array(rows)
-
-
-FEWEST_PARETO_SAMPLES = 100
-
-
-def pareto_limit(num_samples: int) -> float:
-    """The Pareto k-hat above which an estimate from so many samples can't be relied on: min(1 - 1/log10 S, 0.7)
-    (Vehtari et al. 2024).
-    """
-    return min(1.0 - 1.0 / math.log10(num_samples), 0.7)
-
-
-def mean_effective_sample_size(log_weights: np.ndarray) -> float:
-    """Mean over examples of (sum w)^2 / sum w^2, from log weights `[examples, k]`: from 1 to k."""
-    weights = np.exp(log_weights.astype(np.float64) - log_weights.max(axis=1, keepdims=True))
-    return float(np.mean(weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)))

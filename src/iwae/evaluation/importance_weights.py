@@ -1,7 +1,6 @@
-"""What a trained model does with data, as arrays: log weights, reconstructions, traversals, weights."""
+"""How the importance weights of single examples are distributed."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,13 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from iwae.data import Dataset, Split
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, needs_extra
 from iwae.evaluation.batches import NoiseLayout, example_noise, on_data, prepared_batches
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
 SAMPLES_AT_ONCE = 50
 EXAMPLES_AT_ONCE = 40
+FEWEST_PARETO_SAMPLES = 100
 
 
 def example_log_weights(
@@ -77,57 +77,54 @@ def weight_above_mean(relative: np.ndarray) -> float:
     return float(np.mean(np.where(relative > 0, np.exp(relative), 0.0)))
 
 
-def reconstructions(
-    model: HierarchicalVAE, dataset: Dataset, split: Split = "test", *, num_examples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The first examples of a split, binarized as for measuring, and the visible means decoded from the mean of
-    q(h_1 | x): two float32 arrays `[examples, visible]`.
+def mean_effective_sample_size(log_weights: np.ndarray) -> float:
+    """Mean over examples of (sum w)^2 / sum w^2, from log weights `[examples, k]`: from 1 to k, or 0 for an example
+    all of whose weights are zero.
     """
-    model, rows = on_data(model, dataset, split)
-    originals, decoded = [], []
-    for x, _, count, _ in prepared_batches(model, rows, split, EXAMPLES_AT_ONCE, num_examples):
-        originals.append(np.asarray(x)[:count])
-        decoded.append(np.asarray(model.likelihood.original(model.decoder[0](model.encoder[0](x).mean).mean))[:count])
-    return np.concatenate(originals), np.concatenate(decoded)
+    values = np.asarray(log_weights, np.float64)
+    peak = values.max(axis=1, keepdims=True)
+    weights = np.exp(values - np.where(np.isneginf(peak), 0.0, peak))
+    squares = (weights**2).sum(axis=1)
+    return float(np.mean(weights.sum(axis=1) ** 2 / np.where(squares > 0, squares, 1.0)))
 
 
-def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[float]) -> np.ndarray:
-    """Visible means `[units, values, visible]` when one top-layer unit at a time takes each of `values`.
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """Pareto k-hat of each example's weights, `[examples, k]` log weights in, `[examples]` out.
 
-    The other units of the top layer are at the prior's mean, and the layers below at their conditional means.
+    The shape of a generalized Pareto distribution fitted to the largest weights (Vehtari et al. 2024, "Pareto
+    smoothed importance sampling"), by ArviZ: below 0.5 the estimate has finite variance, above `pareto_limit` it
+    can't be relied on. As there, zero weights are never fitted to: with 4 positive ones or fewer the shape is inf. NaN
+    where it is not defined: a log weight is NaN or inf, none is positive, or too many of the largest are equal.
+
+    Raises IWAEError for fewer than 100 samples, and where arviz-stats, of the extra `report`, is not installed.
     """
-    num_units, num_values = len(units), len(values)
-    top = np.tile(np.asarray(model.prior.resting(model.latent[-1]), np.float32), (num_units, num_values, 1))
-    top[np.arange(num_units), :, np.asarray(units, int)] = np.asarray(values, np.float32)
-    value = jnp.asarray(top.reshape(num_units * num_values, -1))
-    for layer in model.decoder[:0:-1]:
-        value = layer(value).mean
-    return np.asarray(model.likelihood.original(model.decoder[0](value).mean)).reshape(num_units, num_values, -1)
+    if log_weights.shape[1] < FEWEST_PARETO_SAMPLES:
+        raise IWAEError(f"Pareto k-hat needs at least {FEWEST_PARETO_SAMPLES} samples, got {log_weights.shape[1]}")
+    needs_extra("arviz_stats", "report")
+    from arviz_stats.base.array import array_stats
+
+    shapes = np.full(len(log_weights), np.nan)
+    for number, row in enumerate(np.asarray(log_weights, np.float64)):
+        if np.isfinite(row.max()):
+            weights = np.sort(np.exp(row - row.max()))
+            if np.sum(weights > np.finfo(float).tiny) <= 4:
+                shapes[number] = np.inf
+            elif _has_tail(weights):
+                shapes[number] = array_stats.psislw(-row)[1]
+    return shapes
 
 
-def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
-    """Weights into each unit of the encoder's first layer, `[units, visible]`; None where its network is no tanh
-    network.
+def _has_tail(weights: np.ndarray) -> bool:
+    """Whether a Pareto distribution can be fitted to the largest weights, of all in ascending order: its fit divides
+    by the first quartile of what they have above the next smaller one.
     """
-    layer: Any = model.encoder[0]
-    if not model.has_tanh_networks:
-        return None
-    return np.asarray((layer.network.hidden or layer.heads)[0].weight).T
+    size = int(min(len(weights) / 5, 3 * math.sqrt(len(weights))))
+    below, tail = weights[-size - 1], weights[-size:]
+    return bool(tail[int(size / 4 + 0.5) - 1] > below and tail[-1] > tail[0])
 
 
-def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:
-    """Weights from each feature of the decoder's last network to the visible layer's first output of each unit (the
-    logit of a Bernoulli), `[features, visible]`.
+def pareto_limit(num_samples: int) -> float:
+    """The Pareto k-hat above which an estimate from so many samples can't be relied on: min(1 - 1/log10 S, 0.7)
+    (Vehtari et al. 2024).
     """
-    layer: Any = model.decoder[0]
-    return np.asarray(layer.outputs.weight)[:, : model.visible]
-
-
-def by_norm(weights: np.ndarray, count: int) -> np.ndarray:
-    """The `count` rows of `[units, visible]` with the largest Euclidean norm, largest first."""
-    return weights[np.argsort(-np.linalg.norm(weights, axis=1), kind="stable")[:count]]
-
-
-def samples(model: HierarchicalVAE, count: int, seed: int = 0) -> np.ndarray:
-    """Visible means of `count` ancestral samples, `[count, visible]`: those that `iwae sample` draws."""
-    return np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), count))
+    return min(1.0 - 1.0 / math.log10(num_samples), 0.7)

@@ -1,1 +1,1 @@
-"""Pictures: arrays in, matplotlib figures and PNG out."""
+"""Arrays in, pictures out."""

@@ -1,145 +1,99 @@
-"""Every picture of an analysis, from what was found."""
+"""Every picture of an analysis, from arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from iwae.data import Dataset
-from iwae.evaluation import importance_weights
-from iwae.evaluation.active_units import ACTIVE_THRESHOLD
-from iwae.evaluation.likelihood import Likelihoods
-from iwae.figures import charts, pictures
-from iwae.models.distributions import Bernoulli
-from iwae.models.vae import HierarchicalVAE
-from iwae.runs.records import MetricsLine, StageRecord
+from iwae.figures import charts, grids
 
-GRID = 100
-RECONSTRUCTIONS = 50
-TRAVERSED_UNITS = 25
-TRAVERSED_VALUES = (-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
-# Between its two values, a binary unit's probability: what the layers below are given then is a mean.
-TRAVERSED_PROBABILITIES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
+
+@dataclass(frozen=True)
+class Images:
+    """What is shown of a model of images of `shape` (height, width), each array `[.., height * width]`.
+
+    `samples`, `originals` and `reconstructions` are in [0, 1]; `traversals` too, `[units, values, visible]`, with the
+    `values` that each of `units` takes; the weights are one row a unit, and None of a network without such.
+    """
+
+    shape: tuple[int, int]
+    samples: np.ndarray
+    originals: np.ndarray
+    reconstructions: np.ndarray
+    traversals: np.ndarray
+    units: Sequence[int]
+    values: Sequence[float]
+    encoder_weights: np.ndarray | None
+    decoder_weights: np.ndarray
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the pictures show: a model with its data, and what was measured of it.
+    """What the pictures show. `images` is None where the data are vectors, `curve` before the first epoch.
 
-    `variances` `[units]` per layer; `relative_log_weights` `[examples, k]` (see
-    `importance_weights.relative_log_weights`); `metrics` are the lines of metrics.jsonl up to this checkpoint;
-    `schedule` the run's recorded stages.
+    `variances` `[units]` per layer, active above `threshold`; `relative_log_weights` `[examples, k]`, log w minus the
+    log of the example's mean weight; `effective_sample_size` `[examples]`, of `num_samples`.
     """
 
-    model: HierarchicalVAE
-    dataset: Dataset
-    variances: tuple[np.ndarray, ...]
+    curve: charts.Curve | None
+    variances: Sequence[np.ndarray]
+    threshold: float
     relative_log_weights: np.ndarray
-    likelihoods: Likelihoods
-    metrics: list[MetricsLine]
-    schedule: list[StageRecord]
-    name: str
+    effective_sample_size: np.ndarray
+    num_samples: int
+    images: Images | None
 
 
-class _NothingToShow(Exception):
-    """Why a picture is missing."""
-
-
-def draw(findings: Findings) -> tuple[dict[str, bytes], dict[str, str]]:
+def draw(found: Findings) -> tuple[dict[str, bytes], dict[str, str]]:
     """PNG files by name, and for every picture that there can't be, the reason."""
     made, skipped = {}, {}
-    for kind, make in _PICTURES.items():
-        try:
-            made[f"{kind}.png"] = make(findings)
-        except _NothingToShow as reason:
-            skipped[kind] = str(reason)
+    for kind, make in PICTURES.items():
+        content = make(found)
+        if isinstance(content, bytes):
+            made[f"{kind}.png"] = content
+        else:
+            skipped[kind] = content
     return made, skipped
 
 
-def training_curve(name: str, metrics: list[MetricsLine], schedule: list[StageRecord]) -> charts.Curve | None:
-    """The bound per epoch; None before the first epoch."""
-    if not metrics:
-        return None
-    ends = [int(end) for end in np.cumsum([stage["epochs"] for stage in schedule])]
-    return charts.Curve(name, [line["epoch"] for line in metrics], [line["bound"] for line in metrics], ends)
+def _of_images(make: Callable[[Images, Findings], bytes | str]) -> Callable[[Findings], bytes | str]:
+    return lambda found: "the data are vectors, not images" if found.images is None else make(found.images, found)
 
 
-def traversed_units(variances: np.ndarray) -> np.ndarray:
-    """Indices of the active units, the largest variance first, at most 25 of them."""
-    order = np.argsort(-variances, kind="stable")
-    return order[variances[order] > ACTIVE_THRESHOLD][:TRAVERSED_UNITS]
+def _traversals(images: Images, found: Findings) -> bytes | str:
+    if not len(images.units):
+        return "no unit of the top layer is active"
+    labels = [f"{unit} ({found.variances[-1][unit]:.2f})" for unit in images.units]
+    return charts.traversal_chart(images.traversals, images.shape, images.values, labels)
 
 
-def _image_shape(findings: Findings) -> tuple[int, int]:
-    if findings.dataset.image_shape is None:
-        raise _NothingToShow("the data are vectors, not images")
-    return findings.dataset.image_shape
+def _encoder_weights(images: Images, _: Findings) -> bytes | str:
+    if images.encoder_weights is None:
+        return "the network is not a tanh network"
+    return grids.weight_grid(images.encoder_weights, images.shape)
 
 
-def _samples(findings: Findings) -> bytes:
-    return pictures.sample_grid(importance_weights.samples(findings.model, GRID), _image_shape(findings))
+def _log_weights(found: Findings) -> bytes | str:
+    if not np.isfinite(found.relative_log_weights).any():
+        return "no weight is finite"
+    return charts.log_weight_chart(found.relative_log_weights)
 
 
-def _reconstructions(findings: Findings) -> bytes:
-    shape = _image_shape(findings)
-    originals, decoded = importance_weights.reconstructions(
-        findings.model, findings.dataset, num_examples=RECONSTRUCTIONS
-    )
-    return pictures.reconstruction_grid(originals, decoded, shape)
-
-
-def _weights(of: Callable[[HierarchicalVAE], np.ndarray | None]) -> Callable[[Findings], bytes]:
-    def make(findings: Findings) -> bytes:
-        shape, weights = _image_shape(findings), of(findings.model)
-        if weights is None:
-            raise _NothingToShow("the network is not a tanh network")
-        return pictures.weight_grid(importance_weights.by_norm(weights, GRID), shape)
-
-    return make
-
-
-def _traversals(findings: Findings) -> bytes:
-    shape = _image_shape(findings)
-    variances = findings.variances[-1]
-    units = traversed_units(variances)
-    if not len(units):
-        raise _NothingToShow("no unit of the top layer is active")
-    values = TRAVERSED_PROBABILITIES if isinstance(findings.model.prior, Bernoulli) else TRAVERSED_VALUES
-    images = importance_weights.traverse(findings.model, [int(unit) for unit in units], values)
-    labels = [f"{unit} ({variances[unit]:.2f})" for unit in units]
-    return charts.traversal_chart(images, shape, values, labels)
-
-
-def _log_variances(findings: Findings) -> bytes:
-    return charts.log_variance_chart(findings.variances)
-
-
-def _log_weights(findings: Findings) -> bytes:
-    if not np.isfinite(findings.relative_log_weights).any():
-        raise _NothingToShow("no weight is finite")
-    return charts.log_weight_chart(findings.relative_log_weights)
-
-
-def _effective_sample_size(findings: Findings) -> bytes:
-    values: Sequence[float] | np.ndarray = findings.likelihoods.effective_sample_size
-    return charts.effective_sample_size_chart(np.asarray(values), findings.likelihoods.num_samples)
-
-
-def _training_curve(findings: Findings) -> bytes:
-    curve = training_curve(findings.name, findings.metrics, findings.schedule)
-    if curve is None:
-        raise _NothingToShow("no epoch has been trained yet")
-    return charts.training_chart([curve])
-
-
-_PICTURES: dict[str, Callable[[Findings], bytes]] = {
-    "training_curve": _training_curve,
-    "samples": _samples,
-    "reconstructions": _reconstructions,
-    "log_variances": _log_variances,
-    "traversals": _traversals,
+# By kind, the picture, or a word on why there is none.
+PICTURES: dict[str, Callable[[Findings], bytes | str]] = {
+    "training_curve": lambda found: (
+        "no epoch has been trained yet" if found.curve is None else charts.training_chart([found.curve])
+    ),
+    "samples": _of_images(lambda images, _: grids.sample_grid(images.samples, images.shape)),
+    "reconstructions": _of_images(
+        lambda images, _: grids.reconstruction_grid(images.originals, images.reconstructions, images.shape)
+    ),
+    "log_variances": lambda found: charts.log_variance_chart(found.variances, found.threshold),
+    "traversals": _of_images(_traversals),
     "log_weights": _log_weights,
-    "effective_sample_size": _effective_sample_size,
-    "encoder_weights": _weights(importance_weights.first_encoder_weights),
-    "decoder_weights": _weights(importance_weights.last_decoder_weights),
+    "effective_sample_size": lambda found: charts.effective_sample_size_chart(
+        found.effective_sample_size, found.num_samples
+    ),
+    "encoder_weights": _of_images(_encoder_weights),
+    "decoder_weights": _of_images(lambda images, _: grids.weight_grid(images.decoder_weights, images.shape)),
 }

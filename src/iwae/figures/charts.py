@@ -1,25 +1,25 @@
-"""The charts of an analysis as PNG, each a pure function of arrays.
+"""The charts of an analysis and a diagnosis as PNG, each a pure function of numbers.
 
 All are drawn for a light card, 5 inches wide, so that their text stays readable when a narrow page shrinks them.
+matplotlib, of the extra `report`, is imported when the first is drawn.
 """
 
-import io
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
-from iwae.evaluation.active_units import ACTIVE_THRESHOLD
+from iwae.errors import needs_extra
+from iwae.figures import grids
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 5.0
 DPI = 200
@@ -29,7 +29,6 @@ DASHES = ("-", "--", "-.", ":")
 BLUE, ORANGE, GREY = COLORS[0], COLORS[1], "#8A8A8A"
 LOWEST_DECADE = -8
 GRID = (0.35, 0.35, 0.35)
-PLAIN = FuncFormatter(lambda value, _: f"{value:,g}")
 STYLE: dict[str, Any] = {
     "font.size": 11.5,
     "axes.titlesize": 11.5,
@@ -42,58 +41,63 @@ STYLE: dict[str, Any] = {
 }
 
 
-def chart_style(**changes: Any) -> AbstractContextManager[None]:
-    settings: Any = {**STYLE, **changes}
-    return matplotlib.rc_context(settings)
+@contextmanager
+def _new_figure(height: float, **style: Any) -> "Iterator[Figure]":
+    """A figure of `height` inches. It must be drawn before this ends: some of the style is read only then."""
+    needs_extra("matplotlib", "report")
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings: Any = {**STYLE, **style}
+    with matplotlib.rc_context(settings):
+        yield Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def new_figure(height: float) -> Figure:
-    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-
-
-def png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     """A PNG of at most 64 colours: charts have few, and a page carries many charts."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image = image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    packed = io.BytesIO()
-    image.save(packed, format="PNG", optimize=True, dpi=(DPI, DPI))
-    return packed.getvalue()
+    return grids.png(image.quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE), dpi=(DPI, DPI))
 
 
-def log_variance_chart(variances: Sequence[np.ndarray]) -> bytes:
+def _plain(value: float, _: float) -> str:
+    """Numbers as one writes them: 0.5, not 5 times a power of ten."""
+    return f"{value:,g}"
+
+
+def log_variance_chart(variances: Sequence[np.ndarray], threshold: float) -> bytes:
     """Histogram over units of the variance of their posterior means, logarithmic, one panel per layer.
 
-    `variances` are arrays `[units]`, h_1 first. Values below 1e-8, also those that the correction for sampling
-    made negative, stand in the lowest bin.
+    `variances` are arrays `[units]`, h_1 first; a unit is active above `threshold`. Values below 1e-8, also those
+    that the correction for sampling made negative, stand in the lowest bin.
     """
-    with chart_style():
-        figure = new_figure(1.0 + 1.7 * len(variances))
+    with _new_figure(1.0 + 1.7 * len(variances)) as figure:
         panels = figure.subplots(len(variances), 1, sharex=True, squeeze=False)[:, 0]
         exponents = [np.log10(np.maximum(values, 10.0**LOWEST_DECADE)) for values in variances]
         low = min(-3.0, np.floor(min(values.min() for values in exponents)))
         high = max(1.0, np.ceil(max(values.max() for values in exponents)))
         bins = np.linspace(low, high, round((high - low) * 4) + 1)
-        threshold = np.log10(ACTIVE_THRESHOLD)
+        limit = np.log10(threshold)
         for number, (axes, values) in enumerate(zip(panels, exponents, strict=True), 1):
-            active = values > threshold
+            active = values > limit
             axes.hist(values[~active], bins, color=GREY, hatch="///", edgecolor="white", linewidth=0.6)
             axes.hist(values[active], bins, color=BLUE, edgecolor="white", linewidth=0.6)
-            axes.axvline(threshold, color="black", linestyle="--", linewidth=1.2)
-            axes.set_ylabel("units")
-            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-            axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
+            axes.axvline(limit, color="black", linestyle="--", linewidth=1.2)
+            axes.set(ylabel="units", ylim=(0, axes.get_ylim()[1] * 1.3))
+            axes.locator_params("y", nbins=4, integer=True)
             axes.set_title(f"Layer {number}: {len(values)} units", loc="left")
-            axes.text(threshold - 0.08, 0.97, f"{np.sum(~active)} inactive", **_corner(axes, "right"))
-            axes.text(threshold + 0.08, 0.97, f"{np.sum(active)} active", **_corner(axes, "left"))
+            axes.text(limit - 0.08, 0.97, f"{np.sum(~active)} inactive", **_corner(axes, "right"))
+            axes.text(limit + 0.08, 0.97, f"{np.sum(active)} active", **_corner(axes, "left"))
         panels[-1].set_xlabel("variance of the unit's posterior mean over the data")
         ticks = np.arange(low, high + 1)[:: max(1, math.ceil((high - low) / 6))]
         panels[-1].set_xticks(ticks, [_power(tick, low) for tick in ticks])
-        return png(figure)
+        return _png(figure)
 
 
-def _corner(axes: Axes, side: str) -> dict[str, Any]:
+def _corner(axes: "Axes", side: str) -> dict[str, Any]:
     return {"transform": axes.get_xaxis_transform(), "ha": side, "va": "top"}
 
 
@@ -107,8 +111,7 @@ def log_weight_chart(relative: np.ndarray) -> bytes:
     them, and of the same samples counted by their weight, which is what the estimate is made of.
     """
     finite = relative[np.isfinite(relative)]
-    with chart_style():
-        figure = new_figure(3.3)
+    with _new_figure(3.3) as figure:
         axes = figure.subplots()
         low, high = np.percentile(finite, 0.5), max(float(finite.max()), 1.0)
         bins = np.linspace(min(low, -1.0), high, 61)
@@ -121,33 +124,27 @@ def log_weight_chart(relative: np.ndarray) -> bytes:
             axes.stairs(share, edges, color=color, linestyle=style, linewidth=1.8, label=label)
             axes.stairs(share, edges, fill=True, color=color, alpha=0.15)
         axes.axvline(0.0, color="black", linestyle=":", linewidth=1.2)
-        axes.set_xlabel("log w − log of the example's mean weight (nats)")
-        axes.set_ylabel("% per bin")
+        axes.set(xlabel="log w − log of the example's mean weight (nats)", ylabel="% per bin")
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return png(figure)
+        return _png(figure)
 
 
 def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> bytes:
     """Histogram over examples of the effective sample size, `[examples]`, from 1 to k on a logarithmic axis."""
     shown = np.clip(values, 1.0, num_samples)
-    with chart_style():
-        figure = new_figure(3.0)
+    with _new_figure(3.0) as figure:
         axes = figure.subplots()
-        axes.hist(
-            shown, np.geomspace(1.0, max(num_samples, 2), 41).tolist(), color=BLUE, edgecolor="white", linewidth=0.5
-        )
+        bins = np.geomspace(1.0, max(num_samples, 2), 41).tolist()
+        axes.hist(shown, bins, color=BLUE, edgecolor="white", linewidth=0.5)
         median = float(np.median(shown))
         axes.axvline(median, color="black", linestyle="--", linewidth=1.2)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(PLAIN)
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.15)
-        axes.text(
-            median, 0.98, f"  median {median:.3g}  ", **_corner(axes, "left" if median**2 < num_samples else "right")
-        )
+        side = "left" if median**2 < num_samples else "right"
+        axes.set(xscale="log", ylim=(0, axes.get_ylim()[1] * 1.15), ylabel="examples")
+        axes.text(median, 0.98, f"  median {median:.3g}  ", **_corner(axes, side))
         axes.set_xlabel(f"effective sample size of k = {num_samples:,}")
-        axes.set_ylabel("examples")
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return png(figure)
+        axes.xaxis.set_major_formatter(_plain)
+        axes.locator_params("y", nbins=5, integer=True)
+        return _png(figure)
 
 
 @dataclass(frozen=True)
@@ -164,31 +161,27 @@ class Curve:
 
 def training_chart(curves: Sequence[Curve]) -> bytes:
     """Bound per epoch, epochs on a logarithmic axis. One curve has its stages marked; several have a legend."""
-    with chart_style():
-        figure = new_figure(3.2 + (0.22 * len(curves) if len(curves) > 1 else 0))
+    several = len(curves) > 1
+    with _new_figure(3.2 + 0.22 * len(curves) * several) as figure:
         axes = figure.subplots()
         for index, curve in enumerate(curves):
-            style = DASHES[(index // len(COLORS) + index) % len(DASHES)] if len(curves) > 1 else "-"
-            color = COLORS[index % len(COLORS)]
-            marker = "o" if len(curve.epochs) < 40 else None
-            axes.plot(curve.epochs, curve.bounds, color=color, linestyle=style, marker=marker, ms=3.5, label=curve.name)
+            dashes = DASHES[(index // len(COLORS) + index) % len(DASHES)]
+            look = {"color": COLORS[index % len(COLORS)], "marker": "o" if len(curve.epochs) < 40 else None, "ms": 3.5}
+            axes.plot(curve.epochs, curve.bounds, linestyle=dashes, label=curve.name, **look)
         last = max(max(curve.epochs) for curve in curves)
-        axes.set_xscale("log")
-        axes.set_xlim(0.9, max(last * 1.12, 2.0))
-        axes.xaxis.set_major_formatter(PLAIN)
-        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if tick <= max(last, 2)]
-        axes.set_xticks(ticks if last < 200 else [1, *[tick for tick in (10, 100, 1000) if tick <= last]])
-        axes.xaxis.set_minor_locator(NullLocator())
-        if len(curves) == 1:
-            _mark_stages(axes, curves[0].stage_ends, last)
-        else:
+        axes.set(xscale="log", xlim=(0.9, max(last * 1.12, 2.0)), xlabel="epoch", ylabel="training bound (nats)")
+        axes.xaxis.set_major_formatter(_plain)
+        ticks = (1, 2, 5, 10, 20, 50, 100) if last < 200 else (1, 10, 100, 1000)
+        axes.set_xticks([tick for tick in ticks if tick <= max(last, 2)])
+        axes.set_xticks([], minor=True)
+        if several:
             figure.legend(loc="outside upper left", fontsize=9, handlelength=3)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("training bound (nats)")
-        return png(figure)
+        else:
+            _mark_stages(axes, curves[0].stage_ends, last)
+        return _png(figure)
 
 
-def _mark_stages(axes: Axes, stage_ends: Sequence[int], last: int) -> None:
+def _mark_stages(axes: "Axes", stage_ends: Sequence[int], last: int) -> None:
     """Shades every other stage and writes its number above; a stage is where its epochs' points stand."""
     edges = [0.9, *(end + 0.5 for end in stage_ends)]
     above = {"transform": axes.get_xaxis_transform(), "va": "bottom"}
@@ -208,8 +201,8 @@ def traversal_chart(
     rows, columns = images.shape[:2]
     height, width = image_shape
     grid = images.reshape(rows, columns, height, width).transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
-    with chart_style(**{"axes.spines.left": False, "axes.spines.bottom": False}):
-        figure = new_figure(0.85 + (WIDTH - 1.15) * rows * height / (columns * width))
+    inches = 0.85 + (WIDTH - 1.15) * rows * height / (columns * width)
+    with _new_figure(inches, **{"axes.spines.left": False, "axes.spines.bottom": False}) as figure:
         axes = figure.subplots()
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
         for row in range(1, rows):
@@ -226,4 +219,76 @@ def traversal_chart(
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("value of the unit")
         figure.text(0.01, 0.995, "unit (variance)", va="top")
-        return png(figure)
+        return _png(figure)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity of one estimator by k, ascending. Where a point is not `visible`, noise alone may have made it: its
+    value is then a limit, or NaN.
+    """
+
+    name: str
+    k: Sequence[int]
+    values: Sequence[float]
+    visible: Sequence[bool]
+
+
+def estimator_chart(
+    panels: Mapping[str, tuple[str, Sequence[Line]]], *, slope: tuple[str, float] | None = None
+) -> bytes:
+    """Quantities of gradient estimators over k, both logarithmic: under each title a panel, with the label of its
+    axis and its lines. `slope`, a name and a power of k, adds a thin line that goes through the first one's point at
+    its smallest k above 1.
+    """
+    with _new_figure(6.4) as figure:
+        column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, (label, lines)) in zip(column, panels.items(), strict=True):
+            for number, line in enumerate(lines):
+                _draw_line(axes, line, number)
+            axes.set(xscale="log", yscale="log", ylabel=label, title=title)
+            if not np.isfinite(np.concatenate([line.values for line in lines])).any():
+                axes.set_ylim(0.1, 1.0)  # With nothing to draw, a logarithmic axis has no limits.
+            _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
+        drawn = [line for _, lines in panels.values() for line in lines]
+        later = [point for point in zip(drawn[0].k, drawn[0].values, strict=True) if point[0] > 1]
+        if slope is not None and len(later) > 1:
+            ks = np.array([k for k, _ in later], float)
+            column[0].plot(ks, later[0][1] * (ks / ks[0]) ** slope[1], color=GREY, lw=1, ls=":", label=slope[0])
+        column[-1].set_xlabel("number of samples k")
+        handles, labels = column[0].get_legend_handles_labels()
+        if not all(all(line.visible) for line in drawn):
+            handles.append(column[0].scatter([], [], s=30, marker="v", c="white", edgecolors=GREY))
+            labels.append("not to be told from zero: at most this")
+        figure.legend(handles, labels, fontsize=9.5, loc="outside upper center", ncols=2)
+        return _png(figure)
+
+
+def _draw_line(axes: "Axes", line: Line, number: int) -> None:
+    """Joined where it is visible; what noise may have made is a limit, and no part of the line."""
+    color, values, visible = COLORS[number % len(COLORS)], np.array(line.values, float), np.array(line.visible)
+    look = {"color": color, "ls": DASHES[number % len(DASHES)], "lw": 1.8, "marker": "o", "ms": 4.5}
+    axes.plot(line.k, np.where(visible, values, math.nan), label=line.name, **look)
+    axes.scatter(line.k, np.where(visible, math.nan, values), s=30, marker="v", c="white", edgecolors=color, zorder=3)
+
+
+def _plain_ticks(axes: "Axes", ks: Sequence[int]) -> None:
+    axes.set_xticks(ks)
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high / low > 5 else tuple(np.arange(1.0, 10.0, 0.5 if high / low > 1.6 else 0.1))
+    axes.locator_params("y", subs=subs)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_plain)
+        axis.set_ticks([], minor=True)
+
+
+def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
+    """Histogram over examples of Pareto k-hat, with the limit above which weights are not to be relied on."""
+    with _new_figure(2.9) as figure:
+        axes = figure.subplots()
+        axes.hist(shapes[np.isfinite(shapes)], bins=30, color=BLUE)
+        axes.axvline(limit, color=GREY, ls="--", lw=1.2, label=f"not to be relied on above {limit:.2f}")
+        axes.legend(fontsize=9.5)
+        axes.locator_params("y", integer=True)
+        axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
+        return _png(figure)

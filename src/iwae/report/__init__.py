@@ -1,1 +1,1 @@
-"""Pictures of models and their samples."""
+"""The HTML page about runs."""

@@ -5,7 +5,7 @@ says what the picture shows to those who do not see it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from iwae.figures.analysis import TRAVERSED_UNITS
+from iwae.evaluation.visualization import TRAVERSED_UNITS
 from iwae.report import labels
 from iwae.runs.records import AnalysisRecord
 
@@ -38,14 +38,11 @@ def _log_variances(analysis: AnalysisRecord) -> str:
 
 def _traversals(analysis: AnalysisRecord) -> str:
     rows = min(TRAVERSED_UNITS, analysis["layers"][-1]["active"])
+    is_binary = analysis["architecture"].get("kinds", ["gaussian"])[-1:] == ["bernoulli"]
     return (
         f"Grid of decoded images: {rows} rows, one for each active unit of the top layer in order of variance;"
-        f" columns for values from {'0 to 1' if _is_binary(analysis) else '−3 to 3'}."
+        f" columns for values from {'0 to 1' if is_binary else '−3 to 3'}."
     )
-
-
-def _is_binary(analysis: AnalysisRecord) -> bool:
-    return analysis["architecture"].get("kinds", ["gaussian"])[-1:] == ["bernoulli"]
 
 
 def _log_weights(analysis: AnalysisRecord) -> str:
@@ -61,13 +58,12 @@ def _log_weights(analysis: AnalysisRecord) -> str:
 
 def _effective_sample_size(analysis: AnalysisRecord) -> str:
     found = analysis["effective_sample_size"]
-    quantiles = found["quantiles"]
-    low, middle, high = quantiles["0.05"], quantiles["0.5"], quantiles["0.95"]
+    low, middle, high = (found["quantiles"][level] for level in ("0.05", "0.5", "0.95"))
+    if low is None or middle is None or high is None:
+        return "Histogram of effective sample sizes, none of which is finite."
     return (
         f"Histogram of the effective sample size of {found['examples']:,} test examples: median {middle:.3g},"
         f" nine tenths between {low:.3g} and {high:.3g}, of {found['num_samples']:,} samples."
-        if low is not None and middle is not None and high is not None
-        else "Histogram of effective sample sizes, none of which is finite."
     )
 
 

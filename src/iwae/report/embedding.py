@@ -11,7 +11,7 @@ from PIL import Image
 
 from iwae.errors import IWAEError
 from iwae.io.files import read_bounded
-from iwae.runs.analyze import DIRECTORY
+from iwae.runs.analyze import DIRECTORY, FILE
 
 MAX_BYTES = 32 << 20
 MAX_NAME = 100
@@ -42,40 +42,35 @@ def picture(content: bytes, heading: str, caption: str, alt: str) -> PictureView
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Exception:  # Pillow raises nearly anything for a damaged file, and what it says names none.
-        raise ValueError("it is no intact PNG") from None
+        raise ValueError("it is not an intact PNG") from None
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     return PictureView(heading, caption, alt, uri, width, height)
 
 
 def picture_path(run: Path, name: str) -> Path:
     """Where a picture of a run's analysis lies. Raises IWAEError for a name that leads outside the analysis."""
-    directory = run / DIRECTORY
+    path = run / DIRECTORY / name
     if name in ("", ".", "..") or len(name) > MAX_NAME or any(character in name for character in "/\\\0"):
-        raise IWAEError(_refusal(run, directory / "analysis.json", f"names {name!r:.100} as a picture beside it"))
-    path = directory / name
+        raise _refusal(run, f"{run / DIRECTORY / FILE}: names {name!r:.100} as a picture beside it")
     if path.is_symlink():
-        raise IWAEError(_refusal(run, path, "is a link, not a picture"))
+        raise _refusal(run, f"{path}: is a link, not a picture")
     return path
 
 
 def read_picture(run: Path, name: str, heading: str, caption: str, alt: str) -> PictureView:
     """A picture of a run's analysis, by its file's own name.
 
-    Raises IWAEError, naming the file, for what is no file of the analysis, no intact PNG or too large, and OSError
-    where it can't be read.
+    Raises IWAEError, naming the file, for what is not a file of the analysis, not an intact PNG or too large, and
+    OSError where it can't be read.
     """
     path = picture_path(run, name)
     try:
         return picture(read_bounded(path, MAX_BYTES), heading, caption, alt)
     except IWAEError as error:
-        raise IWAEError(f"{error}; {_advice(run)}") from None
+        raise _refusal(run, str(error)) from None
     except ValueError as error:
-        raise IWAEError(_refusal(run, path, f"can't be shown, {error}")) from None
+        raise _refusal(run, f"{path}: can't be shown, {error}") from None
 
 
-def _refusal(run: Path, path: Path, what: str) -> str:
-    return f"{path}: {what}; {_advice(run)}"
-
-
-def _advice(run: Path) -> str:
-    return f"`iwae analyze {shlex.quote(str(run))}` makes it anew"
+def _refusal(run: Path, what: str) -> IWAEError:
+    return IWAEError(f"{what}; `iwae analyze {shlex.quote(str(run))}` makes it anew")

@@ -87,29 +87,28 @@ def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> st
     return shlex.join([*words, "--run-dir", str(path)])
 
 
-def prune_commands(path: Path, pruned: PrunedRecord, config: RunConfig, analysis: AnalysisRecord) -> list[str]:
-    """The commands that make a pruned run again: its source is trained (or pruned itself), then pruned."""
-    source, before = Path(pruned["source"]), pruned.get("source_pruned")
-    words = ["iwae", "prune", str(source), "--out", str(path), "--samples", str(pruned["num_samples"])]
-    if pruned["num_examples"] != pruned["split_examples"]:
-        words += ["--examples", str(pruned["num_examples"])]
-    stem = Path(pruned["checkpoint"]).stem
-    words += [] if stem == LATEST else ["--checkpoint", stem]
-    first = prune_commands(source, before, config, analysis) if before else [train_command(source, config, analysis)]
-    return [*first, shlex.join(words)]
+def making_commands(path: Path, pruned: PrunedRecord | None, config: RunConfig, analysis: AnalysisRecord) -> list[str]:
+    """The commands that make a run again: training, and for a pruned one that of its source (perhaps pruned itself),
+    then pruning.
+    """
+    if pruned is None:
+        return [train_command(path, config, analysis)]
+    source = Path(pruned["source"])
+    words = ["iwae", "prune", str(source), "--out", str(path)]
+    return [
+        *making_commands(source, pruned.get("source_pruned"), config, analysis),
+        shlex.join([*words, *_measuring_words(pruned, pruned["checkpoint"])]),
+    ]
 
 
 def analyze_command(path: Path, analysis: AnalysisRecord) -> str:
     """The command that repeats the analysis."""
-    words = ["iwae", "analyze", str(path), "--samples", str(analysis["test"]["num_samples"])]
-    if analysis["test"]["num_examples"] != analysis["test"]["split_examples"]:
-        words += ["--examples", str(analysis["test"]["num_examples"])]
-    stem = Path(analysis["checkpoint"]).stem
-    if stem != LATEST:
-        words += ["--checkpoint", stem]
-    return shlex.join(words)
+    return shlex.join(["iwae", "analyze", str(path), *_measuring_words(analysis["test"], analysis["checkpoint"])])
 
 
-def report_command(path: Path) -> str:
-    """The command that writes a page about one run."""
-    return shlex.join(["iwae", "report", str(path)])
+def _measuring_words(measured: Measured | PrunedRecord, checkpoint: str) -> list[str]:
+    words = ["--samples", str(measured["num_samples"])]
+    if measured["num_examples"] != measured["split_examples"]:
+        words += ["--examples", str(measured["num_examples"])]
+    stem = Path(checkpoint).stem
+    return words if stem == LATEST else [*words, "--checkpoint", stem]

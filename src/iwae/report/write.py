@@ -1,9 +1,11 @@
-"""The report of some runs: analyzes what is not analyzed yet, and writes the page."""
+"""The report of some runs: analyzes what is not analyzed well enough yet, and writes the page."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, needs_extra
 from iwae.io.files import write_atomically
 from iwae.report.comparison import Analyzed
 from iwae.report.embedding import picture_path
@@ -14,6 +16,7 @@ from iwae.runs.records import AnalysisRecord, read_checked
 from iwae.runs.reporter import Reporter
 
 NAME = "report.html"
+EXPLORER = "explore.html"
 
 
 def write_report(
@@ -28,11 +31,14 @@ def write_report(
     """Writes one HTML page about some runs and returns its path.
 
     `out` is by default `report.html` in the run's directory, or for several runs in the working directory. A run
-    whose newest checkpoint is not analyzed yet (or not with the `samples` and `examples` of `options`) is
-    analyzed first. `dataset` is where one's own data is now, if it has moved since training.
+    whose newest checkpoint is not analyzed yet, or with fewer samples or examples than `options` ask for, is analyzed
+    first, in nothing less thoroughly than it was. `dataset` is where custom data is now, if it has moved since
+    training. A run's explore.html, where there is one, is linked.
 
-    Raises IWAEError, in one line, for what is no run, or where `out` can't be written; see `analyze_run` too.
+    Raises IWAEError, in one line, for what is not a run, where `out` can't be written, or jinja2 is not installed; see
+    `analyze_run` too.
     """
+    needs_extra("jinja2", "report")
     options, reporter = options or AnalyzeOptions(), reporter or Reporter()
     unique = list(dict.fromkeys(Path(path) for path in paths))
     if not unique:
@@ -43,47 +49,52 @@ def write_report(
     # Before minutes of measuring, not after.
     if target.is_dir() or not target.parent.is_dir():
         what = "is a directory" if target.is_dir() else f"cannot be written: there is no directory {target.parent}"
-        raise IWAEError(f"{target} {what}; choose another --out")
+        raise IWAEError(f"{target} {what}; choose another `out`")
     names = [run_name(path) for path in unique]
     runs = []
     for path, name in zip(unique, names, strict=True):
         run = RunDirectory(path)
-        analysis = current_analysis(run, options)
+        analysis, least = find_analysis(run, options)
         if analysis is None:
             reporter.message(f"Analyzing {path}.")
             moved = dataset if run.config().dataset.endswith((".npy", ".npz")) else None
-            analysis = analyze_run(path, options=options, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
+            analysis = analyze_run(path, options=least, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
         metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)
-        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.read_record(), analysis, metrics))
+        link = _link(target, path / EXPLORER) if (path / EXPLORER).is_file() else None
+        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.read_record(), analysis, metrics, link))
     write_atomically(target, _as_utf8(render(runs)))
     return target
 
 
-def _as_utf8(text: str) -> bytes:
-    """Bytes of file names that are no UTF-8, which Python keeps as lone surrogates, become escapes."""
-    return text.encode(errors="backslashreplace")
-
-
-def current_analysis(run: RunDirectory, options: AnalyzeOptions) -> AnalysisRecord | None:
-    """The analysis in the run's directory if it is of the newest checkpoint, intact, complete, and made with what
-    `options` ask for; None otherwise.
+def find_analysis(run: RunDirectory, options: AnalyzeOptions) -> tuple[AnalysisRecord | None, AnalyzeOptions]:
+    """The analysis in the run's directory, or None unless it is of the newest checkpoint, intact, complete and good
+    enough: made with at least the samples and examples that `options` ask for. With it, what a new one is to have:
+    nothing less than one of the same weights that is there, since what is better is never replaced by what is worse.
 
     Raises IWAEError where a picture that it names is not a file beside it.
     """
     path = run.path / DIRECTORY / FILE
-    if not path.is_file():
-        return None
     try:
-        analysis = read_checked(path, AnalysisRecord, "it is made anew")
+        analysis = read_checked(path, AnalysisRecord, "it is made anew") if path.is_file() else None
     except IWAEError:
-        return None
+        analysis = None
+    if analysis is None or analysis["weights_sha256"] != run.newest_checkpoint().weights_digest():
+        return None, options
     test = analysis["test"]
-    as_asked = options.samples in (None, test["num_samples"]) and (
-        options.examples is None or min(options.examples, test["split_examples"]) == test["num_examples"]
-    )
-    if analysis["format"] != FORMAT or not as_asked:
-        return None
-    if not all(picture_path(run.path, name).exists() for name in analysis["pictures"].values()):
-        return None
-    return analysis if analysis["weights_sha256"] == run.newest_checkpoint().weights_digest() else None
+    samples, examples = test["num_samples"], test["num_examples"]
+    asked = max(samples, options.samples or 1), max(examples, min(options.examples or 1, test["split_examples"]))
+    intact = all(picture_path(run.path, name).exists() for name in analysis["pictures"].values())
+    if intact and analysis["format"] == FORMAT and asked == (samples, examples):
+        return analysis, options
+    return None, AnalyzeOptions(*asked)
+
+
+def _link(page: Path, file: Path) -> str:
+    """The address of a file from where the page lies."""
+    return quote(os.fsencode(os.path.relpath(file, page.parent)))
+
+
+def _as_utf8(text: str) -> bytes:
+    """Bytes of file names that are not UTF-8, which Python keeps as lone surrogates, become escapes."""
+    return text.encode(errors="backslashreplace")

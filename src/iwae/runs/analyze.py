@@ -33,18 +33,21 @@ from typing import Any
 import numpy as np
 
 from iwae.data import Dataset, Split
-from iwae.errors import IWAEError, check_count
-from iwae.evaluation import importance_weights
-from iwae.evaluation.active_units import ACTIVE_THRESHOLD, ActiveUnits, active_units, paper_active_units
+from iwae.errors import IWAEError, check_count, needs_extra
+from iwae.evaluation import importance_weights as weights
+from iwae.evaluation import visualization
+from iwae.evaluation.active_units import ACTIVE_THRESHOLD, active_units, paper_active_units
 from iwae.evaluation.likelihood import MAX_SAMPLES
-from iwae.figures.analysis import Findings, draw
+from iwae.figures.analysis import Findings, Images, draw
+from iwae.figures.charts import Curve
 from iwae.io.files import write_atomically, write_json
+from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
-from iwae.runs.config import MeasureOptions, RunConfig
+from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import RunDirectory
 from iwae.runs.evaluate import data_record, device, finite_or_none, kept_units, run_dataset, versions
 from iwae.runs.measurements import Measurement, measure, overfitting_gap
-from iwae.runs.records import AnalysisRecord, LayerRecord
+from iwae.runs.records import AnalysisRecord, MetricsLine, StageRecord
 from iwae.runs.reporter import Reporter
 
 FORMAT = 2
@@ -55,6 +58,9 @@ DEFAULT_SAMPLES = 5000
 LOG_WEIGHT_EXAMPLES = 100
 # Enough for the distribution's tail; more would only make the file of arrays large.
 LOG_WEIGHT_SAMPLES = 5000
+# How many samples from the prior and weights of units are shown, and how many reconstructions.
+GRID = 100
+RECONSTRUCTIONS = 50
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
@@ -71,12 +77,11 @@ class AnalyzeOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one, or more samples than can be drawn."""
-        if self.samples is not None:
-            check_count("samples", self.samples)
-            if self.samples > MAX_SAMPLES:
-                raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {self.samples}")
-        if self.examples is not None:
-            check_count("examples", self.examples)
+        for name in ("samples", "examples"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if (self.samples or 0) > MAX_SAMPLES:
+            raise IWAEError(f"`samples` must be at most {MAX_SAMPLES:,}, got {self.samples}")
 
 
 def analyze_run(
@@ -94,11 +99,12 @@ def analyze_run(
     is where one's own data is now, if it has moved since training.
 
     Raises IWAEError, in one line, where there is no run, no such checkpoint, or other data than it was trained
-    on; OSError when a file can't be written.
+    on, or matplotlib is not installed; OSError when a file can't be written.
     """
+    needs_extra("matplotlib", "report")
     options, reporter = options or AnalyzeOptions(), reporter or Reporter()
     run = RunDirectory(path)
-    run.read_record()
+    record = run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
     data = run_dataset(run, datasets_dir, reporter, dataset)
     run.create()
@@ -109,42 +115,72 @@ def analyze_run(
     reporter.message("Counting active units, drawing pictures.")
     model = loaded.model()
     units, paper_units = active_units(model, data), paper_active_units(model, data)
-    findings = Findings(
-        model=model,
-        dataset=data,
-        variances=units.variances,
-        relative_log_weights=importance_weights.relative_log_weights(
-            importance_weights.example_log_weights(
-                model,
-                data,
-                num_samples=min(test.likelihoods.num_samples, LOG_WEIGHT_SAMPLES),
-                num_examples=LOG_WEIGHT_EXAMPLES,
-                kept=kept_units(run),
-            )
-        ),
-        likelihoods=test.likelihoods,
-        metrics=[line for line in run.read_metrics() if line["step"] <= loaded.step],
-        schedule=run.read_record()["schedule"],
-        name=run_name(run.path),
+    num_samples = min(test.likelihoods.num_samples, LOG_WEIGHT_SAMPLES)
+    log_weights = weights.example_log_weights(
+        model, data, num_samples=num_samples, num_examples=LOG_WEIGHT_EXAMPLES, kept=kept_units(run)
     )
-    pictures, skipped = draw(findings)
+    relative = weights.relative_log_weights(log_weights)
+    metrics = [line for line in run.read_metrics() if line["step"] <= loaded.step]
+    effective = test.likelihoods.effective_sample_size
+    pictures, skipped = draw(
+        Findings(
+            curve=training_curve(run_name(run.path), metrics, record["schedule"]),
+            variances=units.variances,
+            threshold=ACTIVE_THRESHOLD,
+            relative_log_weights=relative,
+            effective_sample_size=effective,
+            num_samples=test.likelihoods.num_samples,
+            images=_images(model, data, units.variances[-1]),
+        )
+    )
     for name, content in pictures.items():
         write_atomically(directory / name, content)
-    _write_arrays(directory / ARRAYS, findings)
-    record: Any = {
-        **_provenance(run, loaded, data, options),
-        "train_bound": findings.metrics[-1]["bound"] if findings.metrics else None,
+    arrays: dict[str, Any] = {
+        "relative_log_weights": relative.astype(np.float32),
+        "log_likelihood": test.likelihoods.log_likelihood,
+        "effective_sample_size": effective,
+        **{f"variances_{number}": values for number, values in enumerate(units.variances, 1)},
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(directory / ARRAYS, buffer.getvalue())
+    found: Any = {
+        "format": FORMAT,
+        "config": run.config().to_json(),
+        "data": data_record(data),
+        "architecture": loaded.architecture.to_json(),
+        "checkpoint": loaded.path.name,
+        "stages_done": loaded.stages_done,
+        "stages_total": len(record["schedule"]),
+        "epochs": metrics[-1]["epoch"] if metrics else 0,
+        "step": loaded.step,
+        "weights_sha256": loaded.weights_digest(),
+        "training_seconds": round(loaded.seconds, 1),
+        "samples": options.samples,
+        "examples": options.examples,
+        "train_bound": metrics[-1]["bound"] if metrics else None,
         "test": test.to_json(),
         "train": train.to_json(),
         "gap": overfitting_gap(test.likelihoods, train.likelihoods),
         "active_threshold": ACTIVE_THRESHOLD,
-        "layers": _layers(units, paper_units),
+        "layers": [
+            {
+                "layer": number,
+                "units": len(variances),
+                "active": active,
+                "active_paper_code": paper_active,
+                "variances": [finite_or_none(float(value)) for value in variances],
+            }
+            for number, (variances, active, paper_active) in enumerate(
+                zip(units.variances, units.counts, paper_units.counts, strict=True), 1
+            )
+        ],
         "log_weights": {
-            **_distribution(findings.relative_log_weights, findings.relative_log_weights.shape[-1]),
-            "weight_above_mean": finite_or_none(importance_weights.weight_above_mean(findings.relative_log_weights)),
+            **_distribution(relative, relative.shape[-1]),
+            "weight_above_mean": finite_or_none(weights.weight_above_mean(relative)),
         },
         "effective_sample_size": {
-            **_distribution(test.likelihoods.effective_sample_size, test.likelihoods.num_samples),
+            **_distribution(effective, test.likelihoods.num_samples),
             "mean": finite_or_none(test.likelihoods.mean_effective_sample_size),
         },
         "pictures": {Path(name).stem: name for name in pictures},
@@ -155,8 +191,8 @@ def analyze_run(
         "device": device(),
     }
     # Written last: where it is there, all that it names is.
-    write_json(directory / FILE, record)
-    return record
+    write_json(directory / FILE, found)
+    return found
 
 
 def run_name(path: Path) -> str:
@@ -164,20 +200,45 @@ def run_name(path: Path) -> str:
     return path.name or path.resolve().name
 
 
-def examples_to_measure(run: RunDirectory, options: AnalyzeOptions, dataset: Dataset) -> int:
-    """How many test examples to measure: as asked for, or as many as the finished run's own measurement had."""
-    wanted = options.examples
-    if wanted is None:
-        results = run.results()
-        wanted = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config())
-    return len(dataset.test) if wanted is None else min(wanted, len(dataset.test))
+def training_curve(name: str, metrics: list[MetricsLine], schedule: list[StageRecord]) -> Curve | None:
+    """The bound per epoch; None before the first epoch."""
+    if not metrics:
+        return None
+    ends = [int(end) for end in np.cumsum([stage["epochs"] for stage in schedule])]
+    return Curve(name, [line["epoch"] for line in metrics], [line["bound"] for line in metrics], ends)
+
+
+def _images(model: HierarchicalVAE, data: Dataset, variances: np.ndarray) -> Images | None:
+    """What is shown of a model of images, whose top layer's units have these variances."""
+    if data.image_shape is None:
+        return None
+    originals, decoded = visualization.reconstructions(model, data, num_examples=RECONSTRUCTIONS)
+    encoder_weights = visualization.first_encoder_weights(model)
+    units, values = visualization.traversed_units(variances), visualization.traversed_values(model)
+    return Images(
+        shape=data.image_shape,
+        samples=visualization.samples(model, GRID),
+        originals=originals,
+        reconstructions=decoded,
+        traversals=visualization.traverse(model, units, values),
+        units=units,
+        values=values,
+        encoder_weights=None if encoder_weights is None else visualization.by_norm(encoder_weights, GRID),
+        decoder_weights=visualization.by_norm(visualization.last_decoder_weights(model), GRID),
+    )
 
 
 def _likelihoods(
     run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, options: AnalyzeOptions, reporter: Reporter
 ) -> tuple[Measurement, Measurement]:
-    """Test and training likelihoods, of as many examples each as far as the training set has them."""
-    samples, examples = options.samples or DEFAULT_SAMPLES, examples_to_measure(run, options, dataset)
+    """Test and training likelihoods: of as many test examples as asked for, or as the finished run's own measurement
+    had; and of as many training examples, as far as there are.
+    """
+    samples, examples = options.samples or DEFAULT_SAMPLES, options.examples
+    if examples is None:
+        results = run.results()
+        examples = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config())
+    examples = min(len(dataset.test), examples or len(dataset.test))
     counts: dict[Split, int] = {"test": examples, "train": min(examples, len(dataset.train))}
     measurements = []
     for split, count in counts.items():
@@ -186,41 +247,6 @@ def _likelihoods(
             reporter.message(f"Using the {split} likelihood in {made.path}.")
         measurements.append(made)
     return measurements[0], measurements[1]
-
-
-def _provenance(run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, options: AnalyzeOptions) -> dict[str, Any]:
-    config: RunConfig = run.config()
-    metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
-    return {
-        "format": FORMAT,
-        "config": config.to_json(),
-        "data": data_record(dataset),
-        "architecture": checkpoint.architecture.to_json(),
-        "checkpoint": checkpoint.path.name,
-        "stages_done": checkpoint.stages_done,
-        "stages_total": len(run.read_record()["schedule"]),
-        "epochs": metrics[-1]["epoch"] if metrics else 0,
-        "step": checkpoint.step,
-        "weights_sha256": checkpoint.weights_digest(),
-        "training_seconds": round(checkpoint.seconds, 1),
-        "samples": options.samples,
-        "examples": options.examples,
-    }
-
-
-def _layers(units: ActiveUnits, paper_units: ActiveUnits) -> list[LayerRecord]:
-    return [
-        {
-            "layer": number,
-            "units": len(variances),
-            "active": active,
-            "active_paper_code": paper_active,
-            "variances": [finite_or_none(float(value)) for value in variances],
-        }
-        for number, (variances, active, paper_active) in enumerate(
-            zip(units.variances, units.counts, paper_units.counts, strict=True), 1
-        )
-    ]
 
 
 def _distribution(values: np.ndarray, num_samples: int) -> dict[str, Any]:
@@ -234,15 +260,3 @@ def _distribution(values: np.ndarray, num_samples: int) -> dict[str, Any]:
             f"{level:g}": finite_or_none(float(value)) for level, value in zip(QUANTILES, quantiles, strict=True)
         },
     }
-
-
-def _write_arrays(path: Path, findings: Findings) -> None:
-    arrays: dict[str, Any] = {
-        "relative_log_weights": findings.relative_log_weights.astype(np.float32),
-        "log_likelihood": findings.likelihoods.log_likelihood,
-        "effective_sample_size": findings.likelihoods.effective_sample_size,
-        **{f"variances_{number}": values for number, values in enumerate(findings.variances, 1)},
-    }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())

@@ -1,6 +1,7 @@
 """Diagnosing a run: how good gradient estimators are on it, and how even its importance weights."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,27 +9,24 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from iwae.errors import IWAEError, check_count
+from iwae.errors import IWAEError, check_count, needs_extra
 from iwae.estimators.objective import Objective
+from iwae.evaluation import importance_weights as weights
 from iwae.evaluation.batches import on_data, prepared_batches
 from iwae.evaluation.gradient_quality import (
-    FEWEST_PARETO_SAMPLES,
+    GROUPS,
     EstimatorQuality,
     Gap,
     GradientQuality,
     check_counts,
     gradient_quality,
-    mean_effective_sample_size,
-    pareto_k,
-    pareto_limit,
 )
-from iwae.evaluation.importance_weights import example_log_weights
-from iwae.figures import estimator_charts
+from iwae.figures import charts
 from iwae.io.files import write_atomically, write_json
-from iwae.report.options import DiagnoseOptions
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.directory import RunDirectory
 from iwae.runs.evaluate import device, finite_or_none, run_dataset, versions
+from iwae.runs.options import DiagnoseOptions
 from iwae.runs.reporter import Reporter
 
 DIRECTORY = "diagnostics"
@@ -50,14 +48,17 @@ def diagnose_run(
     """Diagnoses a run's newest checkpoint (or the one after `checkpoint` stages), writes figures and
     `diagnostics/diagnostics.json` into it and returns the latter's content. `dataset` is where one's own data is now.
 
-    Raises IWAEError, in one line, where there is no run, no such checkpoint, other data than it was trained on, or
-    an estimator that has no meaning for it; OSError when a file can't be written.
+    Raises IWAEError, in one line, where there is no run, no such checkpoint, other data than it was trained on, an
+    estimator that has no meaning for it, or matplotlib or arviz-stats is not installed; OSError when a file can't be
+    written.
     """
+    for module in ("matplotlib", "arviz_stats"):
+        needs_extra(module, "report")
     options, reporter = options or DiagnoseOptions(), reporter or Reporter()
     run = RunDirectory(path)
     run.read_record()
     loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
-    check_count("weight_samples", options.weight_samples, FEWEST_PARETO_SAMPLES)
+    check_count("weight_samples", options.weight_samples, weights.FEWEST_PARETO_SAMPLES)
     words, objectives, left_out = _objectives(options, loaded)
     check_counts(objectives, options.draws, options.reference_k)
     for word in left_out:
@@ -80,19 +81,14 @@ def diagnose_run(
         on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
     )
     reporter.message("Measuring the importance weights.")
-    log_weights = example_log_weights(
-        model,
-        data,
-        num_samples=options.weight_samples,
-        num_examples=options.weight_examples,
-        seed=options.seed,
+    log_weights = weights.example_log_weights(
+        model, data, num_samples=options.weight_samples, num_examples=options.weight_examples, seed=options.seed
     )
-    shapes = pareto_k(log_weights)
-    lines = estimator_charts.lines_of(words, found)
+    shapes = weights.pareto_k(log_weights)
     pictures = {
-        "signal_to_noise.png": estimator_charts.signal_to_noise_chart(lines),
-        "bias.png": estimator_charts.bias_chart(lines, options.reference_k),
-        "pareto_k.png": estimator_charts.pareto_chart(shapes, pareto_limit(options.weight_samples)),
+        "signal_to_noise.png": signal_to_noise_chart(words, found),
+        "bias.png": bias_chart(words, found, options.reference_k),
+        "pareto_k.png": charts.pareto_chart(shapes, weights.pareto_limit(options.weight_samples)),
     }
     for name, content in pictures.items():
         write_atomically(directory / name, content)
@@ -122,7 +118,7 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
     """
     binary = "bernoulli" in checkpoint.architecture.kinds
     words = dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
-    left_out = [word for word in words if 1 in options.k and Objective.parse(word, 2).compares_samples]
+    left_out = [word for word in words if 1 in options.k and _compares_samples(Objective.parse(word, 2))]
     chosen = [
         (word, Objective.parse(word, k))
         for word in words
@@ -130,7 +126,7 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
         if k > 1 or word not in left_out
     ]
     if not chosen:
-        raise IWAEError(f"nothing to diagnose at k = 1, since {' and '.join(words)} compare samples: give a larger --k")
+        raise IWAEError(f"nothing to diagnose at k = 1, since {' and '.join(words)} compare samples: give a larger `k`")
     for word, objective in chosen:
         if binary and objective.needs_gaussian_latents:
             raise IWAEError(
@@ -140,46 +136,81 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
     return [word for word, _ in chosen], [objective for _, objective in chosen], left_out
 
 
+def _compares_samples(objective: Objective) -> bool:
+    """Whether one sample alone gives it nothing; wake-sleep without wake-phi is the exception to its row."""
+    return objective.row.least_samples > 1 and objective.parameters.get("sleep") != 1.0
+
+
+def signal_to_noise_chart(words: Sequence[str], found: Sequence[EstimatorQuality]) -> bytes:
+    """The gradients' signal-to-noise ratios over k as PNG, encoder above decoder; `words` are the estimators' names."""
+
+    def lines(group: str) -> list[charts.Line]:
+        def point(quality: EstimatorQuality) -> tuple[float, bool]:
+            gradient: GradientQuality = getattr(quality, group)
+            # A signal that the number of draws can't tell from zero has no place on a logarithmic axis.
+            return (gradient.signal_to_noise if gradient.mean_norm > 0 else float("nan")), True
+
+        return _lines(words, found, point)
+
+    panels = {group: ("signal-to-noise ratio", lines(group)) for group in GROUPS}
+    return charts.estimator_chart(panels, slope=("1/√k", -0.5))
+
+
+def bias_chart(words: Sequence[str], found: Sequence[EstimatorQuality], reference_k: int) -> bytes:
+    """Over k as PNG: of the encoder the bias at that k, of the decoder the distance from the gradient at
+    `reference_k`; where they can't be told from zero, a mark at what could have been seen.
+    """
+
+    def point(gap: Gap) -> tuple[float, bool]:
+        return max(gap.norm, gap.resolution), gap.is_visible
+
+    biases = _lines(words, found, lambda quality: point(quality.encoder.bias))
+    distances = _lines(words, found, lambda quality: point(quality.decoder.to_large_k))
+    panels = {"encoder": ("bias at this k", biases), "decoder": (f"distance from k = {reference_k}", distances)}
+    return charts.estimator_chart(panels)
+
+
+def _lines(
+    words: Sequence[str], found: Sequence[EstimatorQuality], point: Callable[[EstimatorQuality], tuple[float, bool]]
+) -> list[charts.Line]:
+    """A line for each word; `point` gives a value, and whether it is more than noise allows."""
+    lines = []
+    for name in dict.fromkeys(words):
+        own = sorted((q for n, q in zip(words, found, strict=True) if n == name), key=lambda q: q.objective.k)
+        values, visible = zip(*map(point, own), strict=True)
+        lines.append(charts.Line(name, [quality.objective.k for quality in own], values, visible))
+    return lines
+
+
 def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
     def gap(found: Gap) -> dict[str, Any]:
-        return {
-            "norm": finite_or_none(found.norm),
-            "resolution": finite_or_none(found.resolution),
-            "is_visible": found.is_visible,
-        }
+        norm, resolution = finite_or_none(found.norm), finite_or_none(found.resolution)
+        return {"norm": norm, "resolution": resolution, "is_visible": found.is_visible}
 
     def group(found: GradientQuality) -> dict[str, Any]:
-        return {
-            "mean_norm": finite_or_none(found.mean_norm),
-            "variance": finite_or_none(found.variance),
-            "signal_to_noise": finite_or_none(found.signal_to_noise),
-            "bias": gap(found.bias),
-            "to_large_k": gap(found.to_large_k),
-        }
+        names = ("mean_norm", "variance", "signal_to_noise")
+        numbers = {name: finite_or_none(getattr(found, name)) for name in names}
+        return {**numbers, "bias": gap(found.bias), "to_large_k": gap(found.to_large_k)}
 
-    parameters = quality.objective.numbers()
-    return {
-        "estimator": word,
-        **parameters,
-        "encoder": group(quality.encoder),
-        "decoder": group(quality.decoder),
-    }
+    groups = {name: group(getattr(quality, name)) for name in GROUPS}
+    return {"estimator": word, **quality.objective.numbers(), **groups}
 
 
 def _weights_record(log_weights: np.ndarray, shapes: np.ndarray, options: DiagnoseOptions) -> dict[str, Any]:
-    usable, limit = shapes[np.isfinite(shapes)], pareto_limit(options.weight_samples)
+    defined, limit = shapes[~np.isnan(shapes)], weights.pareto_limit(options.weight_samples)
+    counts = sorted({*options.k, options.weight_samples})
     return {
         "num_samples": options.weight_samples,
         "examples": len(log_weights),
         "effective_sample_size": {
-            str(k): finite_or_none(mean_effective_sample_size(log_weights[:, :k]))
-            for k in sorted({*options.k, options.weight_samples})
+            str(k): finite_or_none(weights.mean_effective_sample_size(log_weights[:, :k]))
+            for k in counts
             if k <= options.weight_samples
         },
         "pareto_k": {
-            "median": finite_or_none(float(np.median(usable)) if usable.size else float("nan")),
+            "median": finite_or_none(float(np.median(defined))) if defined.size else None,
             "limit": limit,
-            "share_above_limit": finite_or_none(float(np.mean(usable > limit)) if usable.size else float("nan")),
-            "examples": int(usable.size),
+            "share_above_limit": float(np.mean(defined > limit)) if defined.size else None,
+            "examples": int(defined.size),
         },
     }

@@ -32,7 +32,7 @@ class DiagnoseOptions:
         """Raises IWAEError for counts without meaning."""
         make_plain(self)
         if not self.k:
-            raise IWAEError("--k needs at least one number of samples")
+            raise IWAEError("`k` needs at least one number of samples")
         for k in self.k:
             check_count("k", k)
         for name in ("draws", "examples", "reference_k", "weight_samples", "weight_examples"):

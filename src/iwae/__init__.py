@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from iwae.models.architecture import Architecture
     from iwae.models.vae import HierarchicalVAE
     from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-    from iwae.runs.load import load
+    from iwae.runs.directory import load
+    from iwae.runs.listing import results
     from iwae.runs.train import train_run, train_runs
     from iwae.training.loop import create_model, fit, train, train_together
     from iwae.training.optim import nadam, paper_adam
@@ -61,13 +62,14 @@ _HOMES = {
     "create_model": "iwae.training.loop",
     "fit": "iwae.training.loop",
     "likelihoods": "iwae.evaluation.likelihood",
-    "load": "iwae.runs.load",
+    "load": "iwae.runs.directory",
     "load_dataset": "iwae.data",
     "make_estimator": "iwae.estimators.make",
     "make_schedule": "iwae.training.schedule",
     "nadam": "iwae.training.optim",
     "paper_active_units": "iwae.evaluation.likelihood",
     "paper_adam": "iwae.training.optim",
+    "results": "iwae.runs.listing",
     "train": "iwae.training.loop",
     "train_run": "iwae.runs.train",
     "train_runs": "iwae.runs.train",
@@ -115,6 +117,7 @@ __all__ = [
     "nadam",
     "paper_active_units",
     "paper_adam",
+    "results",
     "train",
     "train_run",
     "train_runs",

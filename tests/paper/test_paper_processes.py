@@ -16,7 +16,7 @@ from iwae.paper.plan import make_plan
 from iwae.paper.runner import together, train_cells
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
@@ -63,7 +63,7 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     assert (plan.finished, plan.work) == (tuple(cells[:2]), (cells[2],))
     assert train(cells, results) == []
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert all(RunDirectory(cell.directory(results)).results() for cell in cells)
+    assert all(Run(cell.directory(results)).results() for cell in cells)
     # Measured with less than is asked for now: measured again, and nothing else.
     more = MeasureOptions(test_samples=40)
     assert train(cells[:1], results, measure=more) == []
@@ -97,7 +97,7 @@ def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_pat
     config = small_config(data, model="iwae", k=2, init_from=str(tmp_path / source.name()), epochs=1)
     cells = [Cell("2", config, Published(1.0, None), source), Cell("1", source, Published(1.0, None))]
     assert train(cells, tmp_path, stages=None, jobs=2) == []
-    start = RunDirectory(cells[0].directory(tmp_path)).read_record().get("init_from")
+    start = Run(cells[0].directory(tmp_path)).record.get("init_from")
     assert start is not None
     assert start["stages_done"] == 4
 

@@ -19,7 +19,7 @@ from iwae.evaluation import likelihood as evaluation
 from iwae.explore.model_view import ModelView
 from iwae.models.pruning import units_to_keep
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import kept_units
 from iwae.runs.prune import _left_of_the_first, _nothing_to_prune, layers_kept_inactive, prune_run
 
@@ -31,7 +31,7 @@ def pruned(tmp_path_factory):
     data = write_data(directory / "d.npz", num_train=400)
     go(directory / "run", small_config(data, latent=(8, 3), hidden=(8, 8)), stages=3)
     dataset = load_dataset(str(data))
-    source, out = RunDirectory(directory / "run"), RunDirectory(directory / "pruned")
+    source, out = Run(directory / "run"), Run(directory / "pruned")
     result = prune_run(source, out, dataset, samples=50)
     return directory, dataset, result
 
@@ -62,7 +62,7 @@ def test_everything_else_accepts_the_pruned_run(pruned, capsys):
     assert main(["sample", path]) == 0
     assert main(["show", path]) == 0
     assert "pruned" in capsys.readouterr().out
-    results = RunDirectory(path).results()
+    results = Run(path).results()
     assert results is not None
     assert results["architecture"]["latent"] == list(result.kept)
     assert np.load(directory / "pruned/samples.npy").shape == (100, 6)
@@ -70,7 +70,7 @@ def test_everything_else_accepts_the_pruned_run(pruned, capsys):
 
 def test_the_paired_figure_is_the_runs_result_and_evaluate_repeats_it(pruned, capsys):
     directory, dataset, result = pruned
-    run = RunDirectory(directory / "pruned")
+    run = Run(directory / "pruned")
     results = run.results()
     assert results is not None
     assert results["test"]["nll"] == result.after
@@ -93,7 +93,7 @@ def test_the_paired_figure_is_the_runs_result_and_evaluate_repeats_it(pruned, ca
 def test_adams_moments_are_pruned_with_the_weights(pruned):
     directory, _, result = pruned
     before, after = (load_file(directory / name / "checkpoints/3.safetensors") for name in ("run", "pruned"))
-    kept = kept_units(RunDirectory(directory / "pruned"))
+    kept = kept_units(Run(directory / "pruned"))
     assert kept is not None
     for moment in ("mu", "nu"):
         name = f"optimizer.{moment}.encoder.0.mean.weight"
@@ -113,7 +113,7 @@ def test_adams_moments_are_pruned_with_the_weights(pruned):
 
 def test_interrupted_at_any_moment_the_same_command_does_it(pruned, tmp_path, monkeypatch):
     directory, dataset, result = pruned
-    out = RunDirectory(tmp_path / "out")
+    out = Run(tmp_path / "out")
     unfinished = tmp_path / ".out.partial"
 
     def interrupted(*_, **__):
@@ -123,12 +123,12 @@ def test_interrupted_at_any_moment_the_same_command_does_it(pruned, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(iwae.runs.prune, "measure_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+            prune_run(Run(directory / "run"), out, dataset, samples=50)
     assert list(tmp_path.iterdir()) == []
     # What a kill leaves is in nobody's way.
     (unfinished / "checkpoints").mkdir(parents=True)
     (unfinished / "run.json").write_text("{")
-    again = prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+    again = prune_run(Run(directory / "run"), out, dataset, samples=50)
     assert again == result
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -189,8 +189,8 @@ def test_own_data_that_moved_is_given_by_its_path(pruned, tmp_path, capsys):
 
 def test_training_a_pruned_run_is_refused_and_says_what_to_do(pruned):
     directory, *_ = pruned
-    config = RunDirectory(directory / "pruned").config()
-    with pytest.raises(IWAEError, match="is a pruned model: train on from it in another run, with --init-from"):
+    config = Run(directory / "pruned").config
+    with pytest.raises(IWAEError, match="is a pruned model: train on from it in another run, with `init_from`"):
         go(directory / "pruned", config)
 
 
@@ -201,12 +201,12 @@ def test_a_link_where_the_unfinished_run_would_be_is_not_followed(pruned, tmp_pa
     (tmp_path / "home/precious").write_text("mine")
     (tmp_path / ".out.partial").symlink_to(tmp_path / "home")
     with pytest.raises(IWAEError, match=r"\.out\.partial is a link, and what it leads to would be cleared"):
-        prune_run(RunDirectory(directory / "run"), RunDirectory(tmp_path / "out"), dataset, samples=5)
+        prune_run(Run(directory / "run"), Run(tmp_path / "out"), dataset, samples=5)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["precious"]
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_not_empty_is_refused(pruned):
     directory, dataset, _ = pruned
-    with pytest.raises(IWAEError, match="is not empty: choose another --out"):
-        prune_run(RunDirectory(directory / "run"), RunDirectory(directory / "pruned"), dataset, samples=5)
+    with pytest.raises(IWAEError, match="is not empty: choose another `out`"):
+        prune_run(Run(directory / "run"), Run(directory / "pruned"), dataset, samples=5)

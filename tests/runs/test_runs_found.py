@@ -10,7 +10,7 @@ from helpers.small_runs import Messages, go, small_config
 from iwae import IWAEError, MeasureOptions, RunConfig
 from iwae.cli import main
 from iwae.runs.checkpoint import CheckpointError
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 def test_own_data_may_move_and_a_change_of_it_is_still_noticed(
@@ -34,7 +34,7 @@ def test_a_foreign_checkpoint_is_refused_by_everything(whole: Path, data: Path, 
     shutil.copy(tmp_path / "other/checkpoints/1.safetensors", run / "checkpoints/3.safetensors")
     with pytest.raises(CheckpointError, match=r"is of seed 5, not of this run's; the newest intact one is 2"):
         iwae.load(run)
-    assert RunDirectory(run).load_checkpoint(2).stages_done == 2
+    assert Run(run).checkpoint(2).stages_done == 2
 
 
 def test_lists_are_as_good_as_tuples(data: Path, tmp_path: Path) -> None:
@@ -65,11 +65,3 @@ def test_show_goes_on_past_a_damaged_run(whole: Path, tmp_path: Path, capsys: py
 def test_a_dataset_that_is_no_text_is_refused_in_words() -> None:
     with pytest.raises(IWAEError, match="--dataset must be a name or a path, got 5"):
         RunConfig(dataset=5)  # pyright: ignore[reportArgumentType]
-
-
-def test_fresh_replaces_only_runs(config: RunConfig, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.tex").write_text("all of it")
-    with pytest.raises(IWAEError, match="is no run: --fresh replaces only runs"):
-        go(tmp_path / "mine", config, fresh=True)
-    assert (tmp_path / "mine/thesis.tex").read_text() == "all of it"

@@ -19,7 +19,7 @@ from iwae.data import dataset_status, obtain
 from iwae.errors import IWAEError
 from iwae.io.text import printable
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.records import ResultsRecord
 
 RESULTS_VARIABLE = "IWAE_RESULTS_DIR"
@@ -197,12 +197,11 @@ class Evaluate:
 
     def run(self, arguments: list[str]) -> int:
         """Measures, prints and writes the measurement."""
-        run = RunDirectory(self.path)
-        run.read_record()
+        run = Run.open(self.path)
         with reporting() as reporter:
             from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
 
-            checkpoint = _checkpoint(run, self.checkpoint)
+            checkpoint = run.checkpoint(self.checkpoint)
             dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
             run.create()
             result = evaluate_checkpoint(
@@ -215,22 +214,18 @@ class Evaluate:
                 examples=self.examples,
                 reporter=reporter,
             )
-        record = result.record
+        record = result.to_json()
         size = result.likelihoods.mean_effective_sample_size
         lines = [
             f"{self.split} NLL, L_{self.samples}: {tables.nll_label(record)} nats,"
-            f" on {record['num_examples']:,} examples of {tables.data_label(run.read_record()['data'])}",
+            f" on {record['num_examples']:,} examples of {tables.data_label(run.data)}",
             f"Mean effective sample size: {size:.1f} of {self.samples}",
             f"Checkpoint: {checkpoint.path}",
-            f"Written: {result.json_path}",
+            f"Written: {result.path}",
             f"Per example: {result.npz_path}",
         ]
         print_lines(*lines)
         return 0
-
-
-def _checkpoint(run: RunDirectory, number: int | None):
-    return run.newest_checkpoint() if number is None else run.load_checkpoint(number)
 
 
 @dataclass(frozen=True)
@@ -248,12 +243,11 @@ class Sample:
 
     def run(self, arguments: list[str]) -> int:
         """Draws and writes the samples."""
-        run = RunDirectory(self.path)
-        record = run.read_record()
+        run = Run.open(self.path)
         from iwae.runs.evaluate import write_samples
 
-        checkpoint = _checkpoint(run, self.checkpoint)
-        shape = record["data"]["image_shape"]
+        checkpoint = run.checkpoint(self.checkpoint)
+        shape = run.data["image_shape"]
         directory = self.out or run.path
         directory.mkdir(parents=True, exist_ok=True)
         for path in write_samples(directory, checkpoint.model(), (shape[0], shape[1]) if shape else None, self.seed):
@@ -272,11 +266,11 @@ class Show:
 
     def run(self, arguments: list[str]) -> int:
         """Prints the table."""
-        runs = [RunDirectory(path) for path in self.paths]
+        runs = [Run(path) for path in self.paths]
         if not runs:
             found = sorted(self.results_dir.glob("*/run.json")) if self.results_dir.is_dir() else []
             # Hidden ones are not whole yet.
-            runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
+            runs = [Run(path.parent) for path in found if not path.parent.name.startswith(".")]
         if not runs:
             raise IWAEError(f"no runs in {self.results_dir}: `iwae train` makes one, or give a run's directory")
         readable, failures, started, results = [], [], [], []

@@ -55,7 +55,7 @@ def runs_table(rows: list[tuple[str, ...]]) -> Table:
 
 def run_row(run: RunDirectory) -> tuple[str, ...]:
     """A run's cells in `runs_table`. Raises IWAEError for a run that can't be read."""
-    record, config, results = run.read_record(), run.config(), run.results()
+    record, config, results = run.read_record(), run.config, run.results()
     name, words = short_name(run.path.resolve().name, config), config.full_objective().name_parts()
     unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
     objective = " ".join([*words, *unusual])
@@ -77,7 +77,7 @@ def short_name(name: str, config: RunConfig) -> str:
 
 def start_lines(run: RunDirectory) -> list[str]:
     """What stands below the table of a run whose name was shortened there: which run it started from."""
-    config, name = run.config(), run.path.resolve().name
+    config, name = run.config, run.path.resolve().name
     short = short_name(name, config)
     return [] if short == name else [f"{short}: started from {Path(str(config.init_from)).name}"]
 
@@ -121,7 +121,7 @@ def _seeds_line(name: str, seeds: tuple[int, ...], results: tuple[ResultsRecord,
 
 def _progress(run: RunDirectory) -> str:
     stages = run.stage_checkpoints()
-    return f"{stages[-1] if stages else 0}/{len(run.config().full_schedule())}"
+    return f"{stages[-1] if stages else 0}/{len(run.config.full_schedule())}"
 
 
 def datasets_table(statuses: list["DatasetStatus"]) -> Table:

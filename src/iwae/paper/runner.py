@@ -15,7 +15,7 @@ from iwae.paper.cells import Cell
 from iwae.paper.plan import Plan
 from iwae.paper.status import source_stages
 from iwae.runs.config import MeasureOptions, RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.signals import SignalWatch
 from iwae.training.schedule import stage_end
 
@@ -135,7 +135,7 @@ class _Work:
         datasets_dir: Path | None,
     ):
         self.cells, self.results_dir = cells, results_dir
-        self.runs = [RunDirectory(cell.directory(results_dir)) for cell in cells]
+        self.runs = [Run(cell.directory(results_dir)) for cell in cells]
         self.log_path = results_dir / f"{self.runs[0].path.name}.{LOG_SUFFIX}"
         self.process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
@@ -214,7 +214,7 @@ class _Work:
         """How far each of its cells is."""
         return [self._progress_of(cell, run) for cell, run in zip(self.cells, self.runs, strict=True)]
 
-    def _progress_of(self, cell: Cell, run: RunDirectory) -> CellProgress:
+    def _progress_of(self, cell: Cell, run: Run) -> CellProgress:
         epochs = 0
         # What is wrong with a run is for its own process to say; the others go on.
         with contextlib.suppress(IWAEError, OSError):

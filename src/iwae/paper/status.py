@@ -12,7 +12,7 @@ from iwae.io.text import printable
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.records import GapAnalysis, ResultsRecord
 
 HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")
@@ -116,7 +116,7 @@ class CellStatus:
 
 def status_of(cell: Cell, results_dir: Path) -> CellStatus:
     """Reads a cell's run, if there is one. Whatever lies in its place, this returns: see `CellStatus.problem`."""
-    run = RunDirectory(cell.directory(results_dir))
+    run = Run(cell.directory(results_dir))
     empty = CellStatus(cell, 0, len(cell.config.full_schedule()))
     try:
         return _read(run, empty)
@@ -126,13 +126,13 @@ def status_of(cell: Cell, results_dir: Path) -> CellStatus:
         return replace(empty, problem=f"{error.filename or run.path}: {error.strerror or error}")
 
 
-def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
+def _read(run: Run, empty: CellStatus) -> CellStatus:
     if not run.exists:
         return empty
     differences = run.differences(empty.cell.config)
     if differences:
         raise IWAEError(f"{run.path} is another run than the paper's ({'; '.join(differences)}): move it elsewhere")
-    record, stages, results = run.read_record(), run.stage_checkpoints(), run.results()
+    record, stages, results = run.record, run.stage_checkpoints(), run.results()
     begun = replace(
         empty,
         begun=True,
@@ -153,11 +153,11 @@ def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
         num_examples=test["num_examples"],
         split_examples=test["split_examples"],
         gap=gap,
-        deviations=tuple(deviations(run.config(), record, results)),
+        deviations=tuple(deviations(run.config, record, results)),
     )
 
 
-def _gap(run: RunDirectory, results: ResultsRecord) -> Gap | None:
+def _gap(run: Run, results: ResultsRecord) -> Gap | None:
     """The gap of the weights that were measured, if they were analyzed. A damaged analysis is made again."""
     path = run.path / "analysis" / "analysis.json"
     if not path.is_file():

@@ -51,7 +51,7 @@ def write_report(
         analysis = current_analysis(run, options)
         if analysis is None:
             reporter.message(f"Analyzing {path}.")
-            moved = dataset if run.config().dataset.endswith((".npy", ".npz")) else None
+            moved = dataset if run.config.dataset.endswith((".npy", ".npz")) else None
             analysis = analyze_run(path, options=options, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
         metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)

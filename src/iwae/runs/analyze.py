@@ -41,8 +41,17 @@ from iwae.io.files import write_atomically, write_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import MeasureOptions, RunConfig
 from iwae.runs.directory import RunDirectory
-from iwae.runs.evaluate import data_record, device, finite_or_none, kept_units, run_dataset, versions
-from iwae.runs.measurements import Measurement, measure, overfitting_gap
+from iwae.runs.evaluate import (
+    Measurement,
+    data_record,
+    device,
+    finite_or_none,
+    kept_units,
+    measure,
+    overfitting_gap,
+    run_dataset,
+    versions,
+)
 from iwae.runs.records import AnalysisRecord, LayerRecord
 from iwae.runs.reporter import Reporter
 
@@ -168,7 +177,7 @@ def examples_to_measure(run: RunDirectory, options: AnalyzeOptions, dataset: Dat
     wanted = options.examples
     if wanted is None:
         results = run.results()
-        wanted = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config())
+        wanted = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config)
     return len(dataset.test) if wanted is None else min(wanted, len(dataset.test))
 
 
@@ -188,7 +197,7 @@ def _likelihoods(
 
 
 def _provenance(run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, options: AnalyzeOptions) -> dict[str, Any]:
-    config: RunConfig = run.config()
+    config: RunConfig = run.config
     metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
     return {
         "format": FORMAT,

@@ -97,7 +97,7 @@ def diagnose_run(
         write_atomically(directory / name, content)
     record = {
         "format": FORMAT,
-        "config": run.config().to_json(),
+        "config": run.config.to_json(),
         "checkpoint": loaded.path.name,
         "step": loaded.step,
         "weights_sha256": loaded.weights_digest(),

@@ -22,7 +22,7 @@ from iwae.models.pruning import prune, units_to_keep
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
 from iwae.runs.records import PrunedRecord, PruningFigures, RunRecord
 from iwae.runs.reporter import Reporter
@@ -47,8 +47,8 @@ class PruneResult:
 
 
 def prune_run(
-    source: RunDirectory,
-    out: RunDirectory,
+    source: Run,
+    out: Run,
     dataset: Dataset,
     *,
     checkpoint: int | None = None,
@@ -69,7 +69,7 @@ def prune_run(
     check_samples(samples, examples)
     reporter = reporter or Reporter()
     _check_free(out)
-    origin = source.newest_checkpoint() if checkpoint is None else source.load_checkpoint(checkpoint)
+    origin = source.checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")
     units = evaluation.active_units(model, dataset)
@@ -130,11 +130,11 @@ def _standard_error(values: np.ndarray) -> float:
 
 def check_samples(samples: int, examples: int | None) -> None:
     """Raises IWAEError, naming the option, for counts that have no meaning."""
-    check_count("--samples", samples)
+    check_count("`samples`", samples)
     if samples > MAX_SAMPLES:
-        raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {samples}")
+        raise IWAEError(f"`samples` must be at most {MAX_SAMPLES:,}, got {samples}")
     if examples is not None:
-        check_count("--examples", examples)
+        check_count("`examples`", examples)
 
 
 def layers_kept_inactive(units: ActiveUnits) -> tuple[int, ...]:
@@ -162,19 +162,19 @@ def prune_state(origin: Checkpoint, kept: tuple[np.ndarray, ...], means: tuple[n
     return replace(state, model=prune(state.model, kept, means), optimizer=state.optimizer._replace(mu=mu, nu=nu))
 
 
-def _check_free(out: RunDirectory) -> None:
+def _check_free(out: Run) -> None:
     out.check_no_file_in_the_way()
     if out.path.is_dir() and any(out.path.iterdir()):
-        raise IWAEError(f"{out.path} is not empty: choose another --out")
+        raise IWAEError(f"{out.path} is not empty: choose another `out`")
 
 
 @contextlib.contextmanager
-def _made_whole(out: RunDirectory) -> Iterator[RunDirectory]:
+def _made_whole(out: Run) -> Iterator[Run]:
     """A run directory beside `out` that takes its place at the end, and goes away after a failure.
 
     What a killed process left of an earlier one is removed first.
     """
-    unfinished = RunDirectory(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
+    unfinished = Run(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
     if unfinished.path.is_symlink():
         raise IWAEError(f"{unfinished.path} is a link, and what it leads to would be cleared: remove it first")
     unfinished.create()
@@ -202,8 +202,8 @@ def _take_place(unfinished: Path, out: Path) -> None:
 
 
 def _write_model(
-    source: RunDirectory,
-    out: RunDirectory,
+    source: Run,
+    out: Run,
     origin: Checkpoint,
     state: TrainState,
     kept: tuple[np.ndarray, ...],
@@ -222,9 +222,8 @@ def _write_model(
         stages_done=origin.stages_done,
         seconds=origin.seconds,
     )
-    metrics = [json.dumps(line) + "\n" for line in source.read_metrics() if line["step"] <= origin.step]
+    metrics = [json.dumps(line) + "\n" for line in source.metrics(origin.step)]
     write_atomically(out.metrics_path, "".join(metrics).encode())
-    source_record = source.read_record()
     left = _left_of_the_first(kept_units(source), kept)
     pruned: PrunedRecord = {
         **figures,
@@ -234,9 +233,9 @@ def _write_model(
         "units": [len(mask) for mask in left],
         "kept_units": [np.flatnonzero(mask).tolist() for mask in left],
     }
-    if "pruned" in source_record:
-        pruned["source_pruned"] = source_record["pruned"]
-    record: RunRecord = {**source_record, "architecture": architecture.to_json(), "pruned": pruned}
+    if "pruned" in source.record:
+        pruned["source_pruned"] = source.record["pruned"]
+    record: RunRecord = {**source.record, "architecture": architecture.to_json(), "pruned": pruned}
     out.write_record(record)
     return record, pruned
 

@@ -56,7 +56,7 @@ def train_cells(
     other processes would have nothing to do. Unfinished runs are continued. A cell that starts from another run waits
     for it. What a process says goes to `<run>.train.log`, named after the first of its runs.
 
-    On SIGINT, SIGTERM or SIGHUP all processes are told to save and stop, and Interrupted is raised once they have;
+    On SIGINT, SIGTERM and their like all processes are told to save and stop, and Interrupted is raised once they have;
     a further signal kills those that are left. Should this process die, they save and stop by themselves.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
@@ -206,9 +206,9 @@ class _Work:
         with open(self.log_path, "rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").split("\n")
-        errors = [line for line in lines if line.startswith("iwae: error: ")]
+        last = [line.split(": ", 2)[2] for line in lines if line.startswith(("iwae: error: ", "iwae: stopped: "))]
         assert self.process is not None
-        return errors[-1].removeprefix("iwae: error: ") if errors else f"ended with status {self.process.returncode}"
+        return last[-1] if last else f"ended with status {self.process.returncode}"
 
     def progress(self) -> list[CellProgress]:
         """How far each of its cells is."""

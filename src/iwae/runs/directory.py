@@ -161,8 +161,10 @@ class Run:
         try:
             lock = acquire_lock(self.path / ".lock")
         except filelock.Timeout as error:
-            # Where files can't be locked, one that is there is the lock, also when its process was killed.
-            soft = f", or delete {error.lock_file} if none is" if error.lock_file.endswith("-soft") else ""
+            # Where files can't be locked, one that names its process is the lock, also when that was killed.
+            soft = ""
+            with contextlib.suppress(OSError):
+                soft = f", or delete {error.lock_file} if none is" if os.path.getsize(error.lock_file) else ""
             raise RunBusyError(
                 f"{self.path}: another process is working on this run; wait for it{soft}, or choose another `run_dir`"
             ) from None

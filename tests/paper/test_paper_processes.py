@@ -56,7 +56,7 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     status = status_of(cells[0], results)
     assert (status.stages_done, status.stages_total, status.measured_stages) == (1, 4, 1)
     assert status.gap is not None
-    assert (status.gap.num_samples, status.gap.test_examples, status.gap.train_examples) == (10, 30, 30)
+    assert (status.gap.num_samples, status.gap.test["num_examples"], status.gap.train["num_examples"]) == (10, 30, 30)
     assert not status.is_reproduction
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors")}
     plan = make_plan(cells, results, 1, FEW)
@@ -68,7 +68,8 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     more = MeasureOptions(test_samples=40)
     assert train(cells[:1], results, measure=more) == []
     again = status_of(cells[0], results)
-    assert (again.num_samples, again.gap.num_samples if again.gap else None) == (40, 40)
+    assert again.results is not None
+    assert (again.results["test"]["num_samples"], again.gap.num_samples if again.gap else None) == (40, 40)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -53,8 +53,9 @@ def test_a_newer_record_is_said_to_be_newer_first(whole: Path, tmp_path: Path) -
 )
 def test_measured_enough(samples: int, examples: int | None, enough: bool) -> None:
     measured: Any = {"num_samples": 10, "num_examples": 30, "split_examples": 30}
+    fewer: Any = {**measured, "num_examples": 4}
     assert measured_enough(measured, samples, examples) == enough
-    assert not measured_enough({**measured, "num_examples": 4}, samples, examples) or examples == 1
+    assert not measured_enough(fewer, samples, examples) or examples == 1
 
 
 def test_a_tilde_is_the_home_directory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

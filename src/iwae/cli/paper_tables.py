@@ -47,7 +47,7 @@ def _row(status: CellStatus) -> tuple[str, ...]:
         str(status.cell.config.k),
         paper_text(status),
         ours,
-        "+".join(map(str, status.active)) if status.active else "",
+        status.active,
         gap_text(status, MARK),
         f"{status.stages_done}/{status.stages_total}{measured}",
     )

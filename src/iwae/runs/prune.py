@@ -17,14 +17,12 @@ from iwae.errors import IWAEError, RunBusyError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.likelihood import MAX_SAMPLES, ActiveUnits
 from iwae.io.files import sync_directory, write_atomically, write_json
-from iwae.models.architecture import Architecture
 from iwae.models.pruning import prune, units_to_keep
-from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
-from iwae.runs.records import PrunedRecord, PruningFigures, RunRecord
+from iwae.runs.records import PrunedRecord, PruningFigures
 from iwae.runs.reporter import Reporter
 from iwae.training.optim import paper_adam
 from iwae.training.step import TrainState
@@ -97,12 +95,12 @@ def prune_run(
     }
     with _made_whole(out) as unfinished:
         state = prune_state(origin, kept, units.means)
-        record, pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
+        pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
         pruned = load_checkpoint(unfinished.checkpoint_path(origin.stages_done))
         options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
         results = measure_run(unfinished, pruned, dataset, options, reporter)
         with np.load(unfinished.path / results["files"]["per_example"]) as arrays:
-            after = np.asarray(arrays["log_likelihood"], np.float64)
+            after = arrays["log_likelihood"]
         result = PruneResult(
             before=-float(before.mean()),
             after=-float(after.mean()),
@@ -112,15 +110,14 @@ def prune_run(
             total=total,
             kept_inactive=kept_inactive,
         )
-        pruned_record: PrunedRecord = {
-            **pruned_record,
+        pruned_record |= {
             "nll_before": finite_or_none(result.before),
             "nll_after": finite_or_none(result.after),
             "difference": finite_or_none(result.difference),
             "difference_stderr": finite_or_none(result.difference_stderr),
         }
         write_json(unfinished.path / "pruning.json", pruned_record)
-        unfinished.write_record({**record, "pruned": pruned_record})
+        unfinished.write_record({**unfinished.record, "pruned": pruned_record})
     return result
 
 
@@ -208,12 +205,9 @@ def _write_model(
     state: TrainState,
     kept: tuple[np.ndarray, ...],
     figures: PruningFigures,
-) -> tuple[RunRecord, PrunedRecord]:
-    """Writes the pruned checkpoint, the metrics up to it and a first record, which is returned with its new part."""
-    model: HierarchicalVAE = state.model
-    architecture = Architecture(
-        origin.architecture.visible, model.latent, origin.architecture.hidden, origin.architecture.kinds
-    )
+) -> PrunedRecord:
+    """Writes the pruned checkpoint, the metrics up to it and a first record, whose new part is returned."""
+    architecture = replace(origin.architecture, latent=state.model.latent)
     save_checkpoint(
         out.checkpoint_path(origin.stages_done),
         state,
@@ -235,16 +229,13 @@ def _write_model(
     }
     if "pruned" in source.record:
         pruned["source_pruned"] = source.record["pruned"]
-    record: RunRecord = {**source.record, "architecture": architecture.to_json(), "pruned": pruned}
-    out.write_record(record)
-    return record, pruned
+    out.write_record({**source.record, "architecture": architecture.to_json(), "pruned": pruned})
+    return pruned
 
 
 def _left_of_the_first(before: tuple[np.ndarray, ...] | None, kept: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Which units of the model that was never pruned are left, after this pruning and those `before`."""
-    if before is None:
-        return kept
-    left = tuple(mask.copy() for mask in before)
-    for mask, still in zip(left, kept, strict=True):
-        mask[np.flatnonzero(mask)] = still
-    return left
+    if before is not None:
+        for mask, still in zip(before, kept, strict=True):
+            mask[np.flatnonzero(mask)] = still
+    return before or kept

@@ -200,7 +200,7 @@ def test_changed_data_is_refused(run: Path, data: Path, config: RunConfig) -> No
         data.with_suffix(".moved").rename(data)
 
 
-@pytest.mark.parametrize(("name", "advice"), [("latest", "--checkpoint 3"), (3, "--checkpoint 2")])
+@pytest.mark.parametrize(("name", "advice"), [("latest", "`checkpoint` 3"), (3, "`checkpoint` 2")])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "empty"])
 def test_a_damaged_newest_checkpoint_is_named_with_the_newest_intact_one(
     run: Path, config: RunConfig, whole: Path, name: int | str, advice: str, harm: str

@@ -26,9 +26,8 @@ from iwae.report.labels import analyze_command
 from iwae.runs.analyze import training_curve
 from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
-from iwae.runs.evaluate import finite_or_none, kept_units
-from iwae.runs.measurements import read_likelihoods
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import finite_or_none, kept_units, read_likelihoods
 from iwae.runs.records import AnalysisRecord, EvaluationRecord, read_checked
 from iwae.training.optim import paper_adam
 
@@ -91,13 +90,13 @@ def record(content: bytes) -> None:
     run = _run()
     run.record_path.write_bytes(content)
     run.results_path.write_bytes(RESULTS)
-    assert isinstance(run.config(), RunConfig)
+    assert isinstance(run.config, RunConfig)
     run_record(run)
     kept_units(run)
     results = run.results()
     assert results is not None
-    deviations(run.config(), run.read_record(), results)
-    training_curve("run", run.read_metrics(), run.read_record()["schedule"])
+    deviations(run.config, run.record, results)
+    training_curve("run", run.metrics(), run.record["schedule"])
 
 
 def results(content: bytes) -> None:
@@ -116,9 +115,9 @@ def metrics(content: bytes) -> None:
     run = _run()
     run.record_path.write_bytes(RECORD)
     run.metrics_path.write_bytes(content)
-    training_curve("run", run.read_metrics(), run.read_record()["schedule"])
+    training_curve("run", run.metrics(), run.record["schedule"])
     run.cut_metrics(20)
-    assert all(line["step"] <= 20 for line in run.read_metrics())
+    assert all(line["step"] <= 20 for line in run.metrics())
 
 
 def analysis(content: bytes) -> None:
@@ -129,7 +128,7 @@ def analysis(content: bytes) -> None:
     found = read_checked(path, AnalysisRecord, "made anew")
     for name in found["pictures"].values():
         assert picture_path(run.path, name).parent == run.path / "analysis"
-    analyzed = Analyzed(run.path, "run", run.read_record(), found, [])
+    analyzed = Analyzed(run.path, "run", run.record, found, [])
     training_rows([analyzed])
     number_rows([analyzed], published)
     for caption in CAPTIONS.values():
@@ -157,8 +156,8 @@ def png(content: bytes) -> None:
         assert picture(content, "", "", "").width > 0
 
 
-def _run() -> RunDirectory:
-    run = RunDirectory(WORK / "run")
+def _run() -> Run:
+    run = Run(WORK / "run")
     run.create()
     for path in (run.results_path, run.metrics_path):
         path.unlink(missing_ok=True)

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from iwae.runs.config import MeasureOptions as MeasureOptions
     from iwae.runs.config import RunConfig as RunConfig
     from iwae.runs.config import TrainOptions as TrainOptions
-    from iwae.runs.load import load as load
+    from iwae.runs.directory import load as load
+    from iwae.runs.listing import results as results
     from iwae.runs.train import train_run as train_run
     from iwae.runs.train import train_runs as train_runs
     from iwae.runs.weights import save as save
@@ -86,7 +87,8 @@ _HOMES = {
     "iwae.models.likelihoods": ("BernoulliLikelihood", "GaussianLikelihood", "Likelihood", "VisibleLayer"),
     "iwae.models.vae": ("HierarchicalVAE",),
     "iwae.runs.config": ("MeasureOptions", "RunConfig", "TrainOptions"),
-    "iwae.runs.load": ("load",),
+    "iwae.runs.directory": ("load",),
+    "iwae.runs.listing": ("results",),
     "iwae.runs.train": ("train_run", "train_runs"),
     "iwae.runs.weights": ("save",),
     "iwae.training.loop": ("create_model", "fit", "train", "train_together"),

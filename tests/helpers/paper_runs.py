@@ -6,7 +6,7 @@ from typing import Any
 from iwae.io.files import write_json
 from iwae.paper import Cell
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.training.schedule import schedule_to_json
 
 SIZES = {"train": 59_600, "valid": 400, "test": 10_000}
@@ -23,12 +23,12 @@ def write_run(
     record: dict[str, Any] | None = None,
     source_stages: int = 8,
     gap: dict[str, Any] | None = None,
-) -> RunDirectory:
+) -> Run:
     """A run that was trained and measured as the paper did, but for what the arguments say.
 
     `gap` replaces fields of the analysis; an empty one leaves the analysis as it is, None makes none.
     """
-    run = RunDirectory(cell.directory(results_dir))
+    run = Run(cell.directory(results_dir))
     run.create()
     total = len(cell.config.full_schedule())
     reached = total if reached is None else reached

@@ -86,7 +86,8 @@ def test_whatever_deviates_is_marked_and_said(tmp_path, capsys, changes, expecte
     assert f"- partial: {deviation} (1 run)" in to_markdown([status])
     (found,) = to_json([status])
     assert found["deviations"] == [deviation]
-    assert (found["num_samples"], found["num_examples"]) == (status.num_samples, status.num_examples)
+    assert status.results is not None
+    assert all(found[name] == status.results["test"][name] for name in ("nll", "num_samples", "num_examples"))
     assert main(["paper", "--results-dir", str(tmp_path), "--k", "50", "--models", "iwae"]) == 0
     printed = capsys.readouterr().out
     assert "84.90 ± 0.24*" in printed

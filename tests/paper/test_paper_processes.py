@@ -16,7 +16,7 @@ from iwae.paper.plan import make_plan
 from iwae.paper.runner import together, train_cells
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
@@ -56,19 +56,20 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     status = status_of(cells[0], results)
     assert (status.stages_done, status.stages_total, status.measured_stages) == (1, 4, 1)
     assert status.gap is not None
-    assert (status.gap.num_samples, status.gap.test_examples, status.gap.train_examples) == (10, 30, 30)
+    assert (status.gap.num_samples, status.gap.test["num_examples"], status.gap.train["num_examples"]) == (10, 30, 30)
     assert not status.is_reproduction
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors")}
     plan = make_plan(cells, results, 1, FEW)
     assert (plan.finished, plan.work) == (tuple(cells[:2]), (cells[2],))
     assert train(cells, results) == []
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert all(RunDirectory(cell.directory(results)).results() for cell in cells)
+    assert all(Run(cell.directory(results)).results() for cell in cells)
     # Measured with less than is asked for now: measured again, and nothing else.
     more = MeasureOptions(test_samples=40)
     assert train(cells[:1], results, measure=more) == []
     again = status_of(cells[0], results)
-    assert (again.num_samples, again.gap.num_samples if again.gap else None) == (40, 40)
+    assert again.results is not None
+    assert (again.results["test"]["num_samples"], again.gap.num_samples if again.gap else None) == (40, 40)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -97,7 +98,7 @@ def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_pat
     config = small_config(data, model="iwae", k=2, init_from=str(tmp_path / source.name()), epochs=1)
     cells = [Cell("2", config, Published(1.0, None), source), Cell("1", source, Published(1.0, None))]
     assert train(cells, tmp_path, stages=None, jobs=2) == []
-    start = RunDirectory(cells[0].directory(tmp_path)).read_record().get("init_from")
+    start = Run(cells[0].directory(tmp_path)).record.get("init_from")
     assert start is not None
     assert start["stages_done"] == 4
 

@@ -24,7 +24,7 @@ from iwae.report.comparison import Analyzed, number_rows, training_rows
 from iwae.report.write import write_report
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.training.schedule import schedule_to_json
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'{{7*7}}"
@@ -150,7 +150,7 @@ def test_the_commands_that_repeat_it(pages: dict[str, Path], place: Path) -> Non
     words = shlex.split(train)
     assert words[:2] == ["iwae", "train"]
     asked = parse(Train, words[2:], prog="iwae train")
-    assert asked.configuration == RunDirectory(place / "run").config()
+    assert asked.configuration == Run(place / "run").config
     assert asked.training.stages == 2
     assert asked.run_dir == place / "run"
     assert analyze == shlex.join(["iwae", "analyze", str(place / "run"), "--samples", "25", "--checkpoint", "2"])

@@ -18,8 +18,8 @@ from iwae.cli.analyze import Analyze
 from iwae.data import load_dataset
 from iwae.evaluation import importance_weights, visualization
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
-from iwae.runs.directory import RunDirectory
-from iwae.runs.measurements import overfitting_gap
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import overfitting_gap
 from iwae.runs.records import AnalysisRecord
 
 OPTIONS = AnalyzeOptions(samples=30)
@@ -53,7 +53,7 @@ def read_strictly(path: Path) -> dict[str, Any]:
 
 def test_numbers_are_those_of_the_model(analyzed: tuple[Path, AnalysisRecord]) -> None:
     path, found = analyzed
-    model, data = iwae.load(path), load_dataset(RunDirectory(path).config().dataset)
+    model, data = iwae.load(path), load_dataset(Run(path).config.dataset)
     test = iwae.likelihoods(model, data, num_samples=30)
     train = iwae.likelihoods(model, data, "train", num_samples=30, max_examples=30)
     assert found["test"]["nll"] == pytest.approx(test.nll)
@@ -67,16 +67,16 @@ def test_numbers_are_those_of_the_model(analyzed: tuple[Path, AnalysisRecord]) -
     for layer, variances in zip(found["layers"], units.variances, strict=True):
         assert layer["variances"] == pytest.approx(list(variances))
     assert found["effective_sample_size"]["quantiles"]["0.5"] == pytest.approx(np.median(test.effective_sample_size))
-    assert found["train_bound"] == RunDirectory(path).read_metrics()[-1]["bound"]
+    assert found["train_bound"] == Run(path).metrics()[-1]["bound"]
 
 
 def test_the_json_is_complete(analyzed: tuple[Path, AnalysisRecord]) -> None:
     path, found = analyzed
     written = read_strictly(path / "analysis/analysis.json")
     assert written == found
-    run = RunDirectory(path)
-    assert written["weights_sha256"] == run.newest_checkpoint().weights_digest()
-    assert written["config"] == run.config().to_json()
+    run = Run(path)
+    assert written["weights_sha256"] == run.checkpoint().weights_digest()
+    assert written["config"] == run.config.to_json()
     with np.load(path / "analysis" / written["arrays"]) as arrays:
         assert arrays["relative_log_weights"].shape == (30, 30)
         assert arrays["effective_sample_size"].shape == arrays["log_likelihood"].shape == (30,)
@@ -118,7 +118,7 @@ def test_nothing_is_measured_twice(place: Path, monkeypatch: pytest.MonkeyPatch)
     # Fewer examples are among those measured.
     fewer = analyze_run(place / "images", options=AnalyzeOptions(samples=30, examples=10))
     monkeypatch.setattr(iwae.evaluation.likelihood, "likelihoods", likelihoods)
-    model, data = iwae.load(place / "images"), load_dataset(RunDirectory(place / "images").config().dataset)
+    model, data = iwae.load(place / "images"), load_dataset(Run(place / "images").config.dataset)
     assert fewer["train"]["nll"] == pytest.approx(
         iwae.likelihoods(model, data, "train", num_samples=30, max_examples=10).nll
     )
@@ -132,7 +132,7 @@ def test_the_measurement_of_training_is_used(place: Path) -> None:
     messages = Messages()
     found = analyze_run(place / "vectors", options=AnalyzeOptions(samples=20), reporter=messages)
     assert any(text.startswith("Using the test likelihood") for text in messages.texts)
-    results = RunDirectory(place / "vectors").results()
+    results = Run(place / "vectors").results()
     assert results is not None
     assert found["test"]["nll"] == pytest.approx(results["test"]["nll"])
 
@@ -149,7 +149,7 @@ def test_damaged_measurements_are_made_again(place: Path) -> None:
 
 def test_log_weights_are_those_of_the_likelihood(place: Path) -> None:
     for name in ("images", "vectors"):
-        model, data = iwae.load(place / name), load_dataset(RunDirectory(place / name).config().dataset)
+        model, data = iwae.load(place / name), load_dataset(Run(place / name).config.dataset)
         log_weights = importance_weights.example_log_weights(model, data, num_samples=70, num_examples=11)
         expected = iwae.likelihoods(model, data, num_samples=70, max_examples=11)
         np.testing.assert_allclose(logsumexp(log_weights, axis=1) - np.log(70), expected.log_likelihood, rtol=1e-5)
@@ -170,7 +170,7 @@ def test_traversals_change_one_unit_and_keep_the_rest_at_their_means(place: Path
 
 
 def test_reconstructions_decode_the_posterior_mean(place: Path) -> None:
-    model, data = iwae.load(place / "images"), load_dataset(RunDirectory(place / "images").config().dataset)
+    model, data = iwae.load(place / "images"), load_dataset(Run(place / "images").config.dataset)
     originals, decoded = visualization.reconstructions(model, data, num_examples=5)
     np.testing.assert_array_equal(originals, data.test[:5])
     expected = model.decoder[0](model.encoder[0](jnp.asarray(originals)).mean).mean

@@ -16,10 +16,11 @@ from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.evaluation import importance_weights as diagnostics
 from iwae.evaluation import likelihood as evaluation
+from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.explore.content import MAX_SAMPLES, page_content
 from iwae.models.pruning import units_to_keep
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import kept_units
 from iwae.runs.prune import _left_of_the_first, _nothing_to_prune, layers_kept_inactive, prune_run
 
@@ -31,14 +32,15 @@ def pruned(tmp_path_factory):
     data = write_data(directory / "d.npz", num_train=400)
     go(directory / "run", small_config(data, latent=(8, 3), hidden=(8, 8)), stages=3)
     dataset = load_dataset(str(data))
-    source, out = RunDirectory(directory / "run"), RunDirectory(directory / "pruned")
+    source, out = Run(directory / "run"), Run(directory / "pruned")
     result = prune_run(source, out, dataset, samples=50)
     return directory, dataset, result
 
 
 def test_what_is_kept_is_what_is_active(pruned):
     directory, dataset, result = pruned
-    kept = units_to_keep(evaluation.active_units(load(directory / "run"), dataset))
+    units = active_units(load(directory / "run"), dataset)
+    kept = units_to_keep(units.active, units.variances)
     assert result.kept == tuple(int(mask.sum()) for mask in kept)
     assert result.total == (8, 3)
     assert result.kept < result.total
@@ -62,7 +64,7 @@ def test_everything_else_accepts_the_pruned_run(pruned, capsys):
     assert main(["sample", path]) == 0
     assert main(["show", path]) == 0
     assert "pruned" in capsys.readouterr().out
-    results = RunDirectory(path).results()
+    results = Run(path).results()
     assert results is not None
     assert results["architecture"]["latent"] == list(result.kept)
     assert np.load(directory / "pruned/samples.npy").shape == (100, 6)
@@ -70,7 +72,7 @@ def test_everything_else_accepts_the_pruned_run(pruned, capsys):
 
 def test_the_paired_figure_is_the_runs_result_and_evaluate_repeats_it(pruned, capsys):
     directory, dataset, result = pruned
-    run = RunDirectory(directory / "pruned")
+    run = Run(directory / "pruned")
     results = run.results()
     assert results is not None
     assert results["test"]["nll"] == result.after
@@ -94,7 +96,7 @@ def test_the_paired_figure_is_the_runs_result_and_evaluate_repeats_it(pruned, ca
 def test_adams_moments_are_pruned_with_the_weights(pruned):
     directory, _, result = pruned
     before, after = (load_file(directory / name / "checkpoints/3.safetensors") for name in ("run", "pruned"))
-    kept = kept_units(RunDirectory(directory / "pruned"))
+    kept = kept_units(Run(directory / "pruned"))
     assert kept is not None
     for moment in ("mu", "nu"):
         name = f"optimizer.{moment}.encoder.0.mean.weight"
@@ -114,7 +116,7 @@ def test_adams_moments_are_pruned_with_the_weights(pruned):
 
 def test_interrupted_at_any_moment_the_same_command_does_it(pruned, tmp_path, monkeypatch):
     directory, dataset, result = pruned
-    out = RunDirectory(tmp_path / "out")
+    out = Run(tmp_path / "out")
     unfinished = tmp_path / ".out.partial"
 
     def interrupted(*_, **__):
@@ -124,12 +126,12 @@ def test_interrupted_at_any_moment_the_same_command_does_it(pruned, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(iwae.runs.prune, "measure_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+            prune_run(Run(directory / "run"), out, dataset, samples=50)
     assert list(tmp_path.iterdir()) == []
     # What a kill leaves is in nobody's way.
     (unfinished / "checkpoints").mkdir(parents=True)
     (unfinished / "run.json").write_text("{")
-    again = prune_run(RunDirectory(directory / "run"), out, dataset, samples=50)
+    again = prune_run(Run(directory / "run"), out, dataset, samples=50)
     assert again == result
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -145,7 +147,7 @@ def test_what_a_killed_prune_leaves_is_no_run_to_show(pruned, tmp_path, capsys):
 
 
 def test_a_unit_that_is_kept_for_its_layers_sake_is_not_called_active():
-    units = evaluation.ActiveUnits((np.zeros(2), np.zeros(1)), (np.array([0.5, 0.4]), np.array([0.001])))
+    units = ActiveUnits((np.zeros(2), np.zeros(1)), (np.array([0.5, 0.4]), np.array([0.001])))
     assert layers_kept_inactive(units) == (2,)
     assert _nothing_to_prune((2, 1), ()) == "all units are active (2+1), nothing to prune"
     assert "of layer 2 only one unit is left, which is inactive" in _nothing_to_prune((2, 1), (2,))
@@ -190,8 +192,8 @@ def test_own_data_that_moved_is_given_by_its_path(pruned, tmp_path, capsys):
 
 def test_training_a_pruned_run_is_refused_and_says_what_to_do(pruned):
     directory, *_ = pruned
-    config = RunDirectory(directory / "pruned").config()
-    with pytest.raises(IWAEError, match="is a pruned model: train on from it in another run, with --init-from"):
+    config = Run(directory / "pruned").config
+    with pytest.raises(IWAEError, match="is a pruned model: train on from it in another run, with `init_from`"):
         go(directory / "pruned", config)
 
 
@@ -202,12 +204,12 @@ def test_a_link_where_the_unfinished_run_would_be_is_not_followed(pruned, tmp_pa
     (tmp_path / "home/precious").write_text("mine")
     (tmp_path / ".out.partial").symlink_to(tmp_path / "home")
     with pytest.raises(IWAEError, match=r"\.out\.partial is a link, and what it leads to would be cleared"):
-        prune_run(RunDirectory(directory / "run"), RunDirectory(tmp_path / "out"), dataset, samples=5)
+        prune_run(Run(directory / "run"), Run(tmp_path / "out"), dataset, samples=5)
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["precious"]
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_is_not_empty_is_refused(pruned):
     directory, dataset, _ = pruned
-    with pytest.raises(IWAEError, match="is not empty: choose another --out"):
-        prune_run(RunDirectory(directory / "run"), RunDirectory(directory / "pruned"), dataset, samples=5)
+    with pytest.raises(IWAEError, match="is not empty: choose another `out`"):
+        prune_run(Run(directory / "run"), Run(directory / "pruned"), dataset, samples=5)

@@ -16,7 +16,7 @@ import iwae
 from helpers.small_runs import Messages, files_below, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunConfig
 from iwae.runs.checkpoint import CheckpointError
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
 from iwae.runs.reporter import Reporter
 
@@ -65,13 +65,13 @@ def test_a_run_measures_itself_and_records_what_it_depends_on(data: Path, config
 @pytest.mark.parametrize("epochs", [1, 40, 700])
 @pytest.mark.parametrize("end", [b"", b'{"stage": 3, "epo', b'{"no": "line of metrics"}\n'])
 def test_the_epochs_done_are_those_of_the_last_whole_line(tmp_path: Path, epochs: int, end: bytes) -> None:
-    run = RunDirectory(tmp_path)
+    run = Run(tmp_path)
     assert run.epochs_done() == 0
     for epoch in range(1, epochs + 1):
         run.append_metrics({"stage": 0, "epoch": epoch, "step": epoch, "learning_rate": 1e-3, "bound": -1.0})
     with open(run.metrics_path, "ab") as file:
         file.write(end)
-    assert run.epochs_done() == epochs == len(run.read_metrics())
+    assert run.epochs_done() == epochs == len(run.metrics())
 
 
 def test_a_complete_run_is_not_trained_again(config: RunConfig, whole: Path) -> None:
@@ -171,8 +171,8 @@ def test_load_gives_the_newest_a_numbered_and_a_files_model(whole: Path) -> None
 
 @pytest.mark.parametrize(("split", "count"), [("test", 30), ("train", 60), ("valid", 7)])
 def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) -> None:
-    run = RunDirectory(whole)
-    checkpoint, dataset = run.load_checkpoint(2), run_dataset(run, None, Reporter())
+    run = Run(whole)
+    checkpoint, dataset = run.checkpoint(2), run_dataset(run, None, Reporter())
     seen = []
 
     class Counting(Reporter):
@@ -180,8 +180,8 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
             seen.append((what, done, total))
 
     result = evaluate_checkpoint(run, checkpoint, dataset, split, samples=9, seed=4, reporter=Counting())
-    assert result.json_path.parent == result.npz_path.parent == whole / "evaluations"
-    record = json.loads(result.json_path.read_text())
+    assert result.path.parent == result.npz_path.parent == whole / "evaluations"
+    record = json.loads(result.path.read_text())
     assert (record["split"], record["num_examples"], record["num_samples"], record["seed"]) == (split, count, 9, 4)
     assert (record["checkpoint"], record["step"]) == ("2.safetensors", 12)
     assert record["weights_sha256"] == checkpoint.weights_digest()
@@ -201,8 +201,8 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
 
 
 def test_another_seed_k_or_number_of_examples_replaces_nothing(whole: Path) -> None:
-    run = RunDirectory(whole)
-    checkpoint, dataset = run.load_checkpoint(2), run_dataset(run, None, Reporter())
+    run = Run(whole)
+    checkpoint, dataset = run.checkpoint(2), run_dataset(run, None, Reporter())
     paths = {
         evaluate_checkpoint(
             run, checkpoint, dataset, "valid", samples=samples, seed=seed, examples=examples, reporter=Reporter()
@@ -213,17 +213,17 @@ def test_another_seed_k_or_number_of_examples_replaces_nothing(whole: Path) -> N
 
 
 def test_one_example_has_no_standard_error(whole: Path) -> None:
-    run = RunDirectory(whole)
+    run = Run(whole)
     result = evaluate_checkpoint(
         run,
-        run.newest_checkpoint(),
+        run.checkpoint(),
         run_dataset(run, None, Reporter()),
         "test",
         samples=5,
         examples=1,
         reporter=Reporter(),
     )
-    assert json.loads(result.json_path.read_text())["stderr"] is None
+    assert json.loads(result.path.read_text())["stderr"] is None
 
 
 def test_numbers_of_numpy_are_kept_as_plain_ones(data: Path) -> None:

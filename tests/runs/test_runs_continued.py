@@ -27,7 +27,7 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs import job as work
 from iwae.runs.checkpoint import CheckpointError
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.training.loop import Divergence
 
 HOLD_THE_LOCK = """
@@ -200,7 +200,7 @@ def test_changed_data_is_refused(run: Path, data: Path, config: RunConfig) -> No
         data.with_suffix(".moved").rename(data)
 
 
-@pytest.mark.parametrize(("name", "advice"), [("latest", "--checkpoint 3"), (3, "--checkpoint 2")])
+@pytest.mark.parametrize(("name", "advice"), [("latest", "`checkpoint` 3"), (3, "`checkpoint` 2")])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "empty"])
 def test_a_damaged_newest_checkpoint_is_named_with_the_newest_intact_one(
     run: Path, config: RunConfig, whole: Path, name: int | str, advice: str, harm: str
@@ -231,7 +231,7 @@ def test_a_missing_newest_checkpoint_is_no_reason_to_train_it_again(
     checkpoint(run, missing).unlink()
     message = fails(run, config, "there is no such checkpoint", CheckpointError, stages=3)
     assert str(checkpoint(run, missing)) in message
-    assert f"--checkpoint {missing - 1}" in message
+    assert f"`checkpoint` {missing - 1}" in message
     go(run, config, stages=3, checkpoint=missing - 1)
     same_training(run, whole, 3)
 
@@ -266,16 +266,29 @@ def test_damaged_results_are_named(run: Path, config: RunConfig, content: str) -
     assert go(run, config, stages=3)["stages_done"] == 3
 
 
-def test_a_file_or_a_foreign_directory_in_the_way(tmp_path: Path, config: RunConfig, run: Path) -> None:
+def test_a_file_or_what_a_run_would_replace_is_in_the_way(tmp_path: Path, config: RunConfig, run: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for fresh in (False, True):
         with pytest.raises(IWAEError, match="is a file"):
             go(tmp_path / "file", config, fresh=fresh)
     (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign/thesis.tex").write_text("mine")
-    assert "thesis.tex" in fails(tmp_path / "foreign", config, "not empty")
+    (tmp_path / "foreign/samples.png").write_text("mine")
+    fails(tmp_path / "foreign", config, "has samples.png and no run.json.*it is no run")
+    fails(tmp_path / "foreign", config, "is no run, but has samples.png: `fresh` replaces only runs", fresh=True)
     (run / "run.json").unlink()
-    assert "run.json" in fails(run, config, "not empty")
+    fails(run, config, "has metrics.jsonl, results.json, samples.png and no run.json.*restore run.json")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_run_would_not_write_is_not_in_the_way(data: Path, tmp_path: Path, fresh: bool) -> None:
+    """Slurm's --output, and what Jupyter makes."""
+    run = tmp_path / "run"
+    (run / ".ipynb_checkpoints").mkdir(parents=True)
+    (run / "slurm-1234.out").write_text("epoch 1")
+    go(run, small_config(data), stages=1, fresh=fresh)
+    assert (run / "slurm-1234.out").read_text() == "epoch 1"
+    assert (run / "results.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_two_at_once_are_refused(run: Path, config: RunConfig) -> None:
@@ -295,9 +308,9 @@ def test_what_cannot_be_trained_or_measured_is_refused_before_anything_is_made(
     tmp_path: Path, data: Path, config: RunConfig, whole: Path
 ) -> None:
     run = tmp_path / "run"
-    with pytest.raises(IWAEError, match="--batch-size 61 is more than the 60 training examples"):
+    with pytest.raises(IWAEError, match="`batch_size` 61 is more than the 60 training examples"):
         go(run, small_config(data, batch_size=61))
-    with pytest.raises(IWAEError, match="--test-samples must be at most 100,000, got 100001"):
+    with pytest.raises(IWAEError, match="`test_samples` must be at most 100,000, got 100001"):
         go(run, config, measure=MeasureOptions(test_samples=100_001))
     with pytest.raises(IWAEError, match="no run to restart from checkpoint 2"):
         go(run, config, checkpoint=2)
@@ -340,7 +353,7 @@ def test_divergence_saves_the_last_good_state_and_says_the_step(
     with pytest.raises(Divergence, match="at step 16 ") as error:
         go(run, config, stages=3)
     assert "\n" not in str(error.value)
-    good = RunDirectory(run).newest_checkpoint()
+    good = Run(run).checkpoint()
     assert good.path.stem == "latest"
     assert 12 <= good.step <= 16
     assert all(bool(jnp.all(jnp.isfinite(array))) for array in good.arrays.values())

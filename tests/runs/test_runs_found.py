@@ -10,7 +10,7 @@ from helpers.small_runs import Messages, go, small_config
 from iwae import IWAEError, MeasureOptions, RunConfig
 from iwae.cli import main
 from iwae.runs.checkpoint import CheckpointError
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 def test_own_data_may_move_and_a_change_of_it_is_still_noticed(
@@ -34,7 +34,7 @@ def test_a_foreign_checkpoint_is_refused_by_everything(whole: Path, data: Path, 
     shutil.copy(tmp_path / "other/checkpoints/1.safetensors", run / "checkpoints/3.safetensors")
     with pytest.raises(CheckpointError, match=r"is of seed 5, not of this run's; the newest intact one is 2"):
         iwae.load(run)
-    assert RunDirectory(run).load_checkpoint(2).stages_done == 2
+    assert Run(run).checkpoint(2).stages_done == 2
 
 
 def test_lists_are_as_good_as_tuples(data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from iwae.cli.tables import seeds_lines
 from iwae.estimators.base import Estimate, Estimator
 from iwae.estimators.objective import make_estimator
 from iwae.runs import job
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import Interrupted
 from iwae.runs.train import train_runs
@@ -56,7 +56,7 @@ def as_alone(directory: Path, alone: dict[int, Path]) -> None:
             assert mine.keys() == theirs.keys()
             for name, array in theirs.items():
                 np.testing.assert_allclose(mine[name], array, rtol=1e-4, atol=1e-5)
-        mine, theirs = (RunDirectory(path).read_metrics() for path in (run, expected))
+        mine, theirs = (Run(path).metrics() for path in (run, expected))
         assert [{**line, "bound": 0} for line in mine] == [{**line, "bound": 0} for line in theirs]
         np.testing.assert_allclose([line["bound"] for line in mine], [line["bound"] for line in theirs], rtol=1e-5)
         mine, theirs = (json.loads((path / "results.json").read_text()) for path in (run, expected))
@@ -102,7 +102,7 @@ def test_interrupted_all_are_saved_and_go_on_together_or_alone(
     # The signal that comes in one chunk is acted upon after the next.
     with pytest.raises(Interrupted, match=r"all is saved in .*seed0, .*seed1, .*seed2\. To continue: the same call"):
         together(runs, stages=3, reporter=InterruptAfter(2))
-    steps = [RunDirectory(path).newest_checkpoint().step for path in runs]
+    steps = [Run(path).checkpoint().step for path in runs]
     assert len(set(steps)) == 1
     assert 0 < steps[0] < 39
     first = next(iter(runs))
@@ -126,7 +126,7 @@ class Ruins(Estimator):
 def test_one_that_diverges_is_left_behind(
     data: Path, alone: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = RunDirectory(alone[1]).load_checkpoint(1).model()
+    model = Run(alone[1]).checkpoint(1).model()
     mark = float(model.decoder[0].hidden[0].weight[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
     runs = configs(tmp_path, data)
     go(tmp_path / "seed1", runs[tmp_path / "seed1"], stages=1)
@@ -134,7 +134,7 @@ def test_one_that_diverges_is_left_behind(
     with pytest.raises(Divergence, match=r"seed1: training diverged: at step 3 .* the bound was nan") as caught:
         together(runs, stages=3)
     assert "\n" not in str(caught.value)
-    assert RunDirectory(tmp_path / "seed1").newest_checkpoint().step == 3
+    assert Run(tmp_path / "seed1").checkpoint().step == 3
     for seed in (0, 2):
         found = json.loads((tmp_path / f"seed{seed}/results.json").read_text())
         theirs = json.loads((alone[seed] / "results.json").read_text())
@@ -143,7 +143,7 @@ def test_one_that_diverges_is_left_behind(
 
 def test_a_run_that_is_held_stops_all_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     runs = configs(tmp_path, data)
-    held = RunDirectory(tmp_path / "seed2")
+    held = Run(tmp_path / "seed2")
     held.create()
     entered, leave = threading.Event(), threading.Event()
 
@@ -169,10 +169,11 @@ def test_what_one_is_refused_for_changes_none(
     runs = configs(tmp_path, data)
     for seed, path in alone.items():
         shutil.copytree(path, tmp_path / f"seed{seed}")
-    last = RunDirectory(tmp_path / "seed2")
+    last = Run(tmp_path / "seed2")
     if in_the_way == "no run":
         shutil.rmtree(last.path)
-        (last.path / "precious").mkdir(parents=True)
+        last.path.mkdir()
+        last.results_path.write_text("precious")
     if in_the_way == "no checkpoint":
         last.checkpoint_path(2).unlink()
     before = files_below(tmp_path)
@@ -194,9 +195,9 @@ def test_a_damaged_checkpoint_of_one_is_no_reason_to_take_the_others_back(
 ) -> None:
     for seed, path in alone.items():
         shutil.copytree(path, tmp_path / f"seed{seed}")
-    flip_byte(RunDirectory(tmp_path / "seed2").checkpoint_path(3))
+    flip_byte(Run(tmp_path / "seed2").checkpoint_path(3))
     before = files_below(tmp_path)
-    with pytest.raises(IWAEError, match=r"with --checkpoint 2, this run alone \(--seed 2, not --seeds\): together"):
+    with pytest.raises(IWAEError, match=r"with `checkpoint` 2, this run alone \(`seed` 2, not `seeds`\): together"):
         together(configs(tmp_path, data), stages=4)
     assert files_below(tmp_path) == before
 
@@ -231,7 +232,7 @@ def test_different_objectives_are_each_as_if_alone(data: Path, tmp_path: Path) -
         mine, theirs = (load_file(tmp_path / way / name / "checkpoints/2.safetensors") for way in ("together", "alone"))
         for tensor, array in theirs.items():
             np.testing.assert_allclose(mine[tensor], array, rtol=1e-4, atol=1e-5)
-        assert RunDirectory(tmp_path / "together" / name).config() == config
+        assert Run(tmp_path / "together" / name).config == config
 
 
 def test_the_command_trains_seeds_and_show_has_their_mean(

@@ -36,8 +36,8 @@ from iwae.report import embedding
 from iwae.runs import checkpoint as checkpoint_module
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.checkpoint import CheckpointError, load_checkpoint
-from iwae.runs.directory import RunDirectory
-from iwae.runs.measurements import read_likelihoods
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import read_likelihoods
 from iwae.runs.records import EvaluationRecord
 
 
@@ -309,7 +309,7 @@ def test_deep_metadata_is_refused(tmp_path: Path) -> None:
 def test_other_spellings_of_a_number_are_no_checkpoints(run: Path) -> None:
     for name in ("0009", "٣", "-1", "1e3"):
         shutil.copy(run / "checkpoints/1.safetensors", run / f"checkpoints/{name}.safetensors")
-    assert RunDirectory(run).stage_checkpoints() == [0, 1]
+    assert Run(run).stage_checkpoints() == [0, 1]
     assert iwae.load(run).latent == (3,)
 
 

@@ -37,8 +37,8 @@ from iwae.report import write
 from iwae.runs import analyze
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
 from iwae.runs.config import RunConfig, TrainOptions
-from iwae.runs.directory import RunDirectory
-from iwae.runs.measurements import find_measurement
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import find_measurement
 
 ANALYSIS = "analysis/analysis.json"
 TRAINING_CURVE = figures.PICTURES["training_curve"]
@@ -176,8 +176,8 @@ def test_evaluations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(command("analyze", run)) == 0
     (path,) = (run / "evaluations").glob("*-test-2-first3.json")
     record, arrays = read(path), path.with_suffix(".npz").read_bytes()
-    directory = RunDirectory(run)
-    checkpoint, data = directory.newest_checkpoint(), load_dataset(directory.config().dataset)
+    directory = Run(run)
+    checkpoint, data = directory.checkpoint(), load_dataset(directory.config.dataset)
     found = set()
     for _, text in mutants(record):
         path.write_text(text)

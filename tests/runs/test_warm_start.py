@@ -14,7 +14,7 @@ from iwae.cli import main, paper_experiment
 from iwae.errors import IWAEError
 from iwae.runs.checkpoint import load_checkpoint
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_weights_and_moments_are_the_sources_and_the_count_starts_anew(source):
     metrics = [json.loads(line) for line in (source / "kept/metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2, 3]
     assert {line["learning_rate"] for line in metrics} == {1e-4}
-    results = RunDirectory(source / "kept").results()
+    results = Run(source / "kept").results()
     assert results is not None
     assert (results["stages_done"], results["stages_total"]) == (1, 1)
 
@@ -79,7 +79,7 @@ def test_the_source_is_recorded(source):
     record = json.loads((source / "recorded/run.json").read_text())["init_from"]
     checkpoint = load_checkpoint(source / "vae/checkpoints/2.safetensors")
     assert record["weights_sha256"] == checkpoint.weights_digest()
-    assert record["config"] == RunDirectory(source / "vae").config().to_json()
+    assert record["config"] == Run(source / "vae").config.to_json()
     assert (record["checkpoint"], record["step"]) == ("2.safetensors", checkpoint.step)
 
 
@@ -158,7 +158,7 @@ def test_the_scripts_experiments_name_the_command_that_makes_a_missing_source(ex
 
 def test_the_scripts_experiments_say_in_words_what_starts_from_what(tmp_path, capsys, monkeypatch):
     source = tmp_path / "mnist-vae-k1-1layer-seed0"
-    run = RunDirectory(source)
+    run = Run(source)
     run.create()
     run.write_record({"config": RunConfig().to_json(), "data": {}})
     run.checkpoint_path(8).touch()

@@ -14,6 +14,7 @@ from iwae.estimators.bound import Reparameterized
 from iwae.estimators.objective import Objective, make_estimator
 from iwae.estimators.terms import BetaVAE
 from iwae.models.architecture import Architecture
+from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.training import loop as training
 from iwae.training import step as stepping
@@ -203,7 +204,8 @@ def test_any_optimizer_of_optax_improves_the_bound(name):
         rows = jnp.asarray(dataset.train[20 * (step % 10) :][:20])
         estimate = estimator(model, model.prepare(rows, data_key), model_key)
         updates, state = optimizer.update(estimate.gradient, state, model)  # pyright: ignore[reportArgumentType]
-        model = optax.apply_updates(model, updates)  # pyright: ignore[reportArgumentType]
+        model = optax.apply_updates(model, updates)  # pyright: ignore
+        assert isinstance(model, HierarchicalVAE)
     for mine, expected in zip(jax.tree.leaves(model), jax.tree.leaves(fitted), strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 

@@ -67,8 +67,8 @@ def test_the_fast_schedule_falls_in_one_line_to_zero():
         assert (schedule[0].learning_rate, schedule[-1].final_learning_rate) == (3e-3, 0.0)
         for before, after in itertools.pairwise(schedule):
             assert before.end_rate == after.learning_rate
-        assert before.rate_after(0.0) > before.rate_after(1.0)  # pyright: ignore[reportOptionalOperand]
-        drops = [stage.rate_after(0.0) - stage.rate_after(1.0) for stage in schedule]  # pyright: ignore[reportOptionalOperand]
+        starts, ends = ([stage.rate_after(part) for stage in schedule] for part in (0.0, 1.0))
+        drops = np.subtract(starts, ends)  # pyright: ignore[reportCallIssue, reportArgumentType]
         np.testing.assert_allclose(drops, 3e-3 / 8)
 
 

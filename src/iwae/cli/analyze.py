@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Analyze(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Analyzes, and prints the main numbers."""
-        RunDirectory(self.path).read_record()
+        Run.open(self.path)
         with make_reporter() as reporter:
             from iwae.runs.analyze import DIRECTORY, FILE, AnalyzeOptions, analyze_run
 

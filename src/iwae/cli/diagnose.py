@@ -8,7 +8,7 @@ from rich.table import Table
 
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.options import DiagnoseOptions
 
 
@@ -23,7 +23,7 @@ class Diagnose(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Diagnoses, and prints the figures."""
-        RunDirectory(self.path).read_record()
+        Run.open(self.path)
         with make_reporter() as reporter:
             from iwae.runs.diagnose import DIRECTORY, FILE, diagnose_run
 

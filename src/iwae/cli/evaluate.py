@@ -6,7 +6,7 @@ from typing import Literal
 from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,11 @@ class Evaluate(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Measures, prints and writes the measurement."""
-        run = RunDirectory(self.path)
-        record = run.read_record()
+        run = Run.open(self.path)
         with make_reporter() as reporter:
             from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
 
-            checkpoint = run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
+            checkpoint = run.checkpoint(self.checkpoint)
             dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
             run.create()
             result = evaluate_checkpoint(
@@ -42,13 +41,14 @@ class Evaluate(OfRunAndData):
                 examples=self.examples,
                 reporter=reporter,
             )
+        record = result.to_json()
         size = result.likelihoods.mean_effective_sample_size
         print_lines(
-            f"{self.split} NLL, L_{self.samples}: {tables.measured_label(result.record, self.split, record['data'])}",
-            f"Examples: {result.record['num_examples']:,}",
+            f"{self.split} NLL, L_{self.samples}: {tables.measured_label(record, self.split, run.data)}",
+            f"Examples: {record['num_examples']:,}",
             f"Mean effective sample size: {size:.1f} of {self.samples}",
             f"Checkpoint: {checkpoint.path}",
-            f"Written: {result.json_path}",
+            f"Written: {result.path}",
             f"Per example: {result.npz_path}",
         )
         return 0

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from iwae.cli.console import make_reporter, print_lines
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 if TYPE_CHECKING:
     from iwae.runs.checkpoint import Checkpoint
@@ -42,8 +42,8 @@ class Explore:
 
     def run(self, arguments: list[str]) -> int:
         """Writes the page, prints its path and opens it where there is a screen."""
-        run = RunDirectory(self.path)
-        record = run.read_record()
+        run = Run(self.path)
+        record = run.record
         with make_reporter(Console(stderr=True)) as reporter:
             from iwae.explore.content import page_content
             from iwae.explore.write import NAME, check_output, write_page
@@ -51,7 +51,7 @@ class Explore:
 
             output = self.output or run.path / NAME
             check_output(output)
-            checkpoint = run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
+            checkpoint = run.checkpoint(self.checkpoint)
             dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
             content = page_content(checkpoint.model(), dataset, kept=kept_units(run), reporter=reporter)
             write_page(output, run.path.resolve().name, _facts(record, checkpoint), content)

@@ -88,14 +88,6 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     return dataclasses.replace(spec, instantiate=_refusing(spec.instantiate), fields=fields)
 
 
-def _without_empty_default(field: StructFieldSpec) -> StructFieldSpec:
-    from tyro.conf import arg
-
-    if field.default is None or field.default is False or field.default == ():
-        return dataclasses.replace(field, type=Annotated[field.type, arg(help_behavior_hint="")])
-    return field
-
-
 def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
     """A run's options: those of the objective, from its table, in the place of the object that holds them."""
     defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}

@@ -12,7 +12,7 @@ from iwae.cli.data import Data
 from iwae.cli.train import Train
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig, TrainOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _configuration(asked: Experiment, results_dir: Path) -> RunConfig:
     source, target = (vae, iwae) if asked.exp == "iwae_to_vae" else (iwae, vae)
     path = results_dir / source.name()
     command = f"python experiments.py --model {source.model} --dataset {asked.dataset} --k {source.k} --layers 1"
-    run = RunDirectory(path)
+    run = Run(path)
     done = run.stage_checkpoints() if run.exists else []
     total = len(source.full_schedule())
     if total not in done:

@@ -16,7 +16,6 @@ from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.cli.options import default_results_dir
 from iwae.cli.registry import check_installed
-from iwae.cli.tables import units_label
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.io.text import printable
@@ -188,7 +187,7 @@ def _row(status: CellStatus) -> tuple[str, ...]:
         str(status.cell.config.k),
         paper_text(status),
         ours,
-        units_label(status.active or ()),
+        status.active,
         gap_text(status, MARK),
         f"{status.stages_done}/{status.stages_total}{measured}",
     )

@@ -17,7 +17,7 @@ from typing import Any
 from iwae.cli.app import guarded
 from iwae.cli.console import make_reporter
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 def main(order: str) -> int:
@@ -55,7 +55,7 @@ def _run(runs: dict[str, Any], stages: int | None, measure: dict[str, Any], data
             # The others are trained and measured.
             failure = error
         for path in configs:
-            if (results := RunDirectory(path).results()) is not None:
+            if (results := Run(path).results()) is not None:
                 test = results["test"]
                 analysis = AnalyzeOptions(test["num_samples"], test["num_examples"])
                 analyze_run(path, options=analysis, checkpoint=results["stages_done"], **found)

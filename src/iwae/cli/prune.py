@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 if TYPE_CHECKING:
     from iwae.runs.prune import PruneResult
@@ -29,10 +29,9 @@ class Prune(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Prunes, measures, and prints what came out."""
-        source = RunDirectory(self.path)
-        source.read_record()
+        source = Run.open(self.path)
         resolved = source.path.resolve()
-        out = RunDirectory(self.out or resolved.with_name(f"{resolved.name}-pruned"))
+        out = Run(self.out or resolved.with_name(f"{resolved.name}-pruned"))
         with make_reporter() as reporter:
             from iwae.runs.evaluate import run_dataset
             from iwae.runs.prune import check_samples, prune_run

@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
 from iwae.errors import IWAEError
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Report:
         if not self.paths:
             raise IWAEError("which runs? give the directory of at least one (see iwae report --help)")
         for path in self.paths:
-            RunDirectory(path).read_record()
+            Run.open(path)
         with make_reporter() as reporter:
             from iwae.report.write import write_report
             from iwae.runs.analyze import AnalyzeOptions

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from iwae.cli.console import print_lines
 from iwae.cli.options import OfRun
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Sample(OfRun):
 
     def run(self, arguments: list[str]) -> int:
         """Draws and writes the samples."""
-        run = RunDirectory(self.path)
-        record = run.read_record()
+        run = Run(self.path)
+        record = run.record
         from iwae.runs.evaluate import write_samples
 
-        checkpoint = run.newest_checkpoint() if self.checkpoint is None else run.load_checkpoint(self.checkpoint)
+        checkpoint = run.checkpoint(self.checkpoint)
         shape = record["data"]["image_shape"]
         directory = self.out or run.path
         directory.mkdir(parents=True, exist_ok=True)

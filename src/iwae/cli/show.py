@@ -17,7 +17,7 @@ from iwae.cli.console import print_lines
 from iwae.cli.options import default_results_dir
 from iwae.errors import IWAEError
 from iwae.io.text import printable
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.records import ResultsRecord
 
 HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "active")
@@ -51,12 +51,12 @@ class Show:
             fail(failure, 1)
         return 1 if failures else 0
 
-    def _runs(self) -> list[RunDirectory]:
-        runs = [RunDirectory(path) for path in self.paths if not path.is_file()]
+    def _runs(self) -> list[Run]:
+        runs = [Run(path) for path in self.paths if not path.is_file()]
         if not self.paths and self.results_dir.is_dir():
             found = sorted(self.results_dir.glob("*/run.json"))
             # Hidden ones are not whole yet.
-            runs = [RunDirectory(path.parent) for path in found if not path.parent.name.startswith(".")]
+            runs = [Run(path.parent) for path in found if not path.parent.name.startswith(".")]
         if not runs:
             where = "among what was given" if self.paths else f"in {self.results_dir}"
             raise IWAEError(f"no runs {where}: `iwae train` makes one, or give a run's directory")
@@ -82,11 +82,11 @@ class Show:
             print_lines(*tables.seeds_lines(results))
 
 
-def run_record(run: RunDirectory) -> dict[str, Any]:
+def run_record(run: Run) -> dict[str, Any]:
     """A run as one flat record; figures are None until the run has measured itself. Raises IWAEError for a run that
     can't be read.
     """
-    record, config, results = run.read_record(), run.config(), run.results()
+    record, config, results = run.record, run.config, run.results()
     test: Mapping[str, Any] = results["test"] if results else {}
     unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
     return {

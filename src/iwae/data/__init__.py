@@ -18,6 +18,7 @@ from iwae.data.load import (
     load_dataset,
     obtain,
 )
+from iwae.data.own import is_own
 from iwae.data.sources import ProgressCallback
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Split",
     "canonical_name",
     "dataset_status",
+    "is_own",
     "load_dataset",
     "obtain",
     "search_directories",

@@ -18,7 +18,7 @@ from iwae.data.files import (
     read_content,
     search_directories,
 )
-from iwae.data.own import SUFFIXES, load_own
+from iwae.data.own import is_own, load_own
 from iwae.data.sources import FetchError, ProgressCallback
 from iwae.errors import IWAEError
 from iwae.io.files import remove_leftovers, write_atomically
@@ -66,7 +66,7 @@ def canonical_name(name: str) -> str:
     for published in PUBLISHED.values():
         if name.lower() in (published.name, published.paper_name.lower()):
             return published.name
-    if name.lower().endswith(SUFFIXES) and "\0" not in name:
+    if is_own(name) and "\0" not in name:
         return os.path.abspath(os.path.expanduser(name))
     raise IWAEError(
         f"unknown dataset '{one_line(name)}'; expected {', '.join(PUBLISHED)}, "

@@ -17,6 +17,11 @@ SUFFIXES = (".npz", ".npy")
 _MIN_ROWS = 10
 
 
+def is_own(name: str) -> bool:
+    """Whether a dataset's name is the path of a user's own file."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def load_own(path: str | Path) -> Dataset:
     """The dataset in the user's own file.
 

@@ -1,12 +1,16 @@
 """Writing files so that a reader finds the old content or the new, never a part; reading them without trust."""
 
 import contextlib
+import errno
 import json
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import BaseFileLock, FileLock, SoftFileLock
 
 from iwae.errors import IWAEError
 
@@ -16,6 +20,32 @@ except ImportError:  # Windows: what a killed process left there stays.
     fcntl = None
 
 TEMPORARY_SUFFIX = ".partial"
+# What file systems without locks answer.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path that a user gave, with `~` as the home directory."""
+    return Path(os.path.expanduser(path))
+
+
+def acquire_lock(path: Path, timeout: float = 0.0) -> BaseFileLock:
+    """Locks the file `path` for as long as this process lives or until `release`; where the file system has no locks,
+    by a second file `<path>-soft` that is there meanwhile, which a killed process may leave.
+
+    Raises filelock.Timeout, with the file as `lock_file`, where another process has it, and OSError.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            lock = FileLock(path)
+            lock.acquire(timeout=timeout)
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+            lock = SoftFileLock(path.with_name(f"{path.name}-soft"))
+            lock.acquire(timeout=timeout)
+    return lock
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -48,7 +78,11 @@ def _held(path: Path) -> Iterator[None]:
     while True:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             # Before it was locked, another process may have taken it for a leftover and removed it.
             if path.exists():
                 yield

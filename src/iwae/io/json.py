@@ -7,7 +7,7 @@ type does not name, as newer versions may write them, are left out.
 
 import json
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -26,11 +26,25 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 T = TypeVar("T")
 
 
-def decode(content: bytes | str, kind: type[T]) -> T:
-    """The JSON value of type `kind`. Raises ValueError, in one line that says where it is another."""
+def parse(content: bytes | str) -> Any:
+    """The JSON value. Raises ValueError, in one line."""
     try:
         # Not msgspec's own decoder: it refuses names of files that are no UTF-8, which JSON holds as escapes.
-        return msgspec.convert(json.loads(content, parse_constant=_refuse), kind)
+        return json.loads(content, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+    except ValueError as error:
+        raise ValueError(shortened(" ".join(str(error).split()))) from None
+
+
+def decode(content: bytes | str, kind: type[T]) -> T:
+    """The JSON value of type `kind`. Raises ValueError, in one line that says where it is another."""
+    return _convert(parse(content), kind)
+
+
+def _convert(value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
     except RecursionError:
         raise ValueError("its values are nested too deep") from None
     except ValueError as error:
@@ -41,20 +55,29 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def read_json(path: Path, kind: type[T], advice: str) -> T:
-    """The JSON value of type `kind` in a file.
+def read_json(path: Path, kind: type[T], advice: str, newest_format: int | None = None) -> T:
+    """The JSON value of type `kind` in a file; `newest_format` is the largest `format` that this version reads.
 
     Raises IWAEError, naming the file and giving `advice`, for anything else: no regular file, one that is too large
-    or can't be read, no JSON, a value of another type.
+    or can't be read, no JSON, a value of another type. A newer version's record may have another shape: that it is
+    newer is said first.
     """
     try:
-        return decode(read_bounded(path, MAX_JSON_BYTES), kind)
+        content = read_bounded(path, MAX_JSON_BYTES)
     except IWAEError as error:
         raise IWAEError(f"{error}; {advice}") from None
     except OSError as error:
         raise IWAEError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        value = parse(content)
+        found = value.get("format", 0) if isinstance(value, dict) else 0
+        if newest_format is None or not isinstance(found, int) or found <= newest_format:
+            return _convert(value, kind)
     except ValueError as error:
         raise IWAEError(f"{path}: damaged, or not a file of this program ({error}); {advice}") from None
+    raise IWAEError(
+        f"{path}: format {shortened(str(found))} is newer than this version reads ({newest_format}): upgrade iwae"
+    )
 
 
 def shortened(text: str, length: int = 200) -> str:

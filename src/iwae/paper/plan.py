@@ -8,7 +8,7 @@ from iwae.paper.cells import Cell
 from iwae.paper.reproduction import PAPER_STAGES
 from iwae.paper.status import CellStatus, source_stages, status_of
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _why_not_yet(
     assert cell.source is not None
     name, source = cell.config.name(), cell.source.name()
     if status.begun:
-        record = RunDirectory(cell.directory(results_dir)).read_record()
+        record = Run.open(cell.directory(results_dir)).record
         start = record["init_from"]["stages_done"] if "init_from" in record else 0
         if start >= len(cell.source.full_schedule()):
             return None

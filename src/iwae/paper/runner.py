@@ -15,7 +15,7 @@ from iwae.paper.cells import Cell
 from iwae.paper.plan import Plan
 from iwae.paper.status import source_stages
 from iwae.runs.config import MeasureOptions, RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.signals import SignalWatch
 from iwae.training.schedule import stage_end
 
@@ -56,7 +56,7 @@ def train_cells(
     other processes would have nothing to do. Unfinished runs are continued. A cell that starts from another run waits
     for it. What a process says goes to `<run>.train.log`, named after the first of its runs.
 
-    On SIGINT, SIGTERM or SIGHUP all processes are told to save and stop, and Interrupted is raised once they have;
+    On SIGINT, SIGTERM and their like all processes are told to save and stop, and Interrupted is raised once they have;
     a further signal kills those that are left. Should this process die, they save and stop by themselves.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class _Work:
         datasets_dir: Path | None,
     ):
         self.cells, self.results_dir = cells, results_dir
-        self.runs = [RunDirectory(cell.directory(results_dir)) for cell in cells]
+        self.runs = [Run(cell.directory(results_dir)) for cell in cells]
         self.log_path = results_dir / f"{self.runs[0].path.name}.{LOG_SUFFIX}"
         self.process: subprocess.Popen[bytes] | None = None
         self.failure: str | None = None
@@ -206,15 +206,15 @@ class _Work:
         with open(self.log_path, "rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").split("\n")
-        errors = [line for line in lines if line.startswith("iwae: error: ")]
+        last = [line.split(": ", 2)[2] for line in lines if line.startswith(("iwae: error: ", "iwae: stopped: "))]
         assert self.process is not None
-        return errors[-1].removeprefix("iwae: error: ") if errors else f"ended with status {self.process.returncode}"
+        return last[-1] if last else f"ended with status {self.process.returncode}"
 
     def progress(self) -> list[CellProgress]:
         """How far each of its cells is."""
         return [self._progress_of(cell, run) for cell, run in zip(self.cells, self.runs, strict=True)]
 
-    def _progress_of(self, cell: Cell, run: RunDirectory) -> CellProgress:
+    def _progress_of(self, cell: Cell, run: Run) -> CellProgress:
         epochs = 0
         # What is wrong with a run is for its own process to say; the others go on.
         with contextlib.suppress(IWAEError, OSError):

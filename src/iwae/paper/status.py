@@ -1,7 +1,7 @@
 """How far each cell of the paper's tables has been repeated, as rows for Markdown and objects for JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from iwae.io.text import printable
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
-from iwae.runs.records import GapAnalysis, ResultsRecord
+from iwae.runs.directory import Run
+from iwae.runs.records import GapAnalysis, Measured, ResultsRecord, measured_enough
 
 HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")
 PARTIAL = "partial"
@@ -23,25 +23,27 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Gap:
-    """Test minus training NLL in nats with its standard error, and what it was measured on, of `split_examples`
-    test examples.
-    """
+    """Test minus training NLL in nats with its standard error, and the two measurements that it is of."""
 
     value: float
     stderr: float | None
-    num_samples: int
-    test_examples: int
-    train_examples: int
-    split_examples: int
+    test: Measured
+    train: Measured
+
+    @property
+    def num_samples(self) -> int:
+        """Importance samples of both measurements, at least."""
+        return min(self.test["num_samples"], self.train["num_samples"])
 
     @property
     def deviation(self) -> str | None:
         """In what it is less than L_5000 on the whole test set, in words; None: in nothing."""
-        if self.num_samples >= PAPER_SAMPLES and self.test_examples == self.split_examples:
+        examples = self.test["num_examples"]
+        if self.num_samples >= PAPER_SAMPLES and examples == self.test["split_examples"]:
             return None
         return (
-            f"the gap was measured with {self.num_samples:,} samples on {self.test_examples:,} test and"
-            f" {self.train_examples:,} training examples"
+            f"the gap was measured with {self.num_samples:,} samples on {examples:,} test and"
+            f" {self.train['num_examples']:,} training examples"
         )
 
 
@@ -49,10 +51,10 @@ class Gap:
 class CellStatus:
     """A cell and what its run has come to.
 
-    `stages_done` of `stages_total` are complete. `nll`, `stderr` (nats), `active` and the counts belong to the
-    checkpoint after `measured_stages`; `gap` is there once the run was analyzed. `mark` is the data's: verified,
-    unverified or own, or None before there is a run. `deviations` say in what the figure is not what the paper did.
-    `problem` says why the directory can't be used as this cell's run; the rest is then empty.
+    `stages_done` of `stages_total` are complete. `results` belong to the checkpoint after `measured_stages`; `gap` is
+    there once the run was analyzed. `mark` is the data's: verified, unverified or own, or None before there is a run.
+    `deviations` say in what the figure is not what the paper did. `problem` says why the directory can't be used as
+    this cell's run; the rest is then empty.
     """
 
     cell: Cell
@@ -61,16 +63,30 @@ class CellStatus:
     begun: bool = False
     pruned: bool = False
     mark: Mark | None = None
-    measured_stages: int | None = None
-    nll: float | None = None
-    stderr: float | None = None
-    active: tuple[int, ...] | None = None
-    num_samples: int = 0
-    num_examples: int = 0
-    split_examples: int = 0
+    results: ResultsRecord | None = None
     gap: Gap | None = None
     deviations: tuple[str, ...] = ()
     problem: str | None = None
+
+    @property
+    def measured_stages(self) -> int | None:
+        """Stages after which the figure was measured."""
+        return self.results["stages_done"] if self.results else None
+
+    @property
+    def nll(self) -> float | None:
+        """Test NLL in nats; None where it was not measured, or is not finite."""
+        return self.results["test"]["nll"] if self.results else None
+
+    @property
+    def stderr(self) -> float | None:
+        """Its standard error over examples."""
+        return self.results["test"]["stderr"] if self.results else None
+
+    @property
+    def active(self) -> str:
+        """Active units, `26+7`, h_1 first."""
+        return "+".join(map(str, self.results["active_units"])) if self.results else ""
 
     @property
     def complete(self) -> bool:
@@ -80,7 +96,7 @@ class CellStatus:
     @property
     def is_reproduction(self) -> bool:
         """Trained and measured as the paper did, on its data: only then may the figure stand for the paper's."""
-        return self.measured_stages is not None and not self.deviations
+        return self.results is not None and not self.deviations
 
     @property
     def published(self) -> Published | None:
@@ -100,23 +116,21 @@ class CellStatus:
     @property
     def measured_early(self) -> bool:
         """Whether the figure is older than the stage that was reached."""
-        return self.measured_stages is not None and self.measured_stages != self.stages_done
+        return self.results is not None and self.measured_stages != self.stages_done
 
     def measured_as(self, options: MeasureOptions) -> bool:
         """Whether the figure and the gap are there, from at least the samples and examples that are asked for."""
-        wanted = options.examples_for(self.cell.config)
-        examples = self.split_examples if wanted is None else min(wanted, self.split_examples)
-        if self.measured_stages is None or self.gap is None:
+        if self.results is None or self.gap is None:
             return False
-        return (
-            min(self.num_samples, self.gap.num_samples) >= options.test_samples
-            and min(self.num_examples, self.gap.test_examples) >= examples
+        samples, examples = options.test_samples, options.examples_for(self.cell.config)
+        return self.gap.num_samples >= samples and all(
+            measured_enough(measured, samples, examples) for measured in (self.results["test"], self.gap.test)
         )
 
 
 def status_of(cell: Cell, results_dir: Path) -> CellStatus:
     """Reads a cell's run, if there is one. Whatever lies in its place, this returns: see `CellStatus.problem`."""
-    run = RunDirectory(cell.directory(results_dir))
+    run = Run(cell.directory(results_dir))
     empty = CellStatus(cell, 0, len(cell.config.full_schedule()))
     try:
         return _read(run, empty)
@@ -126,38 +140,26 @@ def status_of(cell: Cell, results_dir: Path) -> CellStatus:
         return replace(empty, problem=f"{error.filename or run.path}: {error.strerror or error}")
 
 
-def _read(run: RunDirectory, empty: CellStatus) -> CellStatus:
+def _read(run: Run, empty: CellStatus) -> CellStatus:
     if not run.exists:
         return empty
     differences = run.differences(empty.cell.config)
     if differences:
         raise IWAEError(f"{run.path} is another run than the paper's ({'; '.join(differences)}): move it elsewhere")
-    record, stages, results = run.read_record(), run.stage_checkpoints(), run.results()
-    begun = replace(
+    results = run.results()
+    return replace(
         empty,
         begun=True,
-        pruned="pruned" in record,
-        stages_done=stages[-1] if stages else 0,
-        mark=record["data"]["mark"],
-    )
-    if results is None:
-        return begun
-    test, gap = results["test"], _gap(run, results)
-    return replace(
-        begun,
-        measured_stages=results["stages_done"],
-        nll=test["nll"],
-        stderr=test["stderr"],
-        active=tuple(results["active_units"]),
-        num_samples=test["num_samples"],
-        num_examples=test["num_examples"],
-        split_examples=test["split_examples"],
-        gap=gap,
-        deviations=tuple(deviations(run.config(), record, results)),
+        pruned="pruned" in run.record,
+        stages_done=max(run.stage_checkpoints(), default=0),
+        mark=run.data["mark"],
+        results=results,
+        gap=_gap(run, results) if results else None,
+        deviations=tuple(deviations(run.config, run.record, results)) if results else (),
     )
 
 
-def _gap(run: RunDirectory, results: ResultsRecord) -> Gap | None:
+def _gap(run: Run, results: ResultsRecord) -> Gap | None:
     """The gap of the weights that were measured, if they were analyzed. A damaged analysis is made again."""
     path = run.path / "analysis" / "analysis.json"
     if not path.is_file():
@@ -166,17 +168,10 @@ def _gap(run: RunDirectory, results: ResultsRecord) -> Gap | None:
         analysis = read_json(path, GapAnalysis, "it is made again")
     except IWAEError:
         return None
-    test, train, value = analysis["test"], analysis["train"], analysis["gap"]["value"]
+    value = analysis["gap"]["value"]
     if value is None or analysis["weights_sha256"] != results["weights_sha256"]:
         return None
-    return Gap(
-        value,
-        analysis["gap"]["stderr"],
-        min(test["num_samples"], train["num_samples"]),
-        test["num_examples"],
-        train["num_examples"],
-        test["split_examples"],
-    )
+    return Gap(value, analysis["gap"]["stderr"], analysis["test"], analysis["train"])
 
 
 def source_stages(cell: Cell, results_dir: Path) -> tuple[int, int]:
@@ -237,7 +232,7 @@ def row(status: CellStatus) -> tuple[str, ...]:
         str(config.layers),
         paper_text(status),
         ours,
-        "+".join(map(str, status.active)) if status.active else "",
+        status.active,
         gap_text(status, f" {PARTIAL}"),
         NONE if status.published_gap is None else f"up to {status.published_gap:g}",
         str(config.seed),
@@ -270,37 +265,35 @@ def notes(statuses: Sequence[CellStatus], mark: str) -> list[str]:
 
 def to_json(statuses: Sequence[CellStatus]) -> list[dict[str, Any]]:
     """One object a cell, every figure as a number. `published` is null where ours is from other data."""
-    return [
-        {
-            "table": status.cell.table,
-            "config": status.cell.config.to_json(),
-            "published": {"nll": status.published.nll, "active": status.published.active} if status.published else None,
-            "stages_done": status.stages_done,
-            "stages_total": status.stages_total,
-            "complete": status.complete,
-            "is_reproduction": status.is_reproduction,
-            "deviations": list(status.deviations),
-            "problem": status.problem,
-            "data": status.data,
-            "data_mark": status.mark,
-            "measured_stages": status.measured_stages,
-            "nll": status.nll,
-            "stderr": status.stderr,
-            "num_samples": status.num_samples or None,
-            "num_examples": status.num_examples or None,
-            "split_examples": status.split_examples or None,
-            "active_units": list(status.active) if status.active is not None else None,
-            "gap": {
-                "value": status.gap.value,
-                "stderr": status.gap.stderr,
-                "num_samples": status.gap.num_samples,
-                "test_examples": status.gap.test_examples,
-                "train_examples": status.gap.train_examples,
-                "deviation": status.gap.deviation,
-            }
-            if status.gap
-            else None,
-            "published_gap": status.published_gap,
-        }
-        for status in statuses
-    ]
+    return [_to_json(status) for status in statuses]
+
+
+def _to_json(status: CellStatus) -> dict[str, Any]:
+    gap, test = status.gap, status.results["test"] if status.results else {}
+    figures = ("nll", "stderr", "num_samples", "num_examples", "split_examples")
+    return {
+        "table": status.cell.table,
+        "config": status.cell.config.to_json(),
+        "published": asdict(status.published) if status.published else None,
+        "stages_done": status.stages_done,
+        "stages_total": status.stages_total,
+        "complete": status.complete,
+        "is_reproduction": status.is_reproduction,
+        "deviations": list(status.deviations),
+        "problem": status.problem,
+        "data": status.data,
+        "data_mark": status.mark,
+        "measured_stages": status.measured_stages,
+        **{name: test.get(name) for name in figures},
+        "active_units": status.results["active_units"] if status.results else None,
+        "gap": gap
+        and {
+            "value": gap.value,
+            "stderr": gap.stderr,
+            "num_samples": gap.num_samples,
+            "test_examples": gap.test["num_examples"],
+            "train_examples": gap.train["num_examples"],
+            "deviation": gap.deviation,
+        },
+        "published_gap": status.published_gap,
+    }

@@ -11,7 +11,7 @@ from iwae.report.comparison import Analyzed
 from iwae.report.embedding import picture_path
 from iwae.report.page import render
 from iwae.runs.analyze import DIRECTORY, FILE, FORMAT, AnalyzeOptions, analyze_run, run_name
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.records import AnalysisRecord, read_checked
 from iwae.runs.reporter import Reporter
 
@@ -45,7 +45,7 @@ def write_report(
         raise IWAEError("a report needs at least one run's directory")
     target = Path(out) if out is not None else (unique[0] / NAME if len(unique) == 1 else Path(NAME))
     for path in unique:
-        RunDirectory(path).read_record()
+        Run.open(path)
     # Before minutes of measuring, not after.
     if target.is_dir() or not target.parent.is_dir():
         what = "is a directory" if target.is_dir() else f"cannot be written: there is no directory {target.parent}"
@@ -53,21 +53,21 @@ def write_report(
     names = [run_name(path) for path in unique]
     runs = []
     for path, name in zip(unique, names, strict=True):
-        run = RunDirectory(path)
+        run = Run(path)
         analysis, least = find_analysis(run, options)
         if analysis is None:
             reporter.message(f"Analyzing {path}.")
-            moved = dataset if run.config().dataset.endswith((".npy", ".npz")) else None
+            moved = dataset if run.config.dataset.endswith((".npy", ".npz")) else None
             analysis = analyze_run(path, options=least, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
-        metrics = [line for line in run.read_metrics() if line["step"] <= analysis["step"]]
+        metrics = [line for line in run.metrics() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)
         link = _link(target, path / EXPLORER) if (path / EXPLORER).is_file() else None
-        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.read_record(), analysis, metrics, link))
+        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.record, analysis, metrics, link))
     write_atomically(target, _as_utf8(render(runs)))
     return target
 
 
-def find_analysis(run: RunDirectory, options: AnalyzeOptions) -> tuple[AnalysisRecord | None, AnalyzeOptions]:
+def find_analysis(run: Run, options: AnalyzeOptions) -> tuple[AnalysisRecord | None, AnalyzeOptions]:
     """The analysis in the run's directory, or None unless it is of the newest checkpoint, intact, complete and good
     enough: made with at least the samples and examples that `options` ask for. With it, what a new one is to have:
     nothing less than one of the same weights that is there, since what is better is never replaced by what is worse.
@@ -79,7 +79,7 @@ def find_analysis(run: RunDirectory, options: AnalyzeOptions) -> tuple[AnalysisR
         analysis = read_checked(path, AnalysisRecord, "it is made anew") if path.is_file() else None
     except IWAEError:
         analysis = None
-    if analysis is None or analysis["weights_sha256"] != run.newest_checkpoint().weights_digest():
+    if analysis is None or analysis["weights_sha256"] != run.checkpoint().weights_digest():
         return None, options
     test = analysis["test"]
     samples, examples = test["num_samples"], test["num_examples"]

@@ -44,9 +44,18 @@ from iwae.io.files import write_atomically, write_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
-from iwae.runs.evaluate import data_record, device, finite_or_none, kept_units, run_dataset, versions
-from iwae.runs.measurements import Measurement, measure, overfitting_gap
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import (
+    Measurement,
+    data_record,
+    device,
+    finite_or_none,
+    kept_units,
+    measure,
+    overfitting_gap,
+    run_dataset,
+    versions,
+)
 from iwae.runs.records import AnalysisRecord, MetricsLine, StageRecord
 from iwae.runs.reporter import Reporter
 
@@ -103,9 +112,9 @@ def analyze_run(
     """
     needs_extra("matplotlib", "report")
     options, reporter = options or AnalyzeOptions(), reporter or Reporter()
-    run = RunDirectory(path)
-    record = run.read_record()
-    loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
+    run = Run(path)
+    record = run.record
+    loaded = run.checkpoint(checkpoint)
     data = run_dataset(run, datasets_dir, reporter, dataset)
     run.create()
     directory = run.path / DIRECTORY
@@ -120,7 +129,7 @@ def analyze_run(
         model, data, num_samples=num_samples, num_examples=LOG_WEIGHT_EXAMPLES, kept=kept_units(run)
     )
     relative = weights.relative_log_weights(log_weights)
-    metrics = [line for line in run.read_metrics() if line["step"] <= loaded.step]
+    metrics = [line for line in run.metrics() if line["step"] <= loaded.step]
     effective = test.likelihoods.effective_sample_size
     pictures, skipped = draw(
         Findings(
@@ -146,7 +155,7 @@ def analyze_run(
     write_atomically(directory / ARRAYS, buffer.getvalue())
     found: Any = {
         "format": FORMAT,
-        "config": run.config().to_json(),
+        "config": run.config.to_json(),
         "data": data_record(data),
         "architecture": loaded.architecture.to_json(),
         "checkpoint": loaded.path.name,
@@ -229,7 +238,7 @@ def _images(model: HierarchicalVAE, data: Dataset, variances: np.ndarray) -> Ima
 
 
 def _likelihoods(
-    run: RunDirectory, checkpoint: Checkpoint, dataset: Dataset, options: AnalyzeOptions, reporter: Reporter
+    run: Run, checkpoint: Checkpoint, dataset: Dataset, options: AnalyzeOptions, reporter: Reporter
 ) -> tuple[Measurement, Measurement]:
     """Test and training likelihoods: of as many test examples as asked for, or as the finished run's own measurement
     had; and of as many training examples, as far as there are.
@@ -237,7 +246,7 @@ def _likelihoods(
     samples, examples = options.samples or DEFAULT_SAMPLES, options.examples
     if examples is None:
         results = run.results()
-        examples = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config())
+        examples = results["test"]["num_examples"] if results else MeasureOptions().examples_for(run.config)
     examples = min(len(dataset.test), examples or len(dataset.test))
     counts: dict[Split, int] = {"test": examples, "train": min(examples, len(dataset.train))}
     measurements = []

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import msgspec
 import numpy as np
 
-from iwae.data import canonical_name
+from iwae.data import canonical_name, is_own
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters, exact_number
 from iwae.io.json import shortened
@@ -228,7 +228,7 @@ class RunConfig:
 
     def name(self) -> str:
         """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
-        dataset = Path(self.dataset).stem if self.dataset.endswith((".npy", ".npz")) else self.dataset
+        dataset = Path(self.dataset).stem if is_own(self.dataset) else self.dataset
         parts = [dataset, *self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
@@ -290,7 +290,7 @@ class RunConfig:
         Where one's own data lies is no difference: its checksum tells whether it is the same.
         """
         mine, there = self.to_json(), other.to_json()
-        if all(config.dataset.endswith((".npy", ".npz")) for config in (self, other)):
+        if all(is_own(config.dataset) for config in (self, other)):
             there["dataset"] = mine["dataset"]
         return _different(mine, there)
 

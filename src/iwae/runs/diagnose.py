@@ -24,7 +24,7 @@ from iwae.evaluation.gradient_quality import (
 from iwae.figures import charts
 from iwae.io.files import write_atomically, write_json
 from iwae.runs.checkpoint import Checkpoint
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import device, finite_or_none, run_dataset, versions
 from iwae.runs.options import DiagnoseOptions
 from iwae.runs.reporter import Reporter
@@ -55,9 +55,8 @@ def diagnose_run(
     for module in ("matplotlib", "arviz_stats"):
         needs_extra(module, "report")
     options, reporter = options or DiagnoseOptions(), reporter or Reporter()
-    run = RunDirectory(path)
-    run.read_record()
-    loaded = run.newest_checkpoint() if checkpoint is None else run.load_checkpoint(checkpoint)
+    run = Run.open(path)
+    loaded = run.checkpoint(checkpoint)
     check_count("weight_samples", options.weight_samples, weights.FEWEST_PARETO_SAMPLES)
     words, objectives, left_out = _objectives(options, loaded)
     check_counts(objectives, options.draws, options.reference_k)
@@ -94,7 +93,7 @@ def diagnose_run(
         write_atomically(directory / name, content)
     record = {
         "format": FORMAT,
-        "config": run.config().to_json(),
+        "config": run.config.to_json(),
         "checkpoint": loaded.path.name,
         "step": loaded.step,
         "weights_sha256": loaded.weights_digest(),

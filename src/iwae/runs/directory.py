@@ -1,4 +1,4 @@
-"""A run's directory: its files, its lock, its checkpoints and its metrics.
+"""A run: its directory's files, its lock, its checkpoints and its metrics.
 
 run.json                    configuration, architecture, data and its checksums; written once training may begin
 checkpoints/<n>.safetensors after n stages, 0 before the first; latest.safetensors in between
@@ -13,21 +13,32 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+import filelock
 
 from iwae.errors import IWAEError, RunBusyError
-from iwae.io.files import naming, open_regular, read_bounded, remove_leftovers, write_atomically, write_json
-from iwae.io.json import MAX_JSON_BYTES, Count, decode, read_json, shortened
+from iwae.io.files import (
+    acquire_lock,
+    expanded,
+    naming,
+    open_regular,
+    read_bounded,
+    remove_leftovers,
+    write_atomically,
+    write_json,
+)
+from iwae.io.json import MAX_JSON_BYTES, decode, shortened
 from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
-from iwae.runs.records import MetricsLine, ResultsRecord, RunRecord, read_checked
+from iwae.runs.records import DataRecord, MetricsLine, ResultsRecord, RunRecord, read_checked
 
 if TYPE_CHECKING:
+    from iwae.models.vae import HierarchicalVAE
     from iwae.runs.checkpoint import Checkpoint
 
 FORMAT = 1
@@ -35,37 +46,105 @@ LATEST = "latest"
 LINE_BYTES = 4096
 """More than a line of metrics takes."""
 RESTORE = "restore it, or start over with `iwae train --fresh`"
+# What a run writes into its directory beside its record and its checkpoints.
+WRITTEN = ("metrics.jsonl", "results.json", "samples.png", "samples.npy", "pruning.json", "analysis", "diagnostics")
 
 
-class _Versioned(TypedDict):
-    format: Count
+class Run:
+    """A run's directory. `Run.open` also reads and checks its record, once, which `record`, `config`, `data` and
+    `architecture` are of; `Run(path)` may be a place where no run is yet. `~` in `path` is the home directory.
 
-
-class RunDirectory:
-    """Paths and small files of one run. Nothing is created until `create` or a write."""
+    Nothing is created until `create` or a write.
+    """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = expanded(path)
         self.record_path = self.path / "run.json"
         self.results_path = self.path / "results.json"
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints_path = self.path / "checkpoints"
         self.evaluations_path = self.path / "evaluations"
 
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """The run in a directory. Raises IWAEError where there is none, or its record is damaged or newer."""
+        run = cls(path)
+        _ = run.record
+        return run
+
+    # The record
+
     @property
     def exists(self) -> bool:
         """Whether a run was begun here: checkpoint 0 is written before the record, so it has one."""
         return self.record_path.is_file()
 
+    @cached_property
+    def record(self) -> RunRecord:
+        """`run.json`, read when first asked for. Raises IWAEError as `open` does."""
+        if not self.exists:
+            what = "there is no run here" if self.path.is_dir() else "there is no such directory"
+            raise IWAEError(f"{self.path}: {what} (a run has a run.json; `iwae train` makes one)")
+        return read_checked(self.record_path, RunRecord, RESTORE, FORMAT)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration that the run was begun with."""
+        return RunConfig.from_json(self.record["config"])
+
     @property
-    def is_put_aside(self) -> bool:
-        """Whether another run was started in its place (`put_run_aside`)."""
-        return re.search(r"\.replaced-\d+$", self.path.resolve().name) is not None
+    def data(self) -> DataRecord:
+        """The data that it is trained on."""
+        return self.record["data"]
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The model's sizes."""
+        return Architecture.from_json(self.record["architecture"])
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Writes `run.json`."""
+        write_json(self.record_path, {"format": FORMAT, **record})
+        for name in ("record", "config", "architecture"):
+            self.__dict__.pop(name, None)
+
+    def differences(self, config: RunConfig) -> list[str]:
+        """`field: theirs, there` for every field in which `config` is another than this run's.
+
+        Where the run that it started from lies is no difference while name and weights are the same: whole
+        directories of results are moved, and reached through links.
+        """
+        there = self.config
+        if config.init_from is not None and self._has_source(Path(config.init_from)):
+            there = replace(there, init_from=config.init_from)
+        return config.differences(there)
+
+    def _has_source(self, path: Path) -> bool:
+        """Whether the run in `path` is the one that this run started from, as far as can be told."""
+        recorded = self.record.get("init_from")
+        if recorded is None or Path(recorded["run"]).name != path.name:
+            return False
+        try:
+            results = Run(path).results()
+        except IWAEError:
+            return True
+        # A source that was trained on since has other weights, after other steps.
+        if results is None or results["step"] != recorded["step"]:
+            return True
+        return results["weights_sha256"] == recorded["weights_sha256"]
+
+    def results(self) -> ResultsRecord | None:
+        """`results.json`, or None before the run has measured itself. Raises IWAEError for a damaged one."""
+        if not self.results_path.exists():
+            return None
+        return read_checked(self.results_path, ResultsRecord, "delete it, and `iwae train` measures again")
+
+    # The directory
 
     def check_no_file_in_the_way(self) -> None:
         """Raises IWAEError where the path is taken by something that is no directory."""
         if self.path.exists() and not self.path.is_dir():
-            raise IWAEError(f"{self.path} is a file: a run needs a directory, choose another with --run-dir")
+            raise IWAEError(f"{self.path} is a file: a run needs a directory, choose another `run_dir`")
 
     def create(self) -> None:
         """Makes the directories. Raises IWAEError where something else is in the way, or OSError."""
@@ -79,12 +158,15 @@ class RunDirectory:
 
         Raises RunBusyError when another process has it.
         """
-        lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock = acquire_lock(self.path / ".lock")
+        except filelock.Timeout as error:
+            # Where files can't be locked, one that names its process is the lock, also when that was killed.
+            soft = ""
+            with contextlib.suppress(OSError):
+                soft = f", or delete {error.lock_file} if none is" if os.path.getsize(error.lock_file) else ""
             raise RunBusyError(
-                f"{self.path}: another process is working on this run; wait for it, or choose another --run-dir"
+                f"{self.path}: another process is working on this run; wait for it{soft}, or choose another `run_dir`"
             ) from None
         try:
             for directory in (self.path, self.checkpoints_path, self.evaluations_path):
@@ -93,58 +175,27 @@ class RunDirectory:
         finally:
             lock.release()
 
-    def read_record(self) -> RunRecord:
-        """`run.json`. Raises IWAEError when there is no run or the record is damaged or newer."""
-        if not self.exists:
-            what = "there is no run here" if self.path.is_dir() else "there is no such directory"
-            raise IWAEError(f"{self.path}: {what} (a run has a run.json; `iwae train` makes one)")
-        # A newer version's record may have another shape: that it is newer is said first.
-        version = read_json(self.record_path, _Versioned, RESTORE)["format"]
-        if version > FORMAT:
-            raise IWAEError(
-                f"{self.record_path}: format {version} is not one that this version reads (up to {FORMAT}): upgrade"
-                " iwae"
-            )
-        return read_checked(self.record_path, RunRecord, RESTORE)
-
-    def config(self) -> RunConfig:
-        """The configuration that the run was begun with. Raises IWAEError as `read_record` does."""
-        return RunConfig.from_json(self.read_record()["config"])
-
-    def differences(self, config: RunConfig) -> list[str]:
-        """`field: theirs, there` for every field in which `config` is another than this run's.
-
-        Where the run that it started from lies is no difference while name and weights are the same: whole
-        directories of results are moved, and reached through links.
+    def in_the_way(self) -> list[str]:
+        """What a new run would write and is already here, though no run was begun: a run that died before its record
+        was written has got as far as checkpoint 0, and no training was lost.
         """
-        there = self.config()
-        if config.init_from is not None and self._has_source(Path(config.init_from)):
-            there = replace(there, init_from=config.init_from)
-        return config.differences(there)
+        found = [name for name in WRITTEN if (self.path / name).exists()]
+        numbers = [number for number in self.stage_checkpoints() if number > 0]
+        checkpoints = [*numbers, *([LATEST] if self.checkpoint_path(LATEST).exists() else [])]
+        return found + [f"checkpoints/{name}.safetensors" for name in checkpoints]
 
-    def _has_source(self, path: Path) -> bool:
-        """Whether the run in `path` is the one that this run started from, as far as can be told."""
-        recorded = self.read_record().get("init_from")
-        if recorded is None or Path(recorded["run"]).name != path.name:
-            return False
-        try:
-            results = RunDirectory(path).results()
-        except IWAEError:
-            return True
-        # A source that was trained on since has other weights, after other steps.
-        if results is None or results["step"] != recorded["step"]:
-            return True
-        return results["weights_sha256"] == recorded["weights_sha256"]
+    @property
+    def is_put_aside(self) -> bool:
+        """Whether another run was started in its place (`put_aside`)."""
+        return re.search(r"\.replaced-\d+$", self.path.resolve().name) is not None
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
-        """Writes `run.json`."""
-        write_json(self.record_path, {"format": FORMAT, **record})
-
-    def results(self) -> ResultsRecord | None:
-        """`results.json`, or None before the run has measured itself. Raises IWAEError for a damaged one."""
-        if not self.results_path.exists():
-            return None
-        return read_checked(self.results_path, ResultsRecord, "delete it, and `iwae train` measures again")
+    def put_aside(self) -> Path:
+        """Renames the directory to `<path>.replaced-<i>`, so that another run can start in its place; returns its new
+        name.
+        """
+        aside = _first_free(self.path.with_name(f"{self.path.name}.replaced"))
+        os.rename(self.path, aside)
+        return aside
 
     # Checkpoints
 
@@ -158,81 +209,61 @@ class RunDirectory:
         # As `checkpoint_path` writes numbers: 0009 or other digits would be looked for as 9.
         return sorted(int(stem) for stem in stems if stem.isdecimal() and str(int(stem)) == stem)
 
-    def newest_checkpoint(self) -> "Checkpoint":
-        """The checkpoint with the most steps.
+    def checkpoint(self, number: int | None = None) -> "Checkpoint":
+        """The checkpoint after `number` stages, or by default the one with the most steps.
 
-        Raises CheckpointError when there is none, or when the one that must be the newest is damaged or missing:
-        the message then names the newest intact one, and nothing older is used silently.
+        Raises CheckpointError when it is missing or damaged, also when the one that must be the newest is: the message
+        then names the newest intact one, and nothing older is used silently.
         """
         from iwae.runs.checkpoint import CheckpointError
 
         numbers = self.stage_checkpoints()
-        names: list[int | str] = [
-            *([LATEST] if self.checkpoint_path(LATEST).exists() else []),
-            *numbers[::-1][:1],
-        ]
-        if not names:
-            raise CheckpointError(
-                f"{self.checkpoints_path}: all checkpoints of this run are missing; restore one, or start over"
-                " with `iwae train --fresh`"
-            )
         try:
-            newest = max((self._load(name) for name in names), key=lambda c: c.step)
-            recorded = self._stages_recorded()
-            if newest.stages_done < recorded:
-                raise CheckpointError(f"{self.checkpoint_path(recorded)}: there is no such checkpoint, but there was")
-            return newest
+            return self._newest(numbers) if number is None else self._load(number)
         except CheckpointError as error:
-            intact = self._newest_intact(numbers)
-            advice = (
-                "no other is intact: restore one, or start over with `iwae train --fresh`"
-                if intact is None
-                else f"the newest intact one is {self.checkpoint_path(intact).name}: continue from it with"
-                f" --checkpoint {intact}"
-            )
+            others = [n for n in numbers if n != number] if number is not None else numbers
+            intact = self._newest_intact(others)
+            if number is not None:
+                advice = "no other is intact" if intact is None else f"the newest intact one is {intact} (of {others})"
+            elif intact is None:
+                advice = "no other is intact: restore one, or start over with `iwae train --fresh`"
+            else:
+                name = self.checkpoint_path(intact).name
+                advice = f"the newest intact one is {name}: continue from it with `checkpoint` {intact}"
             raise CheckpointError(f"{error}; {advice}") from None
 
-    def load_checkpoint(self, number: int) -> "Checkpoint":
-        """The checkpoint after `number` stages. Raises CheckpointError, naming those that are there."""
+    def _newest(self, numbers: Sequence[int]) -> "Checkpoint":
         from iwae.runs.checkpoint import CheckpointError
 
-        try:
-            return self._load(number)
-        except CheckpointError as error:
-            there = [n for n in self.stage_checkpoints() if n != number]
-            newest = self._newest_intact(there)
-            advice = "no other is intact" if newest is None else f"the newest intact one is {newest} (of {there})"
-            raise CheckpointError(f"{error}; {advice}") from None
-
-    def _stages_recorded(self) -> int:
-        """Stages after which there must have been a checkpoint, by the metrics and the results.
-
-        A stage's first line of metrics is written once the checkpoint of the stage before is safe.
-        """
-        lines, results = self.read_metrics(), self.results()
-        return max(lines[-1]["stage"] if lines else 0, results["stages_done"] if results else 0)
+        names = [*([LATEST] if self.checkpoint_path(LATEST).exists() else []), *numbers[-1:]]
+        if not names:
+            raise CheckpointError(f"{self.checkpoints_path}: all checkpoints of this run are missing")
+        newest = max(map(self._load, names), key=lambda checkpoint: checkpoint.step)
+        # A stage's first line of metrics is written once the checkpoint of the stage before is safe.
+        lines, results = self.metrics(), self.results()
+        recorded = max(lines[-1]["stage"] if lines else 0, results["stages_done"] if results else 0)
+        if newest.stages_done < recorded:
+            raise CheckpointError(f"{self.checkpoint_path(recorded)}: there is no such checkpoint, but there was")
+        return newest
 
     def _load(self, name: int | str) -> "Checkpoint":
         """An intact checkpoint of this run. Raises CheckpointError for any other."""
         from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 
         checkpoint = load_checkpoint(self.checkpoint_path(name))
-        recorded = Architecture.from_json(self.read_record()["architecture"])
-        if checkpoint.architecture != recorded:
+        if checkpoint.architecture != self.architecture:
             raise CheckpointError(
                 f"{checkpoint.path}: the checkpoint is of another architecture,"
                 f" {shortened(str(checkpoint.architecture.to_json()))}, than this run's,"
-                f" {shortened(str(recorded.to_json()))}"
+                f" {shortened(str(self.architecture.to_json()))}"
             )
-        if checkpoint.seed != self.config().seed:
+        if checkpoint.seed != self.config.seed:
             raise CheckpointError(f"{checkpoint.path}: the checkpoint is of seed {checkpoint.seed}, not of this run's")
         return checkpoint
 
-    def _newest_intact(self, numbers: list[int]) -> int | None:
-        from iwae.runs.checkpoint import CheckpointError
-
+    def _newest_intact(self, numbers: Sequence[int]) -> int | None:
         for number in reversed(numbers):
-            with contextlib.suppress(CheckpointError):
+            with contextlib.suppress(IWAEError):
                 self._load(number)
                 return number
         return None
@@ -243,9 +274,7 @@ class RunDirectory:
         later += [p for p in (self.checkpoint_path(LATEST), self.results_path) if p.exists()]
         if not later:
             return None
-        index = 1
-        while (aside := self.path / f"replaced-{index}").exists():
-            index += 1
+        aside = _first_free(self.path / "replaced")
         aside.mkdir()
         if self.metrics_path.exists():
             write_atomically(aside / self.metrics_path.name, self.metrics_path.read_bytes())
@@ -255,25 +284,26 @@ class RunDirectory:
 
     # Metrics
 
+    def metrics(self, until: int | None = None) -> list[MetricsLine]:
+        """The lines of `metrics.jsonl` (those up to the step `until`) before the first damaged one, or the last where
+        that was only half written.
+
+        Raises IWAEError where it is no regular file or larger than any that training writes, and OSError where it
+        can't be read.
+        """
+        return [line for _, line in _intact(self._metrics_content()) if until is None or line["step"] <= until]
+
     def cut_metrics(self, step: int) -> None:
-        """Drops the lines after `step`, and from the first damaged one on. Raises IWAEError as `read_metrics` does."""
+        """Drops the lines after `step`, and from the first damaged one on. Raises IWAEError as `metrics` does."""
         content = self._metrics_content()
         kept = b"".join(text for text, line in _intact(content) if line["step"] <= step)
         if not self.metrics_path.exists() or content != kept:
             write_atomically(self.metrics_path, kept)
 
-    def read_metrics(self) -> list[MetricsLine]:
-        """The lines of `metrics.jsonl` up to the first damaged one, or the last where that was only half written.
-
-        Raises IWAEError where it is no regular file or larger than any that training writes, and OSError where it
-        can't be read.
-        """
-        return [line for _, line in _intact(self._metrics_content())]
-
     def epochs_done(self) -> int:
         """Epochs done by the last whole line of `metrics.jsonl`: cheap to ask again and again while it grows.
 
-        Raises what `read_metrics` does, but for a file that is too large.
+        Raises what `metrics` does, but for a file that is too large.
         """
         try:
             with open_regular(self.metrics_path) as file:
@@ -300,6 +330,14 @@ class RunDirectory:
             os.fsync(file.fileno())
 
 
+def _first_free(path: Path) -> Path:
+    """`<path>-<i>` with the smallest i from 1 that is not taken."""
+    index = 1
+    while (free := path.with_name(f"{path.name}-{index}")).exists():
+        index += 1
+    return free
+
+
 def _intact(content: bytes) -> Iterator[tuple[bytes, MetricsLine]]:
     """Lines of metrics, as text and read, up to the first that is damaged or not whole."""
     for text in content.splitlines(keepends=True):
@@ -312,22 +350,15 @@ def _intact(content: bytes) -> Iterator[tuple[bytes, MetricsLine]]:
         yield text, line
 
 
-def check_may_be_put_aside(run: RunDirectory) -> None:
-    """Raises IWAEError for anything that is no run, and for a directory that this process works in, which would go
-    along.
+def load(
+    path: str | Path, checkpoint: int | None = None, *, into: "HierarchicalVAE | None" = None
+) -> "HierarchicalVAE":
+    """The model of a run (its newest checkpoint, or the one after `checkpoint` stages), of one checkpoint file, or of a
+    file that `save` wrote; `into` is a model of the same structure, for weights of networks of your own.
+
+    Raises IWAEError for a directory that holds no run, and CheckpointError for a missing or damaged checkpoint.
     """
-    if not run.exists and not run.checkpoints_path.is_dir():
-        raise IWAEError(f"{run.path} is no run: --fresh replaces only runs, choose another --run-dir")
-    if Path.cwd().is_relative_to(run.path.resolve()):
-        raise IWAEError(
-            f"{run.path} is or contains the working directory: --fresh can't replace it, call from elsewhere"
-        )
+    from iwae.runs.weights import load_weights
 
-
-def put_run_aside(path: Path) -> Path:
-    """Renames a whole run to `<path>.replaced-<i>`, so that another can start in its place; returns its new name."""
-    index = 1
-    while (aside := path.with_name(f"{path.name}.replaced-{index}")).exists():
-        index += 1
-    os.rename(path, aside)
-    return aside
+    path = expanded(path)
+    return load_weights(path, into) if path.is_file() else Run.open(path).checkpoint(checkpoint).model()

@@ -1,10 +1,11 @@
-"""Measuring a run's checkpoint and recording what came out."""
+"""Measuring a run's checkpoint, recording what came out, and finding it again."""
 
 import io
 import itertools
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +13,26 @@ import jax
 import numpy as np
 
 from iwae.data import Dataset, Split, load_dataset
+from iwae.data.files import BadFileError
+from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.figures.grids import sample_grid
 from iwae.io.files import check_writable, write_atomically, write_json
+from iwae.io.json import read_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import MeasureOptions, check_seed
-from iwae.runs.directory import RunDirectory
-from iwae.runs.records import DataRecord, EvaluationRecord, Measured, ResultsRecord
+from iwae.runs.directory import Run
+from iwae.runs.records import DataRecord, EvaluationRecord, GapRecord, Measured, ResultsRecord, measured_enough
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__
 
 NUM_GRID_SAMPLES = 100
+# What a .npy file has before its numbers is less.
+MAX_HEADER_BYTES = 1 << 12
 
 
 def data_record(dataset: Dataset) -> DataRecord:
@@ -42,59 +48,76 @@ def data_record(dataset: Dataset) -> DataRecord:
     }
 
 
-def check_same_data(run: RunDirectory, dataset: Dataset) -> None:
+def check_same_data(run: Run, dataset: Dataset) -> None:
     """Raises IWAEError when `dataset` is not the one that the run was trained on."""
-    recorded = [file["checksum"] for file in run.read_record()["data"]["files"]]
+    recorded = [file["checksum"] for file in run.data["files"]]
     for file, checksum in itertools.zip_longest(dataset.files, recorded):
         if file is None or file.checksum != checksum:
             name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
             raise IWAEError(
                 f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
-                " the old one back, or train in another --run-dir"
+                " the old one back, or train in another `run_dir`"
             )
 
 
-def run_dataset(
-    run: RunDirectory, datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None
-) -> Dataset:
+def run_dataset(run: Run, datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None) -> Dataset:
     """The data that a run was trained on; `moved_to` is where one's own file is now.
 
     Raises IWAEError when it can't be had or has changed.
     """
-    dataset = load_dataset(str(moved_to or run.config().dataset), directory=datasets_dir, progress=reporter.obtaining)
+    dataset = load_dataset(str(moved_to or run.config.dataset), directory=datasets_dir, progress=reporter.obtaining)
     check_same_data(run, dataset)
     return dataset
 
 
-def kept_units(run: RunDirectory) -> tuple[np.ndarray, ...] | None:
+def kept_units(run: Run) -> tuple[np.ndarray, ...] | None:
     """Of a pruned run, bool `[units]` per layer of the model that it was made from: the units that are left.
 
     With them it is measured with that model's noise, so that the two differ by what was removed alone. None for
     any other run.
     """
-    pruned = run.read_record().get("pruned")
+    pruned = run.record.get("pruned")
     if pruned is None:
         return None
-    masks = []
-    for units, kept in zip(pruned["units"], pruned["kept_units"], strict=True):
-        mask = np.zeros(units, bool)
-        mask[kept] = True
-        masks.append(mask)
-    return tuple(masks)
+    return tuple(
+        np.isin(np.arange(units), kept) for units, kept in zip(pruned["units"], pruned["kept_units"], strict=True)
+    )
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A likelihood measurement and where it was written."""
+class Measurement:
+    """-L_k of a split's first examples, and the file in `evaluations/` that holds them, perhaps among others; the
+    `.npz` of the same name has `log_likelihood` and `effective_sample_size`, float64 `[examples]`.
+    """
 
     likelihoods: evaluation.Likelihoods
-    record: Measured
-    json_path: Path
-    npz_path: Path
+    split_examples: int
+    seed: int
+    path: Path
+    reused: bool = False
+
+    @property
+    def npz_path(self) -> Path:
+        """Where the values of every example are."""
+        return self.path.with_suffix(".npz")
+
+    def to_json(self) -> Measured:
+        """Numbers for a record; null where one does not exist."""
+        values = self.likelihoods
+        return {
+            "nll": finite_or_none(values.nll),
+            "stderr": finite_or_none(values.stderr),
+            "num_samples": values.num_samples,
+            "num_examples": len(values.log_likelihood),
+            "split_examples": self.split_examples,
+            "mean_effective_sample_size": finite_or_none(values.mean_effective_sample_size),
+            "seed": self.seed,
+            "evaluation": f"evaluations/{self.path.name}",
+        }
 
 
 def evaluate_checkpoint(
-    run: RunDirectory,
+    run: Run,
     checkpoint: Checkpoint,
     dataset: Dataset,
     split: Split,
@@ -103,11 +126,8 @@ def evaluate_checkpoint(
     seed: int = 0,
     examples: int | None = None,
     reporter: Reporter,
-) -> Evaluation:
-    """Measures -L_k of one split and writes `evaluations/<checkpoint>-<split>-<k>.json` and `.npz`.
-
-    The `.npz` holds `log_likelihood` and `effective_sample_size`, float64 `[examples]`.
-    """
+) -> Measurement:
+    """Measures -L_k of one split and writes `evaluations/<checkpoint>-<split>-<k>.json` and `.npz`."""
     check_seed(seed)
     if examples is not None:
         check_count("examples", examples)
@@ -123,27 +143,15 @@ def evaluate_checkpoint(
         kept=kept_units(run),
         on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={samples}", done, total),
     )
-    record: Measured = {
-        "nll": finite_or_none(values.nll),
-        "stderr": finite_or_none(values.stderr),
-        "num_samples": samples,
-        "num_examples": len(values.log_likelihood),
-        "split_examples": len(dataset.split(split)),
-        "mean_effective_sample_size": finite_or_none(values.mean_effective_sample_size),
-        "seed": seed,
-    }
-    name = f"{checkpoint.path.stem}-{split}-{samples}"
-    if seed != 0:
-        name += f"-seed{seed}"
-    if len(values.log_likelihood) != len(dataset.split(split)):
-        name += f"-first{len(values.log_likelihood)}"
-    buffer = io.BytesIO()
-    np.savez(buffer, log_likelihood=values.log_likelihood, effective_sample_size=values.effective_sample_size)
-    json_path, npz_path = run.evaluations_path / f"{name}.json", run.evaluations_path / f"{name}.npz"
-    write_atomically(npz_path, buffer.getvalue())
-    whole: EvaluationRecord = {
+    count, total = len(values.log_likelihood), len(dataset.split(split))
+    parts = [f"{checkpoint.path.stem}-{split}-{samples}", f"seed{seed}" if seed else ""]
+    name = "-".join(filter(None, [*parts, f"first{count}" if count != total else ""]))
+    made = Measurement(values, total, seed, run.evaluations_path / f"{name}.json")
+    arrays = {"log_likelihood": values.log_likelihood, "effective_sample_size": values.effective_sample_size}
+    write_arrays(made.npz_path, np.savez, **arrays)
+    record: EvaluationRecord = {
         "split": split,
-        **record,
+        **made.to_json(),
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
         "weights_sha256": checkpoint.weights_digest(),
@@ -152,8 +160,88 @@ def evaluate_checkpoint(
         "device": device(),
         "seconds": round(time.perf_counter() - start, 3),
     }
-    write_json(json_path, whole)
-    return Evaluation(values, record, json_path, npz_path)
+    write_json(made.path, record)
+    return made
+
+
+def measure(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    *,
+    samples: int,
+    examples: int,
+    reporter: Reporter,
+) -> Measurement:
+    """-L_k of the first `examples` examples of a split, with seed 0.
+
+    A measurement in `evaluations/` serves if it has the same weights, data, k and seed and at least as many
+    examples: an example's draws do not depend on how many others were measured.
+
+    Raises IWAEError as `evaluate_checkpoint` does, and OSError when a file can't be written.
+    """
+    return find_measurement(run, checkpoint, dataset, split, samples=samples, examples=examples) or (
+        evaluate_checkpoint(run, checkpoint, dataset, split, samples=samples, examples=examples, reporter=reporter)
+    )
+
+
+def find_measurement(
+    run: Run, checkpoint: Checkpoint, dataset: Dataset, split: Split, *, samples: int, examples: int
+) -> Measurement | None:
+    """A measurement that `measure` may use, or None. Damaged files, and those of another kind, are passed over."""
+    total = len(dataset.split(split))
+    wanted = (split, samples, total, 0, checkpoint.weights_digest(), data_record(dataset)["files"])
+    for path in sorted(run.evaluations_path.glob("*.json")):
+        try:
+            record = read_json(path, EvaluationRecord, "it is measured again")
+            found = (record["split"], record["num_samples"], record["split_examples"], record.get("seed"))
+            if (*found, record["weights_sha256"], record["data"]["files"]) != wanted:
+                continue
+            if not measured_enough(record, samples, examples) or record["num_examples"] > total:
+                continue
+            values = read_likelihoods(path.with_suffix(".npz"), record)
+        except (OSError, IWAEError, BadFileError):
+            continue
+        first = evaluation.Likelihoods(
+            values.log_likelihood[:examples], values.effective_sample_size[:examples], samples
+        )
+        return Measurement(first, total, 0, path, reused=True)
+    return None
+
+
+def read_likelihoods(path: Path, record: EvaluationRecord) -> evaluation.Likelihoods:
+    """The values of every example, float64, from the `.npz` that belongs to a record.
+
+    Raises BadFileError or IWAEError for a damaged file and for one of another number of examples, before memory is
+    taken for it, and OSError where it can't be read.
+    """
+    count = record["num_examples"]
+    names = ("log_likelihood", "effective_sample_size")
+    max_bytes = len(names) * (count * np.dtype(np.float64).itemsize + MAX_HEADER_BYTES)
+    # An archive's directory is read whole: it must not be the larger part.
+    if path.stat().st_size > max_bytes:
+        raise BadFileError(f"more than two arrays of {count} numbers")
+    arrays = read_npz(path, names, max_bytes=max_bytes)
+    for name in names:
+        if name not in arrays or arrays[name].shape != (count,) or arrays[name].dtype != np.float64:
+            raise BadFileError(f"no float64 numbers '{name}' of {count} examples")
+    return evaluation.Likelihoods(arrays[names[0]], arrays[names[1]], record["num_samples"])
+
+
+def overfitting_gap(test: evaluation.Likelihoods, train: evaluation.Likelihoods) -> GapRecord:
+    """Test NLL minus training NLL in nats, and its standard error (the two sets are independent)."""
+    return {
+        "value": finite_or_none(test.nll - train.nll),
+        "stderr": finite_or_none(math.hypot(test.stderr, train.stderr)),
+    }
+
+
+def write_arrays(path: Path, save: Callable[..., None], *values: np.ndarray, **arrays: np.ndarray) -> None:
+    """Writes arrays atomically with one of `np.save`, `np.savez` and `np.savez_compressed`."""
+    buffer = io.BytesIO()
+    save(buffer, *values, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def finite_or_none(value: float) -> float | None:
@@ -182,39 +270,26 @@ def write_samples(
     """Writes `samples.npy`, 100 visible means `[100, visible]`, and their picture `samples.png`."""
     check_seed(seed)
     values = np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), NUM_GRID_SAMPLES))
-    buffer = io.BytesIO()
-    np.save(buffer, values)
     npy_path, png_path = directory / "samples.npy", directory / "samples.png"
-    write_atomically(npy_path, buffer.getvalue())
+    write_arrays(npy_path, np.save, values)
     write_atomically(png_path, sample_grid(values, image_shape))
     return png_path, npy_path
 
 
 def measure_run(
-    run: RunDirectory,
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    options: MeasureOptions,
-    reporter: Reporter,
+    run: Run, checkpoint: Checkpoint, dataset: Dataset, options: MeasureOptions, reporter: Reporter
 ) -> ResultsRecord:
     """Measures a finished run (test likelihood, active units, samples) and writes `results.json`."""
     start = time.perf_counter()
-    config = run.config()
-    test = evaluate_checkpoint(
-        run,
-        checkpoint,
-        dataset,
-        "test",
-        samples=options.test_samples,
-        examples=options.examples_for(config),
-        reporter=reporter,
-    )
+    config = run.config
+    samples, examples = options.test_samples, options.examples_for(config)
+    test = evaluate_checkpoint(run, checkpoint, dataset, "test", samples=samples, examples=examples, reporter=reporter)
     model = checkpoint.model()
     active = active_units(
         model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
     )
     png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
-    metrics = [line for line in run.read_metrics() if line["step"] <= checkpoint.step]
+    metrics = run.metrics(checkpoint.step)
     results: ResultsRecord = {
         "config": config.to_json(),
         "seed": config.seed,
@@ -225,7 +300,7 @@ def measure_run(
         "epochs": metrics[-1]["epoch"] if metrics else None,
         "step": checkpoint.step,
         "train_bound": metrics[-1]["bound"] if metrics else None,
-        "test": test.record,
+        "test": test.to_json(),
         "active_units": list(active.counts),
         "active_units_paper_code": list(paper_active_units(model, dataset).counts),
         "seconds": {

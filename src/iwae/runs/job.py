@@ -11,7 +11,7 @@ from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig, TrainOptions
-from iwae.runs.directory import LATEST, RunDirectory
+from iwae.runs.directory import LATEST, Run
 from iwae.runs.evaluate import check_same_data, data_record, versions
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
@@ -26,7 +26,7 @@ from iwae.training.step import TrainState
 class Job:
     """A run whose lock is held. `failure` says that it diverged: what was good of it is saved."""
 
-    run: RunDirectory
+    run: Run
     config: RunConfig
     architecture: Architecture
     source: Source | None
@@ -62,8 +62,7 @@ class Job:
         if not self.run.exists:
             return
         check_same_data(self.run, self.dataset)
-        number = self.options.checkpoint
-        self._found = self.run.newest_checkpoint() if number is None else self.run.load_checkpoint(number)
+        self._found = self.run.checkpoint(self.options.checkpoint)
 
     def begin(self) -> None:
         """Takes the state that was found; of a new run, writes the first checkpoint and the record."""
@@ -113,14 +112,14 @@ class Job:
 
     def final_checkpoint(self, schedule: Schedule) -> Checkpoint:
         """The newest checkpoint if it ends a stage, else that of the last stage asked for."""
-        newest = self.run.newest_checkpoint()
-        return newest if newest.path.stem != LATEST else self.run.load_checkpoint(len(schedule))
+        newest = self.run.checkpoint()
+        return newest if newest.path.stem != LATEST else self.run.checkpoint(len(schedule))
 
     def _initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
         if self.source is None:
             model = create_model(self.dataset, self.architecture, self.config.seed)
             return TrainState.create(model, optimizer, self.config.seed)
-        source, config = self.source.run.config(), self.config
+        source, config = self.source.run.config, self.config
         self.reporter.message(
             f"Starting from {self.source.checkpoint.path}: {source.model} k={source.k},"
             f" now trained on as {config.model} k={config.k}."
@@ -186,7 +185,7 @@ def train_jobs(
             if len(jobs) == 1 or job.options.checkpoint is not None:
                 raise
             raise CheckpointError(
-                f"{error}, this run alone (--seed {job.config.seed}, not --seeds): together the others go back too"
+                f"{error}, this run alone (`seed` {job.config.seed}, not `seeds`): together the others go back too"
             ) from None
     for job in jobs:
         job.begin()

@@ -18,14 +18,12 @@ from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.io.files import sync_directory, write_atomically, write_json
-from iwae.models.architecture import Architecture
 from iwae.models.pruning import prune, units_to_keep
-from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
-from iwae.runs.records import PrunedRecord, PruningFigures, RunRecord
+from iwae.runs.records import PrunedRecord, PruningFigures
 from iwae.runs.reporter import Reporter
 from iwae.training.optim import paper_adam
 from iwae.training.step import TrainState
@@ -48,8 +46,8 @@ class PruneResult:
 
 
 def prune_run(
-    source: RunDirectory,
-    out: RunDirectory,
+    source: Run,
+    out: Run,
     dataset: Dataset,
     *,
     checkpoint: int | None = None,
@@ -70,7 +68,7 @@ def prune_run(
     check_samples(samples, examples)
     reporter = reporter or Reporter()
     _check_free(out)
-    origin = source.newest_checkpoint() if checkpoint is None else source.load_checkpoint(checkpoint)
+    origin = source.checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")
     units = active_units(model, dataset)
@@ -98,12 +96,12 @@ def prune_run(
     }
     with _made_whole(out) as unfinished:
         state = prune_state(origin, kept, units.means)
-        record, pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
+        pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
         pruned = load_checkpoint(unfinished.checkpoint_path(origin.stages_done))
         options = MeasureOptions(test_samples=samples, test_examples=examples or len(dataset.test))
         results = measure_run(unfinished, pruned, dataset, options, reporter)
         with np.load(unfinished.path / results["files"]["per_example"]) as arrays:
-            after = np.asarray(arrays["log_likelihood"], np.float64)
+            after = arrays["log_likelihood"]
         result = PruneResult(
             before=-float(before.mean()),
             after=-float(after.mean()),
@@ -113,15 +111,14 @@ def prune_run(
             total=total,
             kept_inactive=kept_inactive,
         )
-        pruned_record: PrunedRecord = {
-            **pruned_record,
+        pruned_record |= {
             "nll_before": finite_or_none(result.before),
             "nll_after": finite_or_none(result.after),
             "difference": finite_or_none(result.difference),
             "difference_stderr": finite_or_none(result.difference_stderr),
         }
         write_json(unfinished.path / "pruning.json", pruned_record)
-        unfinished.write_record({**record, "pruned": pruned_record})
+        unfinished.write_record({**unfinished.record, "pruned": pruned_record})
     return result
 
 
@@ -133,7 +130,7 @@ def check_samples(samples: int, examples: int | None) -> None:
     """Raises IWAEError, naming the option, for counts that have no meaning."""
     check_count("samples", samples)
     if samples > MAX_SAMPLES:
-        raise IWAEError(f"--samples must be at most {MAX_SAMPLES:,}, got {samples}")
+        raise IWAEError(f"`samples` must be at most {MAX_SAMPLES:,}, got {samples}")
     if examples is not None:
         check_count("examples", examples)
 
@@ -163,19 +160,19 @@ def prune_state(origin: Checkpoint, kept: tuple[np.ndarray, ...], means: tuple[n
     return replace(state, model=prune(state.model, kept, means), optimizer=state.optimizer._replace(mu=mu, nu=nu))
 
 
-def _check_free(out: RunDirectory) -> None:
+def _check_free(out: Run) -> None:
     out.check_no_file_in_the_way()
     if out.path.is_dir() and any(out.path.iterdir()):
-        raise IWAEError(f"{out.path} is not empty: choose another --out")
+        raise IWAEError(f"{out.path} is not empty: choose another `out`")
 
 
 @contextlib.contextmanager
-def _made_whole(out: RunDirectory) -> Iterator[RunDirectory]:
+def _made_whole(out: Run) -> Iterator[Run]:
     """A run directory beside `out` that takes its place at the end, and goes away after a failure.
 
     What a killed process left of an earlier one is removed first.
     """
-    unfinished = RunDirectory(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
+    unfinished = Run(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
     if unfinished.path.is_symlink():
         raise IWAEError(f"{unfinished.path} is a link, and what it leads to would be cleared: remove it first")
     unfinished.create()
@@ -203,18 +200,15 @@ def _take_place(unfinished: Path, out: Path) -> None:
 
 
 def _write_model(
-    source: RunDirectory,
-    out: RunDirectory,
+    source: Run,
+    out: Run,
     origin: Checkpoint,
     state: TrainState,
     kept: tuple[np.ndarray, ...],
     figures: PruningFigures,
-) -> tuple[RunRecord, PrunedRecord]:
-    """Writes the pruned checkpoint, the metrics up to it and a first record, which is returned with its new part."""
-    model: HierarchicalVAE = state.model
-    architecture = Architecture(
-        origin.architecture.visible, model.latent, origin.architecture.hidden, origin.architecture.kinds
-    )
+) -> PrunedRecord:
+    """Writes the pruned checkpoint, the metrics up to it and a first record, whose new part is returned."""
+    architecture = replace(origin.architecture, latent=state.model.latent)
     save_checkpoint(
         out.checkpoint_path(origin.stages_done),
         state,
@@ -223,9 +217,8 @@ def _write_model(
         stages_done=origin.stages_done,
         seconds=origin.seconds,
     )
-    metrics = [json.dumps(line) + "\n" for line in source.read_metrics() if line["step"] <= origin.step]
+    metrics = [json.dumps(line) + "\n" for line in source.metrics(origin.step)]
     write_atomically(out.metrics_path, "".join(metrics).encode())
-    source_record = source.read_record()
     left = _left_of_the_first(kept_units(source), kept)
     pruned: PrunedRecord = {
         **figures,
@@ -235,18 +228,15 @@ def _write_model(
         "units": [len(mask) for mask in left],
         "kept_units": [np.flatnonzero(mask).tolist() for mask in left],
     }
-    if "pruned" in source_record:
-        pruned["source_pruned"] = source_record["pruned"]
-    record: RunRecord = {**source_record, "architecture": architecture.to_json(), "pruned": pruned}
-    out.write_record(record)
-    return record, pruned
+    if "pruned" in source.record:
+        pruned["source_pruned"] = source.record["pruned"]
+    out.write_record({**source.record, "architecture": architecture.to_json(), "pruned": pruned})
+    return pruned
 
 
 def _left_of_the_first(before: tuple[np.ndarray, ...] | None, kept: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Which units of the model that was never pruned are left, after this pruning and those `before`."""
-    if before is None:
-        return kept
-    left = tuple(mask.copy() for mask in before)
-    for mask, still in zip(left, kept, strict=True):
-        mask[np.flatnonzero(mask)] = still
-    return left
+    if before is not None:
+        for mask, still in zip(before, kept, strict=True):
+            mask[np.flatnonzero(mask)] = still
+    return before or kept

@@ -278,17 +278,26 @@ class AnalysisRecord(GapAnalysis):
 T = TypeVar("T", bound=Mapping[str, Any])
 
 
-def read_checked(path: Path, kind: type[T], advice: str) -> T:
+def read_checked(path: Path, kind: type[T], advice: str, newest_format: int | None = None) -> T:
     """A record of type `kind` from a file, whose parts fit together.
 
-    Raises IWAEError, naming the file and giving `advice`, for anything else.
+    Raises IWAEError, naming the file and giving `advice`, for anything else, and for a newer format.
     """
-    record = read_json(path, kind, advice)
+    record = read_json(path, kind, advice, newest_format)
     try:
         check(record)
     except IWAEError as error:
         raise IWAEError(f"{path}: {error}; {advice}") from None
     return record
+
+
+def measured_enough(measured: Measured, samples: int, examples: int | None) -> bool:
+    """Whether at least `samples` importance samples were drawn for at least `examples` examples, or for all of the
+    split where it has fewer or None is given.
+    """
+    total = measured["split_examples"]
+    wanted = total if examples is None else min(examples, total)
+    return measured["num_samples"] >= samples and measured["num_examples"] >= wanted
 
 
 def check(record: Mapping[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP: while training, noticed between chunks of steps; everywhere else, an exception."""
+"""Ctrl-C and the signals that tell a process to end: while training, noticed between chunks of steps; everywhere else,
+an exception. Schedulers send SIGUSR1 or SIGUSR2 before a time limit: they count as SIGTERM does.
+"""
 
 import contextlib
 import signal
@@ -9,8 +11,8 @@ from types import FrameType
 
 from iwae.errors import IWAEError
 
-# Windows has neither.
-HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+# Windows has none of these.
+IF_NOT_IGNORED = [number for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if (number := getattr(signal, name, None))]
 ALARM: signal.Signals | None = getattr(signal, "SIGALRM", None)
 
 # After this long an exception that somebody else's code has swallowed is raised again.
@@ -27,7 +29,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """While entered, SIGINT, SIGTERM and SIGHUP raise Stopped, again and again until it gets here.
+    """While entered, those signals raise Stopped, again and again until it gets here.
 
     Python drops an exception that a handler raises inside a destructor or a garbage collector's callback, and JAX
     has such: without more, a Ctrl-C could be lost. Does nothing outside the main thread.
@@ -67,15 +69,15 @@ def _raise_again_in(seconds: float) -> None:
 
 
 def _heeded() -> list[signal.Signals]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
     # What was started with nohup is to live on when its terminal closes.
-    if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
-        numbers.append(HANG_UP)
-    return numbers
+    others = [number for number in IF_NOT_IGNORED if signal.getsignal(number) is not signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *others]
 
 
 class Interrupted(IWAEError):
-    """A signal ended the work; what was done is saved. `exit_status` is the shell's for that signal."""
+    """A signal ended the work, as it was meant to; what was done is saved. `exit_status` is the shell's for that
+    signal.
+    """
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -83,7 +85,7 @@ class Interrupted(IWAEError):
 
 
 class SignalWatch:
-    """While entered, notes the first SIGINT, SIGTERM or SIGHUP in `received` and counts them in `count`.
+    """While entered, notes the first of those signals in `received` and counts them in `count`.
 
     A second one acts at once, unless `hold` is true: then all are only counted. Does nothing outside the main
     thread, where Python allows no handlers.

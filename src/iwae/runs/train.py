@@ -2,18 +2,17 @@
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import MAX_SAMPLES
-from iwae.io.files import is_leftover
 from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
-from iwae.runs.directory import LATEST, RunDirectory, check_may_be_put_aside, put_run_aside
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import measure_run
 from iwae.runs.job import Job, train_jobs
-from iwae.runs.records import ResultsRecord
+from iwae.runs.records import ResultsRecord, measured_enough
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
@@ -36,8 +35,8 @@ def train_run(
 
     A run that is there is continued, exactly: the weights, moments and metrics are those of a run that was
     never stopped. A complete one is not trained again; with `measure_again` it is measured again if it was
-    measured with fewer samples or examples than `measure` asks for. On SIGINT, SIGTERM or SIGHUP the state is
-    saved first.
+    measured with fewer samples or examples than `measure` asks for. On SIGINT, SIGTERM, SIGHUP, SIGUSR1 or
+    SIGUSR2 the state is saved first.
 
     Raises IWAEError (RunBusyError, CheckpointError, Divergence, Interrupted among them) with one line that says
     what to do, and OSError when a file can't be written; the last checkpoint is intact after each.
@@ -81,8 +80,8 @@ def train_runs(
     config = next(iter(configs.values()))
     schedule = config.full_schedule(options.stages)
     if measure.test_samples > MAX_SAMPLES:
-        raise IWAEError(f"--test-samples must be at most {MAX_SAMPLES:,}, got {measure.test_samples}")
-    runs = {RunDirectory(path): config for path, config in configs.items()}
+        raise IWAEError(f"`test_samples` must be at most {MAX_SAMPLES:,}, got {measure.test_samples}")
+    runs = {Run(path): config for path, config in configs.items()}
     for run, own in runs.items():
         run.check_no_file_in_the_way()
         if not options.fresh:
@@ -96,7 +95,7 @@ def train_runs(
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(
-            f"--batch-size {config.batch_size} is more than the {len(dataset.train)} training examples of"
+            f"`batch_size` {config.batch_size} is more than the {len(dataset.train)} training examples of"
             f" {dataset.name}: choose a smaller one"
         )
     check_steps(schedule, len(dataset.train) // config.batch_size)
@@ -105,13 +104,14 @@ def train_runs(
     if config.init_from is not None and (options.fresh or not all(run.exists for run in runs)):
         source = Source.load(config.init_from, architecture)
     if options.fresh:
-        _put_aside([run for run in runs if run.path.exists()], reporter)
+        _put_aside(runs, reporter)
     for run in runs:
         run.create()
     with contextlib.ExitStack() as held:
         _lock(runs, held)
         signals = held.enter_context(SignalWatch())
-        # Once more: another process may have begun a run here before the lock was ours.
+        # Opened once more: another process may have begun a run here before the lock was ours.
+        runs = {Run(run.path): own for run, own in runs.items()}
         for run, own in runs.items():
             _check_may_train(run, own, options)
         jobs = [Job(run, own, architecture, source, dataset, options, reporter) for run, own in runs.items()]
@@ -146,20 +146,31 @@ def _check_may_be_together(configs: Mapping[Path, RunConfig]) -> None:
         raise IWAEError(f"runs that are trained together must differ in seed or objective, got {names}")
 
 
-def _lock(runs: Iterable[RunDirectory], held: contextlib.ExitStack) -> None:
+def _lock(runs: Iterable[Run], held: contextlib.ExitStack) -> None:
     """Holds all, in one order, so that of two that want the same runs one gets them. Raises RunBusyError."""
     for run in sorted(runs, key=lambda run: run.path.resolve()):
         held.enter_context(run.lock())
 
 
-def _put_aside(runs: Sequence[RunDirectory], reporter: Reporter) -> None:
-    """Renames the runs that are there: all, or none and IWAEError where one is no run or busy."""
-    for run in runs:
-        check_may_be_put_aside(run)
+def _put_aside(runs: Iterable[Run], reporter: Reporter) -> None:
+    """Renames the runs that are there: all, or none and IWAEError where one may not be moved or is busy. A directory
+    without anything of a run's stays as it is.
+    """
+    there = [run for run in runs if run.exists or run.checkpoints_path.is_dir() or run.in_the_way()]
+    for run in there:
+        if not run.exists and not run.checkpoints_path.is_dir():
+            raise IWAEError(
+                f"{run.path} is no run, but has {', '.join(run.in_the_way()[:3])}: `fresh` replaces only runs, choose"
+                " another `run_dir`"
+            )
+        if Path.cwd().is_relative_to(run.path.resolve()):
+            raise IWAEError(
+                f"{run.path} is or contains the working directory: `fresh` can't replace it, call from elsewhere"
+            )
     with contextlib.ExitStack() as held:
-        _lock(runs, held)
-        for run in runs:
-            reporter.message(f"Starting over: what was in {run.path} is now in {put_run_aside(run.path)}.")
+        _lock(there, held)
+        for run in there:
+            reporter.message(f"Starting over: what was in {run.path} is now in {run.put_aside()}.")
 
 
 def _measured(
@@ -168,57 +179,42 @@ def _measured(
     """The results of a run that is trained to the end: those that are there, or new ones."""
     run, checkpoint = job.run, job.final_checkpoint(schedule)
     results = run.results()
-    complete = results is not None and results["stages_done"] >= checkpoint.stages_done
-    if results is None or not complete or (measure_again and _measured_less(results, measure, job.config)):
+    if results is None or results["stages_done"] < checkpoint.stages_done:
+        return measure_run(run, checkpoint, job.dataset, measure, reporter)
+    test = results["test"]
+    if measure_again and not measured_enough(test, measure.test_samples, measure.examples_for(job.config)):
         return measure_run(run, checkpoint, job.dataset, measure, reporter)
     reporter.message(f"This run is complete: {run.path}")
-    if results["test"]["num_samples"] != measure.test_samples:
+    if test["num_samples"] != measure.test_samples:
         reporter.message(
-            f"It was measured with {results['test']['num_samples']} samples; for others: iwae evaluate"
+            f"It was measured with {test['num_samples']} samples; for others: iwae evaluate"
             f" {shlex.quote(str(run.path))} --samples {measure.test_samples}"
         )
     return results
 
 
-def _measured_less(results: ResultsRecord, measure: MeasureOptions, config: RunConfig) -> bool:
-    """Whether a run's results come from fewer samples or examples than `measure` asks for."""
-    test, wanted = results["test"], measure.examples_for(config)
-    examples = test["split_examples"] if wanted is None else min(wanted, test["split_examples"])
-    return test["num_samples"] < measure.test_samples or test["num_examples"] < examples
-
-
-def _check_may_train(run: RunDirectory, config: RunConfig, options: TrainOptions) -> None:
-    """Raises IWAEError unless the run that is there is this one, or a new one can start here."""
-    if not run.exists:
-        _check_free(run, options)
+def _check_may_train(run: Run, config: RunConfig, options: TrainOptions) -> None:
+    """Raises IWAEError unless the run that is there is this one, or a new one can start here without replacing
+    anything.
+    """
+    if run.exists:
+        if "pruned" in run.record:
+            raise IWAEError(
+                f"{run.path} is a pruned model: train on from it in another run, with `init_from` {run.path}"
+            )
+        differences = run.differences(config)
+        if differences:
+            raise IWAEError(
+                f"{run.path} holds a run with another configuration ({'; '.join(differences)}): give the same, choose"
+                " another `run_dir`, or start over with `fresh`"
+            )
         return
-    if "pruned" in run.read_record():
-        raise IWAEError(f"{run.path} is a pruned model: train on from it in another run, with --init-from {run.path}")
-    differences = run.differences(config)
-    if differences:
-        raise IWAEError(
-            f"{run.path} holds a run with another configuration ({'; '.join(differences)}): give the same, choose"
-            " another --run-dir, or start over with --fresh"
-        )
-
-
-def _check_free(run: RunDirectory, options: TrainOptions) -> None:
-    """Raises IWAEError unless a new run can start here without touching anything of the user's."""
     if options.checkpoint is not None:
         raise IWAEError(f"{run.path}: there is no run to restart from checkpoint {options.checkpoint}")
-    if not run.path.is_dir():
-        return
-    # A run that died before its record was written has got as far as checkpoint 0, and no training was lost.
-    own = (".lock", "checkpoints", "evaluations")
-    strangers = [p.name for p in run.path.iterdir() if p.name not in own and not is_leftover(p)]
-    strangers += [f"checkpoints/{n}.safetensors" for n in run.stage_checkpoints() if n > 0]
-    if run.checkpoint_path(LATEST).exists():
-        strangers.append(f"checkpoints/{LATEST}.safetensors")
-    if strangers:
-        way_out = "restore run.json, or put it aside with --fresh" if run.checkpoints_path.is_dir() else "it is no run"
+    if in_the_way := run.in_the_way():
+        way_out = "restore run.json, or put it aside with `fresh`" if run.checkpoints_path.is_dir() else "it is no run"
         raise IWAEError(
-            f"{run.path} is not empty ({', '.join(sorted(strangers)[:3])}) and has no run.json: choose another"
-            f" --run-dir ({way_out})"
+            f"{run.path} has {', '.join(in_the_way[:3])} and no run.json: choose another `run_dir` ({way_out})"
         )
 
 

@@ -11,7 +11,7 @@ from iwae.models.architecture import Architecture
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import RunDirectory
+from iwae.runs.directory import Run
 from iwae.runs.records import SourceRecord
 from iwae.training.step import TrainState
 
@@ -20,19 +20,18 @@ from iwae.training.step import TrainState
 class Source:
     """The run that another starts from, and its last checkpoint."""
 
-    run: RunDirectory
+    run: Run
     checkpoint: Checkpoint
 
     @classmethod
     def load(cls, path: str | Path, architecture: Architecture) -> "Source":
         """Raises IWAEError when there is no run, and when its model is not of this architecture."""
-        run = RunDirectory(path)
-        run.read_record()
-        checkpoint = run.newest_checkpoint()
+        run = Run.open(path)
+        checkpoint = run.checkpoint()
         if checkpoint.architecture != architecture:
             raise IWAEError(
-                f"--init-from {path}: its model has {_sizes(checkpoint.architecture)}, this run's has"
-                f" {_sizes(architecture)}: give --layers, --latent, --hidden and --dataset that fit"
+                f"`init_from` {path}: its model has {_sizes(checkpoint.architecture)}, this run's has"
+                f" {_sizes(architecture)}: give `layers`, `latent`, `hidden` and `dataset` that fit"
             )
         return cls(run, checkpoint)
 
@@ -51,7 +50,7 @@ class Source:
         """What the new run's record says of its source."""
         return {
             "run": str(self.run.path),
-            "config": self.run.config().to_json(),
+            "config": self.run.config.to_json(),
             "checkpoint": self.checkpoint.path.name,
             "stages_done": self.checkpoint.stages_done,
             "step": self.checkpoint.step,

@@ -68,7 +68,7 @@ def cells_of(table: Table, *, results_dir: Path, seed: int = 0) -> tuple[Cell, .
     Raises IWAEError for a table that the paper does not have.
     """
     if table not in TABLES:
-        raise IWAEError(f"--table must be one of {', '.join(TABLES)}, got {table!r}")
+        raise IWAEError(f"`table` must be one of {', '.join(TABLES)}, got {table!r}")
     if table != "2":
         return tuple(
             Cell(table, RunConfig.of(dataset=dataset, model=model, k=k, layers=layers, seed=seed), Published(*figures))

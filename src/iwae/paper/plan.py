@@ -81,4 +81,4 @@ def _why_not_yet(
             f"{name} waits for all {needed} stages of {source}, which has {done}; for these: iwae paper run --table 1"
             f" --datasets {config.dataset} --models {config.model} --k {config.k} --layers {config.layers}"
         )
-    return f"{name} is left out: it starts from all {needed} stages of {source}, and --stages is {stages}"
+    return f"{name} is left out: it starts from all {needed} stages of {source}, and `stages` is {stages}"

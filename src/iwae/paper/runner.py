@@ -78,7 +78,7 @@ def train_cells(
         finally:
             killed = _end(work, signals, on_cells)
         lost = "what was done since the last checkpoint is lost" if killed else "all is saved"
-        signals.check(f"interrupted; {lost}. The same command continues where it stopped")
+        signals.check(f"{lost}. The same command continues where it stopped")
     if on_cells is not None:
         on_cells(_progress(work))
     return [job.failure for job in work if job.failure is not None]

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from iwae.data import shown_name
@@ -68,19 +67,18 @@ def duration(seconds: float) -> str:
 
 def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> str:
     """The command that trains the same weights, up to the analyzed checkpoint's last whole stage."""
-    named = ["--model", config.model] if config.model else ["--objective", str(config.objective)]
+    named = ["--model", config.model] if config.model else ["--objective", config.objective.name]
     words = ["iwae", "train", "--dataset", config.dataset, *named, "--k", str(config.k)]
     if config.latent:
         words += ["--latent", *map(str, config.latent), "--hidden", *map(str, config.hidden)]
     else:
         words += ["--layers", str(config.layers)]
     done = ("dataset", "model", "objective", "k", "layers", "latent", "hidden")
-    defaults = RunConfig.of(dataset=config.dataset, model=config.model)
-    for option in fields(RunConfig):
-        value = getattr(config, option.name)
-        if option.name in done or value == getattr(defaults, option.name) or value is None:
+    usual = RunConfig.of(dataset=config.dataset, schedule=config.schedule).to_json() | {"schedule": RunConfig.schedule}
+    for name, value in config.to_json().items():
+        if name in done or value is None or value == usual[name]:
             continue
-        words.append(f"--{option.name.replace('_', '-')}")
+        words.append(f"--{name.replace('_', '-')}")
         words += [] if value is True else [str(value)]
     if 0 < analysis["stages_done"] < analysis["stages_total"]:
         words += ["--stages", str(analysis["stages_done"])]

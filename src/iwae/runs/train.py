@@ -118,7 +118,7 @@ def train_runs(
         where = ", ".join(str(run.path) for run in runs)
 
         def stop_if_signalled() -> None:
-            signals.check(f"interrupted; all is saved in {where}. To continue: {continue_command}")
+            signals.check(f"all is saved in {where}. To continue: {continue_command}")
 
         train_jobs(jobs, schedule, reporter, signals, stop_if_signalled)
         stopping = _StoppingReporter(reporter, stop_if_signalled)

@@ -1,7 +1,9 @@
 """The matrix products that a step can't do without."""
 
+from typing import Any
+
 from benchmarks.gemm import Product
-from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.layers import Linear
 from iwae.models.vae import HierarchicalVAE
 
 
@@ -10,10 +12,10 @@ def layers(model: HierarchicalVAE, num_samples: int, batch: int) -> list[tuple[i
     needs.
     """
     found = []
-    for number, layer in enumerate([*model.encoder, *model.decoder]):
+    both: Any = [*model.encoder, *model.decoder]
+    for number, layer in enumerate(both):
         rows = batch if number == 0 else num_samples * batch
-        heads = (layer.mean, layer.log_sigma) if isinstance(layer, GaussianLayer) else (layer.logits,)
-        linears = [*layer.hidden, *heads]
+        linears = [*layer.network.hidden, *layer.heads]
         found += [(rows, linear, number == 0 and place == 0) for place, linear in enumerate(linears)]
     return found
 

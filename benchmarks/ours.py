@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.setting import BATCH, example_values, paper_model
 from iwae.data.dataset import Dataset
-from iwae.estimators.objective import Objective, make_estimator
+from iwae.estimators.objective import make_estimator
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.architecture import Precision
 from iwae.training.optim import paper_adam
-from iwae.training.step import DeviceData, LearningRates, TrainState, run_chunk
+from iwae.training.step import LearningRates, TrainState, run_chunk
 
 
 def dataset(values: np.ndarray) -> Dataset:
@@ -26,8 +26,8 @@ def trainer(
     """Runs that many training steps, as one compiled loop."""
     model, values = paper_model(num_layers), example_values()
     optimizer = paper_adam()
-    estimator = make_estimator(Objective.parse(word, num_samples), precision)
-    data = DeviceData.put(values, dataset(values))
+    estimator = make_estimator(word, num_samples, precision=precision)
+    data = jnp.asarray(values)
     state = TrainState.create(model, optimizer, seed=0)
 
     def run(steps: int) -> None:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from iwae.models.architecture import Architecture
+from iwae.models.likelihoods import BernoulliLikelihood
 from iwae.models.vae import HierarchicalVAE
 
 BATCH = 20
@@ -19,5 +20,6 @@ def example_values() -> np.ndarray:
 
 def paper_model(num_layers: int) -> HierarchicalVAE:
     """The paper's network with 1 or 2 stochastic layers, untrained."""
-    mean = example_values().mean(axis=0) / 255.0
-    return HierarchicalVAE.create(Architecture.paper(num_layers), jax.random.key(0), jax.numpy.asarray(mean))
+    likelihood = BernoulliLikelihood(1 / 255)
+    bias = likelihood.initial_bias(example_values())
+    return HierarchicalVAE.create(Architecture.paper(num_layers, VISIBLE), jax.random.key(0), likelihood, bias)

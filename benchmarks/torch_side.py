@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.setting import BATCH, example_values, paper_model
-from iwae.models.layers import GaussianLayer, Linear
+from iwae.models.layers import Linear
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
 
@@ -34,9 +35,9 @@ def tanh_network(hidden: tuple[Linear, ...]) -> nn.Sequential:
 class Gaussian(nn.Module):
     """Mean and log sigma of a diagonal Gaussian."""
 
-    def __init__(self, ours: GaussianLayer):
+    def __init__(self, ours: Any):
         super().__init__()
-        self.hidden = tanh_network(ours.hidden)
+        self.hidden = tanh_network(ours.network.hidden)
         self.mean, self.log_sigma = linear(ours.mean), linear(ours.log_sigma)
 
     def forward(self, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +53,7 @@ class TorchIWAE(nn.Module):
         self.encoder = nn.ModuleList(Gaussian(layer) for layer in ours.encoder)
         self.decoder = nn.ModuleList(Gaussian(layer) for layer in ours.decoder[1:])
         visible = ours.decoder[0]
-        self.visible = nn.Sequential(tanh_network(visible.hidden), linear(visible.logits))
+        self.visible = nn.Sequential(tanh_network(visible.network.hidden), linear(visible.outputs))
         self.latent = ours.latent
 
     def noise(self, num_samples: int, batch: int) -> list[Tensor]:

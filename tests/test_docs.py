@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.toy import toy_dataset
-from iwae.estimators.objective import ESTIMATORS
+from iwae.estimators.objective import OBJECTIVES
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.loop import train
@@ -37,4 +37,4 @@ def test_what_one_adds_oneself_takes_under_twenty_lines_and_trains(block):
 def test_the_table_of_objectives_is_the_programs():
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| ((?:`[\w-]+`(?:, )?)+) \|$", ESTIMATORS_PAGE, flags=re.MULTILINE)
     documented = {name: tuple(re.findall(r"`([\w-]+)`", estimators)) for name, estimators in rows}
-    assert documented == ESTIMATORS
+    assert documented == {name: tuple(row.methods) for name, row in OBJECTIVES.items() if name != "beta-vae"}

@@ -125,7 +125,7 @@ def test_the_backward_pass_of_a_few_costs_a_few():
     x = jax.ShapeDtypeStruct((20, 784), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     for layers in (1, 2):
-        model = eqx.filter_eval_shape(HierarchicalVAE.create, Architecture.paper(layers), jax.random.key(0))
+        model = eqx.filter_eval_shape(HierarchicalVAE.create, Architecture.paper(layers, 784), jax.random.key(0))
         flops = []
         for backward in (None, 4):
             estimator = make_estimator(Objective("iwae", k=50, estimator="dreg", backward=backward))
@@ -138,9 +138,9 @@ def test_the_backward_pass_of_a_few_costs_a_few():
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: DReGAlpha(5, 0.0, num_backward=0), "num_backward must be an integer of at least 1, got 0"),
+        (lambda: DReGAlpha(5, 0.0, num_backward=0), "`num_backward` must be an integer of at least 1, got 0"),
         (lambda: DReGAlpha(5, 0.0, num_backward=6), "num_backward must be at most num_samples, which is 5, got 6"),
-        (lambda: Objective("iwae", k=5, backward=6), "--backward must be at most the 5 samples drawn, got 6"),
+        (lambda: Objective("iwae", k=5, backward=6), "`backward` must be at most the 5 samples drawn, got 6"),
         (lambda: Objective("iwae", k=5, backward=2.5), "`backward` must be an integer of at least 1, got 2.5"),  # pyright: ignore
         (lambda: Objective.parse("iwae:backward=x", 5), "backward must be an integer, got 'x'"),
     ],

@@ -13,7 +13,7 @@ from helpers.numpy_model import SMALL
 from helpers.toy import toy_dataset
 from iwae import HierarchicalVAE, likelihoods
 from iwae.data import Dataset
-from iwae.evaluation.importance_weights import traverse
+from iwae.evaluation.visualization import traverse
 from iwae.explore.content import LIMIT, MAX_SAMPLES
 from iwae.models.architecture import Architecture
 from iwae.models.likelihoods import BernoulliLikelihood, GaussianLikelihood, likelihood_of

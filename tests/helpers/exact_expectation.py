@@ -87,8 +87,9 @@ def gentle(layer: Any, loudness: float) -> Any:
 
 @eqx.filter_jit
 def expected_gradient(estimator: WeightedEstimator, model: HierarchicalVAE, grid: Grid) -> HierarchicalVAE:
-    """The estimator's expectation at the one example X."""
-    weights = jnp.asarray(grid.weights)
+    """The expectation at the one example X of what the estimator goes up: minus its gradient, of a mean loss."""
+    # The grid is a batch, of which the estimator takes the mean.
+    weights = -len(grid.weights) * jnp.asarray(grid.weights)
 
     def weighted(log_weights: Array) -> Coefficients:
         bound, decoder, encoder = estimator.coefficients(log_weights)

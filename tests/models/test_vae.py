@@ -44,7 +44,7 @@ def test_log_weights_draw_their_own_noise():
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_first_layer_is_evaluated_once_per_example(layers):
-    model = HierarchicalVAE.create(Architecture.paper(layers), jax.random.key(0))
+    model = HierarchicalVAE.create(Architecture.paper(layers, 784), jax.random.key(0))
     jaxpr = jax.make_jaxpr(lambda m, x: m.log_weights(x, jax.random.key(1), 50))(model, jnp.zeros((20, 784)))
     contracted = [
         equation.invars[0].aval.shape  # pyright: ignore[reportAttributeAccessIssue]
@@ -112,7 +112,7 @@ def test_architectures_without_meaning_are_refused(arguments, message):
 
 
 def test_the_paper_has_no_third_layer():
-    with pytest.raises(IWAEError, match="--latent"):
+    with pytest.raises(IWAEError, match="`latent`"):
         Architecture.paper(3)
 
 

@@ -146,7 +146,7 @@ def test_of_cells_trained_together_the_one_that_fails_does_not_take_the_others_a
     path = bad.directory(tmp_path) / "checkpoints" / "1.safetensors"
     ruined = load_checkpoint(path)
     state = ruined.train_state(paper_adam())
-    state = eqx.tree_at(lambda s: s.model.decoder[0].logits.bias, state, replace_fn=lambda bias: bias + 3e38)
+    state = eqx.tree_at(lambda s: s.model.decoder[0].outputs.bias, state, replace_fn=lambda bias: bias + 3e38)
     save_checkpoint(path, state, architecture=ruined.architecture, seed=0, stages_done=1, seconds=1.0)
     (failure,) = train([good, bad], tmp_path, stages=2)
     assert "training diverged" in failure

@@ -43,5 +43,5 @@ def test_measuring_is_in_float32_whatever_a_run_was_trained_in(data: Path, whole
 
 
 def test_what_is_no_precision_is_refused():
-    with pytest.raises(IWAEError, match=r"--precision must be float32 or bfloat16, got 'float16'"):
+    with pytest.raises(IWAEError, match=r"`precision` must be float32 or bfloat16, got 'float16'"):
         RunConfig.of(precision="float16")  # pyright: ignore[reportArgumentType]

@@ -157,7 +157,7 @@ def test_load_gives_the_newest_a_numbered_and_a_files_model(whole: Path) -> None
     model = iwae.load(whole)
     assert model.latent == (3,)
     bias = load_file(whole / "checkpoints/3.safetensors")["model.decoder.0.logits.bias"]
-    np.testing.assert_array_equal(model.decoder[0].logits.bias, bias)  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_array_equal(model.decoder[0].outputs.bias, bias)  # pyright: ignore[reportAttributeAccessIssue]
     assert weights(model) == weights(iwae.load(whole / "checkpoints/3.safetensors"))
     assert weights(model) != weights(iwae.load(whole, checkpoint=1))
     assert weights(iwae.load(whole, checkpoint=1)) == weights(iwae.load(whole / "checkpoints/1.safetensors"))

@@ -318,13 +318,15 @@ def test_what_cannot_be_trained_or_measured_is_refused_before_anything_is_made(
         IWAEError, match="6,000,000,000 steps, and no more than 2,147,483,647 are counted: choose fewer"
     ):
         go(run, small_config(data, init_from=str(whole), epochs=2_000_000_000))
-    with pytest.raises(IWAEError, match="--stages must be from 1 to 8"):
+    with pytest.raises(IWAEError, match="`stages` must be from 1 to 8"):
         go(run, config, stages=9)
     for options in ({"stages": 0}, {"checkpoint": -1}, {"save_every": 0}, {"checkpoint": 1, "fresh": True}):
-        with pytest.raises(IWAEError, match="--"):
+        with pytest.raises(IWAEError, match="`"):
             dataclasses.replace(TrainOptions(), **options)
-    for changes in ({"k": True}, {"seed": -1}, {"seed": 2**32}, {"beta1": 1.0}, {"batch_size": 0}, {"layers": 2}):
-        with pytest.raises(IWAEError, match="--"):
+    with pytest.raises(IWAEError, match="`k` must be an integer"):
+        RunConfig.of(k=True)
+    for changes in ({"seed": -1}, {"seed": 2**32}, {"beta1": 1.0}, {"batch_size": 0}, {"layers": 2}):
+        with pytest.raises(IWAEError, match="`"):
             dataclasses.replace(config, **changes)
     assert not run.exists()
 
@@ -348,7 +350,9 @@ class NotANumberAt(Estimator):
 def test_divergence_saves_the_last_good_state_and_says_the_step(
     config: RunConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "make_estimator", lambda *args: NotANumberAt(make_estimator(*args), step=16))
+    monkeypatch.setattr(
+        work, "make_estimator", lambda *args, **how: NotANumberAt(make_estimator(*args, **how), step=16)
+    )
     run = tmp_path / "run"
     with pytest.raises(Divergence, match="at step 16 ") as error:
         go(run, config, stages=3)

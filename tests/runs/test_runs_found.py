@@ -63,13 +63,5 @@ def test_show_goes_on_past_a_damaged_run(whole: Path, tmp_path: Path, capsys: py
 
 
 def test_a_dataset_that_is_no_text_is_refused_in_words() -> None:
-    with pytest.raises(IWAEError, match="--dataset must be a name or a path, got 5"):
+    with pytest.raises(IWAEError, match="`dataset` must be a name or a path, got 5"):
         RunConfig.of(dataset=5)  # pyright: ignore[reportArgumentType]
-
-
-def test_fresh_replaces_only_runs(config: RunConfig, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.tex").write_text("all of it")
-    with pytest.raises(IWAEError, match="is no run: --fresh replaces only runs"):
-        go(tmp_path / "mine", config, fresh=True)
-    assert (tmp_path / "mine/thesis.tex").read_text() == "all of it"

@@ -119,7 +119,7 @@ class Ruins(Estimator):
 
     def __call__(self, model: Any, x: Any, key: Any) -> Estimate:
         estimate = self.inner(model, x, key)
-        is_marked = jnp.abs(model.decoder[0].hidden[0].weight[0, 0] - self.mark) < 1e-6
+        is_marked = jnp.abs(model.decoder[0].network.hidden[0].weight[0, 0] - self.mark) < 1e-6
         return Estimate(jnp.where(is_marked, jnp.nan, estimate.value), estimate.gradient)
 
 
@@ -127,10 +127,10 @@ def test_one_that_diverges_is_left_behind(
     data: Path, alone: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Run(alone[1]).checkpoint(1).model()
-    mark = float(model.decoder[0].hidden[0].weight[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
+    mark = float(model.decoder[0].network.hidden[0].weight[0, 0])  # pyright: ignore[reportAttributeAccessIssue]
     runs = configs(tmp_path, data)
     go(tmp_path / "seed1", runs[tmp_path / "seed1"], stages=1)
-    monkeypatch.setattr(job, "make_estimator", lambda *args: Ruins(make_estimator(*args), mark))
+    monkeypatch.setattr(job, "make_estimator", lambda *args, **how: Ruins(make_estimator(*args, **how), mark))
     with pytest.raises(Divergence, match=r"seed1: training diverged: at step 3 .* the bound was nan") as caught:
         together(runs, stages=3)
     assert "\n" not in str(caught.value)

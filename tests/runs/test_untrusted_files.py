@@ -104,7 +104,7 @@ def test_nothing_waits_for_a_pipe(run: Path, name: str, writer: Any, capsys: pyt
     if name.startswith("checkpoints"):
         line = fails(Evaluate(run), capsys)
         assert "cannot be read, it is no regular file" in line
-        assert "--checkpoint 0" in line
+        assert "continue from it with checkpoint 0" in line
 
 
 def test_pipes_devices_and_directories_are_no_files(tmp_path: Path, writer: Any) -> None:
@@ -239,7 +239,7 @@ def resigned(path: Path, arrays: dict[str, Any] | None = None, **changes: Any) -
         record = json.loads(file.metadata()["iwae"])
     tensors = {name: array for name, array in (load_file(path) | (arrays or {})).items() if array is not None}
     record = {name: value for name, value in (record | changes).items() if value is not None and name != "digest"}
-    record["digest"] = checkpoint_module._digest(tensors, record)
+    record["digest"] = checkpoint_module.digest(tensors, record)
     path.write_bytes(safetensors.numpy.save(tensors, {"iwae": json.dumps(record)}))
 
 

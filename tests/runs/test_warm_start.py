@@ -120,12 +120,12 @@ def test_a_missing_source_is_refused(source, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 5}, "--epochs 5 goes with --init-from"),
-        ({"learning_rate": 0.1}, "--learning-rate 0.1 goes with --init-from"),
-        ({"fresh_optimizer": True}, "--fresh-optimizer goes with --init-from"),
-        ({"init_from": "x", "schedule": "quick"}, "--schedule quick does not go with --init-from"),
+        ({"epochs": 5}, "`epochs` 5 goes with `init_from`"),
+        ({"learning_rate": 0.1}, "`learning_rate` 0.1 goes with `init_from`"),
+        ({"fresh_optimizer": True}, "`fresh_optimizer` goes with `init_from`"),
+        ({"init_from": "x", "schedule": "quick"}, "`schedule` quick does not go with `init_from`"),
         ({"init_from": "x", "epochs": 0}, "`epochs` must be an integer of at least 1, got 0"),
-        ({"init_from": "x", "learning_rate": -1.0}, "--learning-rate must be a positive number"),
+        ({"init_from": "x", "learning_rate": -1.0}, "`learning_rate` must be a positive number"),
     ],
 )
 def test_options_that_have_no_meaning_are_refused(changes, message):

@@ -25,7 +25,6 @@ CHECKED = [
     "iwae.bounds",
     "iwae.estimators.base",
     "iwae.estimators.bound",
-    "iwae.estimators.gradients",
     "iwae.estimators.importance_weighted",
     "iwae.estimators.mixed_precision",
     "iwae.estimators.score",

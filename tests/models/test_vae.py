@@ -122,7 +122,7 @@ def test_examples_of_another_shape_are_refused(shape, monkeypatch):
     # The tests' own check of shapes would come first.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     model = HierarchicalVAE.create(Architecture(6, (2,), ((4, 4),)), jax.random.key(0))
-    said = re.escape(f"x must have shape [batch, 6], got {list(shape)}")
+    said = re.escape(f"`x` must have shape [batch, 6], got {list(shape)}")
     with pytest.raises(IWAEError, match=said):
         model.log_weights(jnp.zeros(shape), jax.random.key(1), 3)
     with pytest.raises(IWAEError, match=said):

@@ -8,11 +8,12 @@ import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from iwae.errors import IWAEError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 try:
     import fcntl
@@ -29,12 +30,14 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def acquire_lock(path: Path, timeout: float = 0.0) -> BaseFileLock:
+def acquire_lock(path: Path, timeout: float = 0.0) -> "BaseFileLock":
     """Locks the file `path` for as long as this process lives or until `release`; where the file system has no locks,
     by a second file `<path>-soft` that is there meanwhile, which a killed process may leave.
 
     Raises filelock.Timeout, with the file as `lock_file`, where another process has it, and OSError.
     """
+    from filelock import FileLock, SoftFileLock
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -17,9 +17,8 @@ from helpers.numpy_model import SMALL
 from helpers.small_runs import COMMAND, environment, go, small_config, write_data
 from helpers.toy import toy_dataset
 from iwae import load
-from iwae.evaluation.visualization import traverse
+from iwae.evaluation.visualization import TRAVERSED_PROBABILITIES, traverse
 from iwae.explore.write import render
-from iwae.figures.analysis import TRAVERSED_PROBABILITIES
 from iwae.report.captions import CAPTIONS
 
 DEADLINE = 120

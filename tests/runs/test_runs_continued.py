@@ -179,7 +179,7 @@ def test_fresh_does_not_move_the_working_directory(
 def test_another_configuration_is_refused_naming_the_fields(run: Path, data: Path, config: RunConfig) -> None:
     other = small_config(data, seed=5, k=2, model="iwae")
     message = fails(run, other, "another configuration")
-    for field in ("seed: 5, there 0", "k: 2, there 1", "model: iwae, there vae", "--fresh", "--run-dir"):
+    for field in ("seed: 5, there 0", "k: 2, there 1", "model: iwae, there vae", "`fresh`", "`run_dir`"):
         assert field in message
     assert "beta1" not in message
     assert config.differences(config) == []

@@ -1,0 +1,57 @@
+"""Every example runs as it stands, as a script, and finds what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.small_runs import environment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LINES = 50
+
+
+def numbers(name: str) -> list[float]:
+    """The numbers that an example prints."""
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stderr
+    return [float(text) for text in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", done.stdout)]
+
+
+def test_every_example_is_short_and_has_a_test() -> None:
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    tested = set(re.findall(r'numbers\("(\w+\.py)"\)', Path(__file__).read_text()))
+    assert names == tested
+    for name in names:
+        assert len((EXAMPLES / name).read_text().splitlines()) < LINES, name
+
+
+def test_a_custom_likelihood_learns_counts() -> None:
+    before, after = numbers("custom_likelihood.py")
+    assert after > before + 0.5
+
+
+def test_a_convolutional_encoder_learns_bars() -> None:
+    before, after, rows, units = numbers("convolutional_encoder.py")
+    assert after > before + 10
+    assert (rows, units) == (500, 4)
+
+
+def test_a_custom_estimator_trains_beside_dreg() -> None:
+    _, own_start, own_end, *_, dreg_end = numbers("custom_estimator.py")
+    assert own_end > own_start + 0.5
+    assert own_end == pytest.approx(dreg_end, abs=1.0)
+
+
+def test_a_loop_with_optax_trains() -> None:
+    start, end = numbers("training_loop.py")
+    assert end < start - 0.5
+
+
+def test_an_array_with_gaps_gets_log_densities() -> None:
+    usual, rows, strange = numbers("array_to_log_likelihoods.py")
+    assert rows == 100
+    assert strange < usual - 20

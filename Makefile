@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo quick test test-all bench torture fuzz lint format docs wheel-check clean
+.PHONY: demo quick test test-all bench torture fuzz lint format docs docs-quick wheel-check clean
 
 demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
@@ -55,17 +55,24 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Into site/. The site's own packages come into the same environment.
-docs: $(READY)
-	$(BIN)/python $(PIP) -c constraints.txt -r docs/requirements.txt
-	$(BIN)/mkdocs build --strict
+# The documentation into site/: `docs` executes the notebooks, `docs-quick` does not.
+docs: $(VENV)-docs/.installed
+	DOCS_EXECUTE=true $(VENV)-docs/bin/mkdocs build --strict
+
+docs-quick: $(VENV)-docs/.installed
+	$(VENV)-docs/bin/mkdocs build --strict
+
+$(VENV)-docs/.installed: pyproject.toml constraints.txt docs/requirements.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python $(PIP) -c constraints.txt -r docs/requirements.txt -e ".[report]"
+	touch $@
 
 # Builds the wheel, installs it without any extra into an environment of its own, and works with it elsewhere.
 wheel-check: $(READY)
 	$(PYTEST) -m slow tests/test_wheel.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench site dist
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-docs site dist
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing pinned versions into $(VENV) (a minute or two) ..."

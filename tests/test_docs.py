@@ -1,5 +1,6 @@
 """The documentation's Python runs as it stands, and its tables list what there is."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import iwae
 from helpers.toy import toy_dataset
 from iwae.estimators.objective import OBJECTIVES
 from iwae.models.architecture import Architecture
@@ -16,7 +18,8 @@ from iwae.training.optim import paper_adam
 from iwae.training.schedule import Stage
 from iwae.training.step import TrainState
 
-ESTIMATORS_PAGE = (Path(__file__).parents[1] / "docs" / "estimators.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+ESTIMATORS_PAGE = (DOCS / "estimators.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", ESTIMATORS_PAGE, flags=re.DOTALL)
 
 
@@ -38,3 +41,22 @@ def test_the_table_of_objectives_is_the_programs():
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| ((?:`[\w-]+`(?:, )?)+) \|$", ESTIMATORS_PAGE, flags=re.MULTILINE)
     documented = {name: tuple(re.findall(r"`([\w-]+)`", estimators)) for name, estimators in rows}
     assert documented == {name: tuple(row.methods) for name, row in OBJECTIVES.items() if name != "beta-vae"}
+
+
+def test_the_getting_started_page_runs(capsys):
+    page = (DOCS / "index.md").read_text()
+    exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0], {})
+    # Four prototypes of 20 bits: below 20 log 2 = 13.86 nats, which is what fair coins have.
+    assert 5.0 < float(capsys.readouterr().out.split()[-2]) < 13.86
+
+
+def test_the_reference_has_every_public_name():
+    pages = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
+    documented = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, flags=re.MULTILINE)]
+    assert sorted(documented) == sorted(set(iwae.__all__) - {"__version__"})
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")

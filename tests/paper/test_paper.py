@@ -44,7 +44,7 @@ def test_table_2_starts_each_model_from_the_other(tmp_path):
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(IWAEError, match="--table must be one of 1, 2, fixed, got '3'"):
+    with pytest.raises(IWAEError, match="`table` must be one of 1, 2, fixed, got '3'"):
         cells_of("3", results_dir=tmp_path)  # pyright: ignore[reportArgumentType]
 
 

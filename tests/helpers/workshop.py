@@ -15,7 +15,7 @@ from helpers.small_runs import COMMAND, environment, same_training, write_data
 STAGES = 5
 EPOCHS = 1 + 3 + 9 + 27 + 81
 SEED_STAGES = 4
-DEADLINE = 120
+DEADLINE = 400
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Identities and order of the bounds, over log weights of any size."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,6 +165,7 @@ def test_jvi_is_nowozins_formula():
         (lambda w: bounds.ciwae(w, float("nan")), "beta must be from 0 to 1, got nan"),
         (lambda w: bounds.renyi(w, float("-inf")), "finite alpha, got -inf: vr_max"),
         (lambda w: bounds.jvi(w[:1]), "k of at least 2"),
+        (lambda w: bounds.jvi2(w[:2]), "k of at least 3"),
     ],
 )
 def test_parameters_without_meaning_are_refused(bound, problem):
@@ -189,6 +192,7 @@ IMPOSSIBLE = np.array(
         bounds.cubo,
         bounds.vr_max,
         bounds.jvi,
+        bounds.jvi2,
         lambda w: bounds.ciwae(w, 0.3),
         lambda w: bounds.renyi(w, 0.5),
         lambda w: bounds.renyi(w, 1.5),
@@ -204,3 +208,42 @@ def test_derivatives_are_finite_where_the_bound_is(bound):
             assert jnp.all(jnp.isfinite(slope)), (column, slope)
             # Every bound here commutes with adding a constant.
             assert float(slope.sum()) == pytest.approx(1.0, abs=1e-4)
+
+
+def leave_two_out(log_weights: np.ndarray) -> float:
+    """JVI-2 of log weights `[k]` as Nowozin (2018) writes it, from every bound that leaves out one or two samples."""
+    k = len(log_weights)
+
+    def mean_without(count: int) -> float:
+        left = [np.delete(log_weights, out) for out in itertools.combinations(range(k), count)]
+        return float(np.mean([logsumexp(values) - np.log(k - count) for values in left]))
+
+    return k**2 / 2 * mean_without(0) - (k - 1) ** 2 * mean_without(1) + (k - 2) ** 2 / 2 * mean_without(2)
+
+
+@pytest.mark.parametrize("k", [3, 4, 8, 9, 12, 60])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 5.0, 30.0])
+def test_jvi2_leaves_out_every_pair(k, spread):
+    log_weights = (np.random.default_rng(k).normal(size=(k, 3)) * spread - 90).astype(np.float32)
+    expected = [leave_two_out(column) for column in log_weights.T.astype(np.float64)]
+    actual = bounds.jvi2(jnp.asarray(log_weights))
+    np.testing.assert_allclose(actual, expected, rtol=3e-6, atol=2e-5)
+
+
+def test_jvi2_keeps_its_digits_where_k_is_large():
+    # k^2 / 2 is 12,500,000 here: written out in float32, no digit would be left.
+    log_weights = np.random.default_rng(0).normal(size=(5000, 1)) * 2 - 90
+    weights = np.exp(log_weights[:, 0] + 90)
+    total, k = weights.sum(), 5000
+    pairs = np.log(total - weights[:, None] - weights)[np.triu_indices(k, 1)].mean() - np.log(k - 2)
+    singles = np.log(total - weights).mean() - np.log(k - 1)
+    expected = k**2 / 2 * (np.log(total / k)) - (k - 1) ** 2 * singles + (k - 2) ** 2 / 2 * pairs - 90
+    np.testing.assert_allclose(bounds.jvi2(jnp.asarray(log_weights, jnp.float32)), expected, atol=3e-5)
+
+
+def test_jvi2_of_fewer_than_three_possible_samples_is_infinite():
+    column = np.array([[-1.0, -2.0, -3.0, -np.inf, -np.inf]], np.float32).T
+    cases = np.concatenate([np.where(np.arange(5)[:, None] < count, column, -np.inf) for count in range(4)], axis=1)
+    values = np.asarray(bounds.jvi2(jnp.asarray(cases)))
+    np.testing.assert_array_equal(values[:3], [-np.inf, np.inf, -np.inf])
+    assert np.isfinite(values[3])

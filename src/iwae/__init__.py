@@ -35,9 +35,13 @@ if TYPE_CHECKING:
     from iwae.estimators.terms import OfTerms as OfTerms
     from iwae.evaluation.active_units import active_units as active_units
     from iwae.evaluation.active_units import paper_active_units as paper_active_units
+    from iwae.evaluation.annealed import ais as ais
     from iwae.evaluation.batches import prepare as prepare
+    from iwae.evaluation.bidirectional import certify as certify
+    from iwae.evaluation.ladder import ladder as ladder
     from iwae.evaluation.likelihood import likelihoods as likelihoods
     from iwae.evaluation.likelihood import log_likelihood as log_likelihood
+    from iwae.evaluation.posterior import posterior as posterior
     from iwae.evaluation.reconstruction import encode as encode
     from iwae.evaluation.reconstruction import reconstruct as reconstruct
     from iwae.models.architecture import Architecture as Architecture
@@ -79,6 +83,10 @@ _HOMES = {
     "iwae.estimators.score": ("OVIS", "VIMCO", "OVISMonteCarlo", "ReweightedWakeSleep"),
     "iwae.estimators.terms": ("BetaVAE", "OfTerms"),
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
+    "iwae.evaluation.annealed": ("ais",),
+    "iwae.evaluation.bidirectional": ("certify",),
+    "iwae.evaluation.ladder": ("ladder",),
+    "iwae.evaluation.posterior": ("posterior",),
     "iwae.evaluation.batches": ("prepare",),
     "iwae.evaluation.likelihood": ("likelihoods", "log_likelihood"),
     "iwae.evaluation.reconstruction": ("encode", "reconstruct"),

@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from iwae.errors import IWAEError
@@ -170,3 +171,53 @@ def leave_one_out(log_weights: Float[Array, "k *batch"]) -> Float[Array, "k *bat
     share = jnp.exp(shifted - jnp.where(jnp.isneginf(total), 0.0, total))
     rest = total + jnp.log1p(-jnp.where(is_peak, 0.0, share))
     return shift + jnp.where(is_peak, without_peak, rest)
+
+
+# The largest weights, whose pairs are left out one by one; the product of two others' odds is below 1 / 64.
+LARGEST = 8
+TERMS = 6
+
+
+def jvi2(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """JVI-2, the jackknife's second correction of L_k: k^2/2 L_k - (k - 1)^2 M_1 + (k - 2)^2/2 M_2, where M_1 is the
+    mean of L_{k-1} over every sample left out, and M_2 that of L_{k-2} over every pair of them.
+
+    Nowozin (2018), "Debiasing evidence approximations". Its bias is O(1/k^3), its variance above that of JVI-1, and it
+    is NOT a bound. In O(k log k). -inf where every weight is zero or just two are not; +inf where just one is not.
+
+    Raises IWAEError for fewer than three samples.
+    """
+    count = log_weights.shape[0]
+    if count < 3:
+        raise IWAEError("JVI-2 leaves out two samples at a time and needs k of at least 3")
+    bound = iwae(log_weights)
+    # With shares v_i of the sum, log(1 - v_i - v_j) = log(1 - v_i) + log(1 - v_j) + s_ij. The terms of order k^2 cancel
+    # in the means of both parts, and what is left is of order 1.
+    shares = log_weights - jax.lax.stop_gradient(jnp.where(jnp.isfinite(bound), bound, 0.0))
+    shares = jnp.sort(shares - jax.nn.logsumexp(shares, axis=0), axis=0, descending=True)
+    rest = leave_one_out(shares)
+    constant = 0.5 * (count - 2) ** 2 * -math.log1p(-2 / count) + (count - 1) ** 2 * math.log1p(-1 / count)
+    pairs = _pair_terms(shares, rest) * ((count - 2) ** 2 / (count * (count - 1)))
+    corrected = bound - (2 * count - 3) * jnp.mean(rest, axis=0) + pairs + constant
+    kinds = jnp.sum(jnp.isfinite(log_weights), axis=0)
+    corrected = jnp.where(kinds == 1, jnp.inf, jnp.where(kinds == 2, -jnp.inf, corrected))
+    return jnp.where(jnp.isneginf(bound), bound, corrected)
+
+
+def _pair_terms(shares: Float[Array, "k *batch"], rest: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
+    """The sum of s_ij over pairs, from log v_i in falling order and log(1 - v_i)."""
+    largest = min(LARGEST, len(shares))
+    first, second = np.triu_indices(largest, 1)
+    kept = np.stack([np.delete(np.arange(largest), pair) for pair in zip(first, second, strict=True)])
+    top, others = shares[:largest], shares[largest:]
+    remaining = jax.nn.logsumexp(top[kept], axis=1)
+    if not len(others):
+        return jnp.sum(remaining - rest[first] - rest[second], axis=0)
+    remaining = jnp.logaddexp(remaining, jax.nn.logsumexp(others, axis=0))
+    total = jnp.sum(remaining - rest[first] - rest[second], axis=0)
+    with_top = jnp.log1p(-jnp.exp(others - rest[:largest, None])) - jnp.log1p(-jnp.exp(others))
+    # sum over pairs of log(1 - u_i u_j) by its series, whose terms are sums of powers of the odds u.
+    odds = jnp.exp(others - rest[largest:])
+    for n in range(1, TERMS + 1):
+        total = total - (jnp.sum(odds**n, axis=0) ** 2 - jnp.sum(odds ** (2 * n), axis=0)) / (2 * n)
+    return total + jnp.sum(with_top, axis=(0, 1))

@@ -16,6 +16,11 @@ class Purpose(enum.IntEnum):
     ACTIVE_UNITS = 4
     SAMPLE = 5
     DIAGNOSE = 6
+    ANNEAL = 7
+    TUNE = 8
+    REVERSE = 9
+    SIMULATE = 10
+    RESAMPLE = 11
 
 
 def purpose_key(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:

@@ -36,12 +36,12 @@ def test_a_custom_likelihood_learns_counts() -> None:
 
 def test_a_convolutional_encoder_learns_bars() -> None:
     before, after, rows, units = numbers("convolutional_encoder.py")
-    assert after > before + 10
+    assert after > before + 2
     assert (rows, units) == (500, 4)
 
 
 def test_a_custom_estimator_trains_beside_dreg() -> None:
-    _, own_start, own_end, *_, dreg_end = numbers("custom_estimator.py")
+    own_start, own_end, *_, dreg_end = numbers("custom_estimator.py")
     assert own_end > own_start + 0.5
     assert own_end == pytest.approx(dreg_end, abs=1.0)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from iwae.data import canonical_name, is_own
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters, exact_number
+from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters
+from iwae.estimators.parameters import exact_number
 from iwae.io.json import shortened
 from iwae.models.architecture import Architecture, LatentKind, Precision
 from iwae.training.schedule import (

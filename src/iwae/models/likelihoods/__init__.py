@@ -37,7 +37,7 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
 def likelihood_from_json(record: Mapping[str, Any]) -> Likelihood:
     """Inverse of `Likelihood.to_json`. Raises IWAEError for what no likelihood of this library wrote."""
     name = record.get("name")
-    if name not in LIKELIHOODS:
+    if not isinstance(name, str) or name not in LIKELIHOODS:
         raise IWAEError(f"the likelihood {name!r:.50} is none of {', '.join(LIKELIHOODS)}: load into a model of yours")
     return LIKELIHOODS[name].from_json({key: value for key, value in record.items() if key != "name"})
 

@@ -1,13 +1,15 @@
 """Datasets of arrays in memory: shapes, types, refusals, and that what is measured does not depend on how they come."""
 
+import subprocess
+import sys
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 import iwae
+from helpers.small_runs import environment
 
 RNG = np.random.default_rng(0)
 BITS = (RNG.random((40, 2, 3)) < 0.4).astype(np.uint8)
@@ -53,11 +55,19 @@ def test_real_numbers_with_gaps_are_for_the_gaussian() -> None:
     model = iwae.create_model(data, ARCHITECTURE)
     assert model.likelihood.missing
     assert np.isfinite(iwae.log_likelihood(model, rows, num_samples=5)).all()
-    # An infinite number is not a missing one.
+
+
+@pytest.mark.parametrize("has_gaps", [False, True])
+def test_an_infinite_number_is_not_a_missing_one(has_gaps: bool) -> None:
+    rows = RNG.normal(size=(30, 6))
+    rows[0, 0] = np.nan if has_gaps else 0.0
+    model = iwae.create_model(iwae.Dataset.from_arrays(rows, likelihood="gaussian"), ARCHITECTURE)
     rows[3, 2] = np.inf
+    with pytest.raises(iwae.IWAEError, match="NaN or infinite"):
+        iwae.log_likelihood(model, rows, num_samples=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(iwae.IWAEError, match="finite"):
+        with pytest.raises(iwae.IWAEError, match="NaN or infinite"):
             iwae.create_model(iwae.Dataset.from_arrays(rows, likelihood="gaussian"), ARCHITECTURE)
 
 
@@ -107,26 +117,31 @@ def test_a_likelihood_does_not_depend_on_the_shape_of_the_examples(kind: str) ->
         np.testing.assert_array_equal(iwae.log_likelihood(model, array, num_samples=20), expected)
 
 
-def test_rows_that_were_not_prepared_are_refused_in_words() -> None:
-    grey = RNG.integers(0, 256, size=(30, 6)).astype(np.uint8)
-    model = iwae.create_model(grey, ARCHITECTURE)
-    with pytest.raises(iwae.IWAEError, match=r"uint8: call model.prepare\(rows, key\)"):
-        model.log_weights(grey, jax.random.key(0), 3)
-    prepared = model.prepare(jax.numpy.asarray(grey), jax.random.key(1))
-    assert model.log_weights(prepared, jax.random.key(0), 3).shape == (3, 30)
+UNCHECKED = """
+import jax, numpy as np, iwae
+grey = np.random.default_rng(0).integers(0, 256, size=(40, 6)).astype(np.uint8)
+three = np.int64(3)
+model = iwae.create_model(grey, iwae.Architecture(np.int32(6), latent=(three,), hidden=((three,),)))
+model = iwae.fit(model, grey, iwae.make_estimator("iwae", k=three), epochs=np.int64(1), batch_size=np.int64(8))
+found = iwae.log_likelihood(model, grey, num_samples=np.int64(20))
+assert (found == iwae.log_likelihood(model, grey, num_samples=20)).all()
+assert iwae.reconstruct(model, grey, num_samples=np.int64(20)).shape == (40, 6)
+assert iwae.encode(model, grey, layer=np.int64(1)).shape == (40, 3)
+prepared = model.prepare(jax.numpy.asarray(grey), jax.random.key(1))
+assert model.log_weights(prepared, jax.random.key(0), 3).shape == (3, 40)
+try:
+    model.log_weights(jax.numpy.asarray(grey), jax.random.key(0), 3)
+except iwae.IWAEError as error:
+    print(error)
+"""
+"""In a process of its own: the tests' checks of types take no NumPy integers, and come before the words."""
 
 
-def test_numpys_integers_are_integers() -> None:
-    three = np.int64(3)
-    model = iwae.create_model(BITS, iwae.Architecture(np.int32(6), latent=(three,), hidden=((three,),)))  # pyright: ignore[reportArgumentType]
-    model = iwae.fit(
-        model,
-        BITS,
-        iwae.make_estimator("iwae", k=three),  # pyright: ignore[reportArgumentType]
-        epochs=np.int64(1),  # pyright: ignore[reportArgumentType]
-        batch_size=np.int64(8),  # pyright: ignore[reportArgumentType]
+def test_numpys_integers_are_integers_and_rows_that_were_not_prepared_are_refused_in_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCHECKED], capture_output=True, text=True, check=False, env=environment()
     )
-    found = iwae.log_likelihood(model, BITS, num_samples=np.int64(20))  # pyright: ignore[reportArgumentType]
-    np.testing.assert_array_equal(found, iwae.log_likelihood(model, BITS, num_samples=20))
-    assert iwae.reconstruct(model, BITS, num_samples=np.int64(20)).shape == (40, 6)  # pyright: ignore[reportArgumentType]
-    assert iwae.encode(model, BITS, layer=np.int64(1)).shape == (40, 3)  # pyright: ignore[reportArgumentType]
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "`x` must be prepared rows of floating point numbers, got uint8: call model.prepare(rows, key)\n"
+    )

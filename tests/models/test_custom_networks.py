@@ -64,9 +64,9 @@ def trained(images: np.ndarray) -> tuple[iwae.HierarchicalVAE, iwae.Hierarchical
 def test_a_convolutional_encoder_learns(images: np.ndarray, trained: Any) -> None:
     start, model, bounds = trained
     assert len(bounds) == 12
-    assert bounds[-1] > bounds[0] + 2.0
+    assert bounds[-1] > bounds[0] + 1.0
     before, after = (iwae.log_likelihood(each, images, num_samples=100).mean() for each in (start, model))
-    assert after > before + 2.0
+    assert after > before + 1.0
     # The convolution itself was trained, and the function is the one that was given.
     assert not np.array_equal(start.encoder[0].network.convolution.weight, model.encoder[0].network.convolution.weight)
     assert model.encoder[0].network.activation is jax.nn.relu
@@ -97,7 +97,7 @@ def test_it_is_saved_and_loaded_into_a_model_of_the_same_networks(
         iwae.load(path)
     assert "\n" not in str(raised.value)
     other = iwae.create_model(images, iwae.Architecture(SIZE * SIZE, latent=(3,), hidden=((16,),)))
-    with pytest.raises(iwae.IWAEError, match="into") as raised:
+    with pytest.raises(iwae.IWAEError, match="is not in the file") as raised:
         iwae.load(path, into=other)
     assert "\n" not in str(raised.value)
 

@@ -25,6 +25,7 @@ def encode(model: HierarchicalVAE, x: ArrayLike, layer: int = 1) -> Float[np.nda
     """
     check_count("layer", layer)
     check_count("layer", len(model.encoder) - layer, 0, ", counted from the top,")
+    layer = int(layer)
     rows, means = checked_rows(model, x), []
     for batch, _, count, _ in prepared_batches(model, rows, "test", ROWS):
         means.append(np.asarray(_means(model, batch, layer))[:count])
@@ -50,6 +51,7 @@ def reconstruct(
     Raises IWAEError for no samples, and rows that the model can't score.
     """
     check_count("num_samples", num_samples)
+    num_samples = int(num_samples)  # NumPy's integers would be traced.
     rows, means = checked_rows(model, x), []
     key, layout = purpose_key(seed, Purpose.LIKELIHOOD), NoiseLayout.of(model)
     for batch, indices, count, _ in prepared_batches(model, rows, "test", max(1, ROWS // num_samples)):

@@ -148,6 +148,7 @@ def train_together(
     estimators.
     """
     check_count("batch_size", batch_size)
+    batch_size = int(batch_size)  # NumPy's integers would be traced.
     steps_per_epoch = dataset.train.shape[0] // batch_size
     if steps_per_epoch == 0:
         raise IWAEError(

@@ -28,6 +28,8 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
     else:
         if wanted not in LIKELIHOODS:
             raise IWAEError(f"`likelihood` must be one of {', '.join(LIKELIHOODS)}, or an object, got {wanted!r}")
+        # What no likelihood scores is refused before one is made of it.
+        Likelihood(missing=True).check(np.asarray(dataset.train), f"train split of {dataset.name}")
         made = LIKELIHOODS[wanted].of_data(dataset.train, scale=dataset.scale, binary=dataset.binary)
     for name in ("train", "valid", "test"):
         made.check(np.asarray(dataset.split(name)), f"{name} split of {dataset.name}")

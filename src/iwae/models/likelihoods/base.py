@@ -46,7 +46,8 @@ class Likelihood(eqx.Module):
         """Raises IWAEError, naming `what`, for rows that can't be scored."""
         if rows.dtype.kind not in "buif":
             raise IWAEError(f"the {what} is of type {rows.dtype}, expected real numbers")
-        if rows.dtype.kind == "f" and not self.missing and not np.all(np.isfinite(rows)):
+        # An infinite number is not a missing one.
+        if rows.dtype.kind == "f" and (np.isinf(rows).any() or (has_missing(rows) and not self.missing)):
             raise IWAEError(f"the {what} has values that are NaN or infinite: this likelihood needs finite numbers")
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:

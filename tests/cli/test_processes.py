@@ -46,7 +46,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     moments: list[tuple[str, Callable[[], bool]]] = [
         ("before its record", lambda: (run / "checkpoints").is_dir()),
         ("soon after its record", lambda: (run / "run.json").exists()),
-        *[(f"after {n} epochs", lambda n=n: epochs(run) >= n) for n in (3, 30, 75)],
+        *[(f"after {n} epochs", lambda n=n: epochs(run) >= n) for n in (3, 60)],
         ("while measuring", lambda: (run / f"checkpoints/{STAGES}.safetensors").exists()),
     ]
     progress = []
@@ -59,41 +59,40 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
         assert process.returncode == -signal.SIGKILL, what
         progress.append(epochs(run))
     assert progress[-1] == EPOCHS
-    assert len({count for count in progress if 0 < count < EPOCHS}) >= 3
+    assert len({count for count in progress if 0 < count < EPOCHS}) >= 2
     workshop.completes(workshop.train("killed"), run)
 
 
-def test_seeds_together_killed_twice_end_with_the_same_bits(workshop: Workshop) -> None:
+def test_seeds_together_killed_end_with_the_same_bits(workshop: Workshop) -> None:
     whole = workshop.whole_seeds()
     run = workshop.directory / "killed seeds" / min(path.name for path in whole.iterdir())
-    for count in (1, 20):
-        process = workshop.start(workshop.train_seeds("killed seeds"))
-        wait_until(lambda count=count: epochs(run) >= count, process)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+    process = workshop.start(workshop.train_seeds("killed seeds"))
+    wait_until(lambda: epochs(run) >= 10, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert epochs(run) < epochs(whole / run.name)
     workshop.completes_seeds("killed seeds")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_it_prints_the_command_that_completes_it(
-    workshop: Workshop, number: signal.Signals, status: int
-) -> None:
-    run = workshop.directory / f"interrupted with {number.name}"
-    process = workshop.start(workshop.train(run.name))
-    wait_until(lambda: epochs(run) >= 10, process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == status
-    line = stopped_line(err)
-    reached = epochs(run)
-    assert reached < EPOCHS
-    steps = int(load_file(run / "checkpoints/latest.safetensors")["step"])
-    assert reached * 75 <= steps < (reached + 1) * 75
-    program, *arguments = shlex.split(line.partition("To continue: ")[2])
-    assert program == "iwae"
-    workshop.completes([str(COMMAND), *arguments], run)
+def test_stopped_by_two_signals_it_prints_the_command_that_completes_it(workshop: Workshop) -> None:
+    run = workshop.directory / "interrupted"
+    command = workshop.train(run.name)
+    for number, status, count in ((signal.SIGTERM, 143, 10), (signal.SIGINT, 130, 40)):
+        process = workshop.start(command)
+        wait_until(lambda count=count: epochs(run) >= count, process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == status
+        line = stopped_line(err)
+        reached = epochs(run)
+        assert reached < EPOCHS
+        steps = int(load_file(run / "checkpoints/latest.safetensors")["step"])
+        assert reached * 75 <= steps < (reached + 1) * 75
+        program, *arguments = shlex.split(line.partition("To continue: ")[2])
+        assert program == "iwae"
+        command = [str(COMMAND), *arguments]
+    workshop.completes(command, run)
 
 
 def test_a_second_process_is_refused_while_the_first_one_trains(workshop: Workshop) -> None:
@@ -112,20 +111,20 @@ def test_a_second_process_is_refused_while_the_first_one_trains(workshop: Worksh
     same_training(run, workshop.whole, STAGES)
 
 
-@pytest.mark.parametrize(("limit", "written"), [(4000, "0.safetensors"), (10_000, "metrics.jsonl")])
-def test_a_full_disk_is_one_line_and_loses_nothing(workshop: Workshop, limit: int, written: str) -> None:
-    """A limit on the size of a file stands for the full disk: too small for a checkpoint, or for all metrics."""
+def test_a_full_disk_is_one_line_and_loses_nothing(workshop: Workshop) -> None:
+    """A limit on the size of a file stands for the full disk: too small for a checkpoint, then for all metrics."""
     checkpoint, metrics = (workshop.whole / name for name in ("checkpoints/1.safetensors", "metrics.jsonl"))
     assert 4000 < checkpoint.stat().st_size < 10_000 < metrics.stat().st_size
-    run = workshop.directory / f"full at {limit}"
+    run = workshop.directory / "full"
     command = workshop.train(run.name)
-    failed = workshop.run(command, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert failed.returncode == 1
-    line = one_error_line(failed.stderr)
-    assert written in line
-    assert "make room" in line
-    for path in run.glob("checkpoints/*"):
-        assert load_file(path)
+    for limit, written in ((4000, "0.safetensors"), (10_000, "metrics.jsonl")):
+        failed = workshop.run(command, lambda size=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+        assert failed.returncode == 1
+        line = one_error_line(failed.stderr)
+        assert written in line
+        assert "make room" in line
+        for path in run.glob("checkpoints/*"):
+            assert load_file(path)
     workshop.completes(command, run)
 
 

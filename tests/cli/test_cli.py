@@ -26,7 +26,7 @@ import pytest
 
 import iwae
 import iwae.runs.train
-from helpers.small_runs import COMMAND, environment, files_below, go, small_config, write_data
+from helpers.small_runs import COMMAND, environment, files_below, go, same_training, small_config, write_data
 from iwae import Architecture, HierarchicalVAE, TrainState, paper_adam
 from iwae.cli import main
 from iwae.cli.app import parse, with_dashes
@@ -361,6 +361,16 @@ def test_a_platform_that_is_not_there_is_one_line(trained: Path, tmp_path: Path)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Run: ")]
     assert line.startswith("iwae: error: JAX_PLATFORMS=cuda: JAX finds no such device")
+
+
+def test_what_jax_is_told_for_other_programs_changes_no_bit(trained: Path, tmp_path: Path) -> None:
+    modes = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    for run, variables in (("plain", {}), ("told", modes)):
+        done = command_output(*train_in(trained, run), cwd=tmp_path, env={**environment(), **variables})
+        assert done.returncode == 0, done.stderr
+    same_training(tmp_path / "plain", tmp_path / "told", 2)
+    test, other = (json.loads((tmp_path / run / "results.json").read_text())["test"] for run in ("plain", "told"))
+    assert test == other
 
 
 def test_a_tilde_is_the_home_directory(

@@ -30,6 +30,8 @@ commands:
 options:
   -h, --help     Show this help, or after a command its options.
   -V, --version  Show the version."""
+# What JAX is told by these is for other programs: a run's figures are float32's, by JAX's usual rules.
+NOT_OURS = ("JAX_ENABLE_X64", "JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What the system's loader, the system and JAX say where there is no memory.
 NO_MEMORY = ("failed to map segment", "annot allocate memory", "RESOURCE_EXHAUSTED")
@@ -73,6 +75,8 @@ def _run(arguments: list[str]) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Runs `command` and turns what it raises into one line on standard error and an exit status."""
+    for name in NOT_OURS:
+        os.environ.pop(name, None)
     for stream in (sys.stdout, sys.stderr):
         # What an encoding lacks, a ± or a file's name, is printed as an escape: figures that took hours must not be
         # lost to an encoding.

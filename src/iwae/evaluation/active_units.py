@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import check_count
 from iwae.evaluation.batches import NoiseLayout, OnExamples, example_noise, on_data, prepared_batches
@@ -37,6 +38,7 @@ class ActiveUnits:
         return tuple(int(np.sum(active)) for active in self.active)
 
 
+@standard_arithmetic()
 def active_units(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,
@@ -81,6 +83,7 @@ def active_units(
     )
 
 
+@standard_arithmetic()
 def paper_active_units(model: HierarchicalVAE, data: Dataset | ArrayLike) -> ActiveUnits:
     """The count as the paper's code made it: the first 500 training images, one sample of the layers below."""
     return active_units(model, data, num_samples=1, max_examples=PAPER_ACTIVE_EXAMPLES)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.evaluation.batches import OnExamples
 from iwae.evaluation.chains import AnnealedSettings, Start, check_latents, run_chains, tune
@@ -61,6 +62,7 @@ class AnnealedLikelihoods:
         return float(np.std(self.log_likelihood, ddof=1) / math.sqrt(len(self.acceptance)))
 
 
+@standard_arithmetic()
 def ais(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError
 from iwae.models.likelihoods import BernoulliLikelihood, Likelihood, likelihood_of
@@ -66,6 +67,7 @@ def prepare_rows(
     return jax.vmap(lambda row, i: likelihood.prepare(row, jax.random.fold_in(key, i)))(rows, indices)
 
 
+@standard_arithmetic()
 def prepare(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split = "test") -> Float[Array, "n visible"]:
     """Stored rows as every measurement of the split scores them: grey values binarized once, with a fixed seed.
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.errors import check_count
 from iwae.evaluation.annealed import warn_of_low_acceptance
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
@@ -53,6 +54,7 @@ class Bracket:
         return float(np.std(self.upper - self.lower, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
 
+@standard_arithmetic()
 def certify(
     model: HierarchicalVAE,
     *,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.errors import IWAEError
 from iwae.estimators.base import Estimator
 from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
@@ -83,6 +84,7 @@ class _Moments:
     draws: int
 
 
+@standard_arithmetic()
 def gradient_quality(
     model: HierarchicalVAE,
     x: Float[Array, "batch visible"],

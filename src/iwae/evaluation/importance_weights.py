@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data import Dataset, Split
 from iwae.errors import IWAEError, needs_extra
 from iwae.evaluation.batches import NoiseLayout, example_noise, on_data, prepared_batches
@@ -18,6 +19,7 @@ EXAMPLES_AT_ONCE = 40
 FEWEST_PARETO_SAMPLES = 100
 
 
+@standard_arithmetic()
 def example_log_weights(
     model: HierarchicalVAE,
     dataset: Dataset,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
 from iwae import bounds
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import NoiseLayout, example_noise
@@ -48,6 +49,7 @@ class Rung:
         return 0.5 * (1.0 / self.effective_sample_size - 1.0 / self.k)
 
 
+@standard_arithmetic()
 def ladder(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,

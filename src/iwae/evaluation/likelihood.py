@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout, OnExamples, example_noise, on_data, prepared_batches
@@ -61,6 +62,7 @@ def log_likelihood(
     return likelihoods(model, x, num_samples=num_samples, seed=seed).log_likelihood
 
 
+@standard_arithmetic()
 def likelihoods(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout
@@ -20,6 +21,7 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
 
+@standard_arithmetic()
 def posterior(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,
@@ -54,6 +56,7 @@ def posterior(
     return tuple(np.concatenate(layer, axis=1) for layer in zip(*found, strict=True))
 
 
+@standard_arithmetic()
 def annealed_posterior(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,

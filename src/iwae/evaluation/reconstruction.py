@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.errors import check_count
 from iwae.evaluation.batches import NoiseLayout, checked_rows, example_noise, prepared_batches
 from iwae.models.matmul import product
@@ -17,6 +18,7 @@ from iwae.randomness import Purpose, purpose_key
 ROWS = 2000
 
 
+@standard_arithmetic()
 def encode(model: HierarchicalVAE, x: ArrayLike, layer: int = 1) -> Float[np.ndarray, "n units"]:
     """Codes of stored rows `[n, visible]` or `[n, height, width]`: the posterior mean of the stochastic `layer`, from
     1, with the layers below it at their own means; float32 `[n, units]`.
@@ -40,6 +42,7 @@ def _means(model: HierarchicalVAE, x: Float[Array, "batch visible"], layer: int)
     return value
 
 
+@standard_arithmetic()
 def reconstruct(
     model: HierarchicalVAE, x: ArrayLike, num_samples: int = 100, seed: int = 0
 ) -> Float[np.ndarray, "n visible"]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data import Dataset, Split
 from iwae.evaluation.active_units import ACTIVE_THRESHOLD
 from iwae.evaluation.batches import on_data, prepared_batches
@@ -20,11 +21,13 @@ TRAVERSED_VALUES = (-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
 TRAVERSED_PROBABILITIES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
 
 
+@standard_arithmetic()
 def samples(model: HierarchicalVAE, count: int, seed: int = 0) -> np.ndarray:
     """Visible means of `count` ancestral samples, `[count, visible]`: those that `iwae sample` draws."""
     return np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), count))
 
 
+@standard_arithmetic()
 def reconstructions(
     model: HierarchicalVAE, dataset: Dataset, split: Split = "test", *, num_examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +54,7 @@ def traversed_values(model: HierarchicalVAE) -> Sequence[float]:
     return TRAVERSED_PROBABILITIES if isinstance(model.prior, Bernoulli) else TRAVERSED_VALUES
 
 
+@standard_arithmetic()
 def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[float]) -> np.ndarray:
     """Visible means `[units, values, visible]` when one top-layer unit at a time takes each of `values`.
 

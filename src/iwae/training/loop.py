@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
+from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
@@ -43,6 +44,7 @@ class Divergence(IWAEError):
         self.state = self.states[self.diverged[0]]
 
 
+@standard_arithmetic()
 def create_model(
     data: Dataset | ArrayLike,
     architecture: Architecture | None = None,
@@ -166,7 +168,8 @@ def train_together(
         warnings.warn(
             "the optimizer has a learning rate of its own: those of the schedule's stages are not used", stacklevel=2
         )
-    rows = jnp.asarray(dataset.train)
+    with standard_arithmetic():
+        rows = jnp.asarray(dataset.train)
     chunk = FIRST_CHUNK_STEPS
     compiled = False
     (step,) = steps
@@ -180,16 +183,17 @@ def train_together(
         stage = schedule[position.stage]
         learning_rates = None if is_scaled else LearningRates.of(stage, position)
         start = time.perf_counter()
-        after, bad_steps, bounds = run_chunk(
-            states,
-            rows,
-            learning_rates,
-            jnp.int32(num_steps),
-            estimators=tuple(estimators),
-            optimizer=optimizer,
-            batch_size=batch_size,
-            as_batch=len(states) > 1 and jax.default_backend() != "cpu",
-        )
+        with standard_arithmetic():
+            after, bad_steps, bounds = run_chunk(
+                states,
+                rows,
+                learning_rates,
+                jnp.int32(num_steps),
+                estimators=tuple(estimators),
+                optimizer=optimizer,
+                batch_size=batch_size,
+                as_batch=len(states) > 1 and jax.default_backend() != "cpu",
+            )
         diverged = [int(i) for i in np.flatnonzero(np.asarray(bad_steps) >= 0)]
         if diverged:
             first = diverged[0]
@@ -258,7 +262,8 @@ def fit(
         rate = schedule if callable(schedule) else learning_rate
         optimizer = optax.adam(rate) if stages is None else paper_adam(batch_size)
     stages = (Stage(DEFAULT_EPOCHS if epochs is None else epochs),) if stages is None else tuple(stages)
-    state = TrainState.create(model, optimizer, seed)
+    with standard_arithmetic():
+        state = TrainState.create(model, optimizer, seed)
     with progress_line(stage_end(stages, len(stages)), progress) as line:
         for step in train(state, dataset, stages, estimator, optimizer, batch_size=batch_size):
             state = step.state

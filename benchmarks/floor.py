@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.gemm import Product
-from iwae.models.layers import Linear
+from iwae.models.networks.base import Linear
 from iwae.models.vae import HierarchicalVAE
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.setting import BATCH, example_values, paper_model
-from iwae.models.layers import Linear
+from iwae.models.networks.base import Linear
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.optim import PAPER_BETA1, PAPER_BETA2, PAPER_EPSILON
 

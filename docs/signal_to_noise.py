@@ -11,7 +11,9 @@ import jax.numpy as jnp
 
 from iwae.estimators.objective import Objective
 from iwae.evaluation.gradient_quality import EstimatorQuality, gradient_quality
-from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
+from iwae.models.layers import GaussianLayer
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.diagnose import signal_to_noise_chart
 

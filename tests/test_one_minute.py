@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,8 @@ from iwae.data.catalog import PUBLISHED, Published
 from iwae.data.files import CanonicalFile
 from iwae.estimators import objective as objectives
 from iwae.models import likelihoods
+from iwae.models.networks import NETWORKS
+from iwae.models.networks.base import Linear
 
 ARCHITECTURE = iwae.Architecture(6, latent=(2,), hidden=((8,),))
 
@@ -100,6 +103,40 @@ def test_a_network_from_python_needs_no_change() -> None:
     model = iwae.create_model(rows, encoder=[Encoder()], decoder=[jnp.tanh], latent=[2])
     model = iwae.fit(model, rows, iwae.make_estimator("iwae", k=2), epochs=1)
     assert np.isfinite(iwae.log_likelihood(model, rows, num_samples=5)).all()
+
+
+class SineNetwork(eqx.Module):
+    """One linear layer and a sine."""
+
+    takes_batches: ClassVar[bool] = True
+    linear: Linear
+
+    @classmethod
+    def create(cls, sizes: tuple[int, ...], key: jax.Array) -> "SineNetwork":
+        return cls(Linear.create(sizes[0], sizes[-1], key))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.sin(self.linear(x))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.linear.bias.shape[0],)
+
+
+def test_a_network_with_a_name_is_a_class_and_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = types.ModuleType("iwae.models.networks.sine")
+    module.SineNetwork = SineNetwork  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(NETWORKS, "sine", "sine.SineNetwork")
+    run = tmp_path / "run"
+    options = ["--latent", "2", "--hidden", "4", "--network", "sine", "--stages", "1", "--test-samples", "10"]
+    assert main(["train", "--dataset", str(write_data(tmp_path / "own.npz")), *options, "--run-dir", str(run)]) == 0
+    assert main(["evaluate", str(run), "--samples", "5"]) == 0
+    model = iwae.load(run)
+    assert isinstance(model.encoder[0].network, SineNetwork)  # pyright: ignore[reportAttributeAccessIssue]
+    iwae.save(model, tmp_path / "model.safetensors")
+    assert iwae.load(tmp_path / "model.safetensors").network == "sine"
+    assert main(["prune", str(run)]) == 1
 
 
 def test_a_dataset_is_an_entry_of_the_catalog(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

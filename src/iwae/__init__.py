@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from iwae.models.architecture import Architecture as Architecture
     from iwae.models.layers import BernoulliLayer as BernoulliLayer
     from iwae.models.layers import GaussianLayer as GaussianLayer
-    from iwae.models.layers import TanhNetwork as TanhNetwork
     from iwae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
     from iwae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
     from iwae.models.likelihoods import Likelihood as Likelihood
     from iwae.models.likelihoods import VisibleLayer as VisibleLayer
+    from iwae.models.networks.tanh import TanhNetwork as TanhNetwork
     from iwae.models.vae import HierarchicalVAE as HierarchicalVAE
     from iwae.runs.config import MeasureOptions as MeasureOptions
     from iwae.runs.config import RunConfig as RunConfig
@@ -91,8 +91,9 @@ _HOMES = {
     "iwae.evaluation.likelihood": ("likelihoods", "log_likelihood"),
     "iwae.evaluation.reconstruction": ("encode", "reconstruct"),
     "iwae.models.architecture": ("Architecture",),
-    "iwae.models.layers": ("BernoulliLayer", "GaussianLayer", "TanhNetwork"),
+    "iwae.models.layers": ("BernoulliLayer", "GaussianLayer"),
     "iwae.models.likelihoods": ("BernoulliLikelihood", "GaussianLikelihood", "Likelihood", "VisibleLayer"),
+    "iwae.models.networks.tanh": ("TanhNetwork",),
     "iwae.models.vae": ("HierarchicalVAE",),
     "iwae.runs.config": ("MeasureOptions", "RunConfig", "TrainOptions"),
     "iwae.runs.directory": ("load",),

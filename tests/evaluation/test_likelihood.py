@@ -14,8 +14,10 @@ from iwae.evaluation import batches as evaluation
 from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.architecture import Architecture
-from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
+from iwae.models.layers import GaussianLayer
 from iwae.models.likelihoods import BernoulliLikelihood, VisibleLayer
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.loop import create_model
 

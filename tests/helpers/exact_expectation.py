@@ -18,7 +18,7 @@ from jaxtyping import Array
 from iwae.estimators.base import WeightedEstimator
 from iwae.estimators.gradients import Coefficients, weighted_gradient
 from iwae.models.architecture import Architecture
-from iwae.models.layers import Linear
+from iwae.models.networks.base import Linear
 from iwae.models.vae import HierarchicalVAE
 
 X = np.array([1.0, 0.0, 1.0])

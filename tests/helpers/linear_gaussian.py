@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from iwae.models.layers import GaussianLayer, Linear, TanhNetwork
+from iwae.models.layers import GaussianLayer
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 
 

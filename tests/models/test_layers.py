@@ -1,4 +1,4 @@
-"""The visible layer's own gradient against the one that automatic differentiation makes of the formula."""
+"""Layers and networks: the visible layer's own gradient against automatic differentiation's, named networks."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 from iwae.models.distributions import Bernoulli
 from iwae.models.likelihoods import BernoulliLikelihood, VisibleLayer
+from iwae.models.networks import NETWORKS, name_of, network_of
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,31 @@ def test_log_prob_and_its_gradients_are_those_of_the_distribution(value_rows, gi
         weights = jax.random.normal(jax.random.key(3), expected.shape)
         for ours, theirs in zip(jax.tree.leaves(own_pull(weights)), jax.tree.leaves(pull(weights)), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_gated_network_is_what_its_formula_says() -> None:
+    network = network_of("gated").create((3, 4, 2), jax.random.key(0))
+    x = np.asarray(jax.random.normal(jax.random.key(1), (5, 3)), np.float64)
+    expected = x
+    for value, gate in zip(network.values, network.gates, strict=True):
+        gates = 1 / (1 + np.exp(-(expected @ np.asarray(gate.weight, np.float64))))
+        expected = expected @ np.asarray(value.weight, np.float64) * gates
+    np.testing.assert_allclose(network(jnp.float32(x)), expected, atol=1e-6)
+    assert network.widths == (4, 2)
+    # Values and gates are drawn independently.
+    assert np.abs(network.values[0].weight - network.gates[0].weight).max() > 0.1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_made_again_from_its_name_and_widths(name: str) -> None:
+    network = network_of(name).create((3, 4, 2), jax.random.key(0))
+    again = network_of(name_of(network)).create((3, *network.widths), jax.random.key(0))
+    assert jax.tree.structure(network) == jax.tree.structure(again)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(network), jax.tree.leaves(again), strict=True))
+    assert name_of(jnp.tanh) is None
+
+
+def test_the_identity_is_no_layer() -> None:
+    x = jnp.ones((2, 3))
+    for name in NETWORKS:
+        np.testing.assert_array_equal(network_of(name).create((3,), jax.random.key(0))(x), x)

@@ -13,8 +13,9 @@ from scipy import stats
 
 import iwae
 from iwae.errors import IWAEError
-from iwae.models.layers import Linear, TanhNetwork
 from iwae.models.likelihoods import LIKELIHOODS, VisibleLayer, likelihood_from_json, likelihood_of
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 
 KEY = jax.random.key(0)
 SMALL = iwae.Architecture(None, (2,), ((4,),))

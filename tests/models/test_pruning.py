@@ -11,7 +11,7 @@ from helpers.numpy_model import SMALL
 from helpers.toy import toy_dataset
 from iwae.evaluation.active_units import active_units
 from iwae.evaluation.likelihood import likelihoods
-from iwae.models.layers import TanhNetwork
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.pruning import prune, units_to_keep
 from iwae.models.vae import HierarchicalVAE
 

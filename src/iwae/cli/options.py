@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union, get_args
+from typing import Annotated, Any, Literal, Union, get_args
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.constructors import (
@@ -21,6 +21,7 @@ from tyro.constructors import (
 
 from iwae.errors import IWAEError
 from iwae.estimators.objective import OBJECTIVES, all_methods, all_parameters
+from iwae.models.networks import NETWORKS
 from iwae.runs.config import SHORT_FORMS, RunConfig
 
 STYLE = (FlagCreatePairsOff, OmitArgPrefixes)
@@ -91,7 +92,11 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
 def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
     """A run's options: those of the objective, from its table, in the place of the object that holds them."""
     defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
-    fields = [dataclasses.replace(field, default=defaults[field.name]) for field in spec.fields]
+    names = {"network": _one_of(NETWORKS)}
+    fields = [
+        dataclasses.replace(field, default=defaults[field.name], type=names.get(field.name, field.type))
+        for field in spec.fields
+    ]
     place = next(index for index, field in enumerate(fields) if field.name == "objective")
     fields[place : place + 1] = _objective_fields()
 
@@ -101,24 +106,26 @@ def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
     return StructConstructorSpec(instantiate, tuple(fields))
 
 
-def _objective_fields() -> list[StructFieldSpec]:
-    def one_of(names: Iterable[str]) -> Any:
-        return Optional[Literal[tuple(names)]]  # noqa: UP045  # pyright: ignore[reportInvalidTypeForm]
+def _one_of(names: Iterable[str]) -> Any:
+    return Literal[tuple(names)]  # pyright: ignore[reportInvalidTypeForm]
 
+
+def _objective_fields() -> list[StructFieldSpec]:
     def field(name: str, kind: Any, text: str, default: Any = None) -> StructFieldSpec:
         return StructFieldSpec(name, kind, default, helptext=text)
 
     vae = "Short for --objective elbo, the average of k log weights (vae, the default), or the bound L_k (iwae)."
+    objective = "What is maximized (default: as --model); see docs/estimators.md."
     estimator = "How its gradient is estimated (default: the objective's first). Binary latents need score."
     return [
-        field("model", one_of(SHORT_FORMS), vae),
-        field("objective", one_of(OBJECTIVES), "What is maximized (default: as --model); see docs/estimators.md."),
+        field("model", _one_of(SHORT_FORMS) | None, vae),
+        field("objective", _one_of(OBJECTIVES) | None, objective),
         field("k", int, "Number of samples per example (miwae, piwae: in each of the m groups).", 1),
         *(
             field(name, versions[0].kind | None, ". ".join(version.help for version in versions) + ".")
             for name, versions in all_parameters().items()
         ),
-        field("estimator", one_of(all_methods()), estimator),
+        field("estimator", _one_of(all_methods()) | None, estimator),
         field("backward", int | None, "Samples that go through the backward pass, drawn by weight (default: all)."),
     ]
 

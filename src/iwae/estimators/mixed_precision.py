@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float, Int, Key
 
 from iwae.estimators.base import Estimate, Estimator
-from iwae.models.layers import with_precision
+from iwae.models.networks.base import with_precision
 from iwae.models.vae import HierarchicalVAE
 
 

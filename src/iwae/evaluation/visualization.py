@@ -75,7 +75,7 @@ def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
     networks.
     """
     layer: Any = model.encoder[0]
-    return np.asarray((layer.network.hidden or layer.heads)[0].weight).T if model.has_tanh_networks else None
+    return np.asarray((layer.network.hidden or layer.heads)[0].weight).T if model.network == "tanh" else None
 
 
 def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:

@@ -15,8 +15,10 @@ from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.evaluation.batches import on_data, preparation_key, prepare_rows
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.distributions import Bernoulli, StandardNormal
-from iwae.models.layers import BernoulliLayer, GaussianLayer, Linear, TanhNetwork
+from iwae.models.layers import BernoulliLayer, GaussianLayer
 from iwae.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.reporter import Reporter
 

@@ -7,12 +7,13 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from iwae.errors import IWAEError
 from iwae.io.json import Positive, shortened
+from iwae.models.networks import NETWORKS
 
 MAX_LAYERS = 100
-MAX_TANH_LAYERS = 300
+MAX_HIDDEN_LAYERS = 300
 MAX_UNITS = 1_000_000
-"""Limits on what a file may claim, far above what can be trained: stochastic layers, tanh layers between them in all,
-and units of any one."""
+"""Limits on what a file may claim, far above what can be trained: stochastic layers, layers of networks in all, and
+units of any one."""
 
 LatentKind = Literal["gaussian", "bernoulli"]
 Precision = Literal["float32", "bfloat16"]
@@ -20,28 +21,31 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class ArchitectureRecord(TypedDict):
-    """An `Architecture` in JSON. Before 0.2 there were no `kinds`: all layers were Gaussian."""
+    """An `Architecture` in JSON. Before 0.2 all layers were Gaussian, without `kinds`; without `network` it is tanh."""
 
     visible: Positive
     latent: list[Positive]
     hidden: list[list[Positive]]
     kinds: NotRequired[list[LatentKind]]
+    network: NotRequired[str]
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Numbers of units, from the visible layer x = h_0 upwards; `visible` None is as many as the data have.
 
-    `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic tanh layers
+    `latent[i]` is the number of units of h_{i+1}; `hidden[i]` are the widths of the deterministic layers
     between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
     p(h_i | h_{i+1}) in reverse; none at all makes the connection linear. `kinds[i]` is the distribution of
-    h_{i+1}; empty stands for Gaussian layers throughout.
+    h_{i+1}; empty stands for Gaussian layers throughout. `network` is the kind of deterministic layers, a name of
+    `iwae.models.networks`.
     """
 
     visible: int | None
     latent: tuple[int, ...]
     hidden: tuple[tuple[int, ...], ...]
     kinds: tuple[LatentKind, ...] = ()
+    network: str = "tanh"
 
     def __post_init__(self) -> None:
         """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
@@ -50,9 +54,9 @@ class Architecture:
         object.__setattr__(self, "kinds", tuple(self.kinds) or ("gaussian",) * len(self.latent))
         if not self.latent:
             raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")
-        if len(self.latent) > MAX_LAYERS or sum(map(len, self.hidden)) > MAX_TANH_LAYERS:
+        if len(self.latent) > MAX_LAYERS or sum(map(len, self.hidden)) > MAX_HIDDEN_LAYERS:
             raise IWAEError(
-                f"an architecture has at most {MAX_LAYERS} stochastic layers and {MAX_TANH_LAYERS} tanh layers, got"
+                f"an architecture has at most {MAX_LAYERS} stochastic layers and {MAX_HIDDEN_LAYERS} others, got"
                 f" {len(self.latent)} and {sum(map(len, self.hidden))}"
             )
         if len(self.hidden) != len(self.latent):
@@ -64,6 +68,8 @@ class Architecture:
                 f"{len(self.latent)} stochastic layers need as many kinds, each gaussian or bernoulli,"
                 f" got {shortened(' '.join(map(str, self.kinds)))}"
             )
+        if self.network not in NETWORKS:
+            raise IWAEError(f"`network` must be {' or '.join(NETWORKS)}, got {self.network!r:.100}")
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
             if size is None and self.visible is None:
                 continue
@@ -104,6 +110,8 @@ class Architecture:
             "latent": list(self.latent),
             "hidden": [list(widths) for widths in self.hidden],
             "kinds": list(self.kinds),
+            # Files of tanh networks are those that 0.1 can read.
+            **({} if self.network == "tanh" else {"network": self.network}),
         }
 
     @classmethod
@@ -111,6 +119,7 @@ class Architecture:
         """Inverse of `to_json`, without `kinds` too, as before 0.2. Raises IWAEError for anything else."""
         try:
             hidden = tuple(tuple(widths) for widths in value["hidden"])
-            return cls(value["visible"], tuple(value["latent"]), hidden, tuple(value.get("kinds", ())))
+            kinds, network = tuple(value.get("kinds", ())), value.get("network", "tanh")
+            return cls(value["visible"], tuple(value["latent"]), hidden, kinds, network)
         except (KeyError, TypeError) as error:
             raise IWAEError(f"not an architecture: {shortened(repr(value))} ({error!r})") from None

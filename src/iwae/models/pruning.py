@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from iwae.errors import IWAEError
-from iwae.models.layers import Linear, TanhNetwork
 from iwae.models.matmul import product
+from iwae.models.networks.base import Linear
+from iwae.models.networks.tanh import TanhNetwork
 from iwae.models.vae import HierarchicalVAE
 
 
@@ -22,6 +23,12 @@ def units_to_keep(active: tuple[np.ndarray, ...], variances: tuple[np.ndarray, .
     return tuple(kept)
 
 
+def check_prunable(network: str | None) -> None:
+    """Raises IWAEError for networks other than tanh networks (None: custom ones)."""
+    if network != "tanh":
+        raise IWAEError(f"only models with tanh networks can be pruned: this one has {network or 'custom'} networks")
+
+
 def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.ndarray, ...]) -> HierarchicalVAE:
     """The model without the units that `kept` (bool `[units]` per layer) leaves out.
 
@@ -32,8 +39,7 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
     Raises IWAEError for a model with networks other than tanh networks: which of their weights belong to a unit is
     not known.
     """
-    if not model.has_tanh_networks:
-        raise IWAEError("only models with tanh networks can be pruned: this one has other networks")
+    check_prunable(model.network)
     encoder, decoder = list(model.encoder), list(model.decoder)
     for i, (mask, mean) in enumerate(zip(kept, means, strict=True)):
         encoder[i] = _keep_outputs(encoder[i], mask)

@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, Key
 from iwae.errors import IWAEError
 from iwae.models.architecture import Architecture
 from iwae.models.distributions import Bernoulli, Distribution, StandardNormal
-from iwae.models.layers import LATENT_LAYERS, ConditionalLayer, GaussianLayer, Network, TanhNetwork
+from iwae.models.layers import LATENT_LAYERS, ConditionalLayer, GaussianLayer
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
+from iwae.models.networks import name_of, network_of
+from iwae.models.networks.base import Network
 
 
 class LogTerms(NamedTuple):
@@ -48,7 +50,7 @@ class HierarchicalVAE(eqx.Module):
         likelihood: Likelihood | None = None,
         bias: np.ndarray | None = None,
     ) -> "HierarchicalVAE":
-        """The paper's tanh networks with random weights, for visible data of a `likelihood` (by default Bernoulli).
+        """The architecture's networks with random weights, for visible data of a `likelihood` (by default Bernoulli).
         `bias` is that of the visible layer's outputs, as `Likelihood.initial_bias` gives it; by default zero.
 
         Raises IWAEError for an architecture without a number of visible units.
@@ -58,16 +60,17 @@ class HierarchicalVAE(eqx.Module):
             raise IWAEError("`architecture` has no number of visible units: give one, or use create_model(data, ...)")
         sizes = (architecture.visible, *architecture.latent)
         kinds = [LATENT_LAYERS[kind] for kind in architecture.kinds]
+        network = network_of(architecture.network).create
         encoder: list[ConditionalLayer] = []
         decoder: list[ConditionalLayer] = []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            encoder.append(kinds[i].create(sizes[i], hidden, sizes[i + 1], encoder_key))
+            encoder.append(kinds[i].create(sizes[i], hidden, sizes[i + 1], encoder_key, network))
             downwards = (sizes[i + 1], hidden[::-1], sizes[i], decoder_key)
             if i == 0:
-                decoder.append(VisibleLayer.create(*downwards, likelihood).with_bias(bias))
+                decoder.append(VisibleLayer.create(*downwards, likelihood, network).with_bias(bias))
             else:
-                decoder.append(kinds[i - 1].create(*downwards))
+                decoder.append(kinds[i - 1].create(*downwards, network))
         return cls(tuple(encoder), tuple(decoder), _prior(kinds[-1] is GaussianLayer, sizes[-1]))
 
     @classmethod
@@ -132,10 +135,10 @@ class HierarchicalVAE(eqx.Module):
         return all(getattr(layer, "reparameterized", True) for layer in self.encoder)
 
     @property
-    def has_tanh_networks(self) -> bool:
-        """Whether every network is a `TanhNetwork`, whose units and weights have places that are known."""
-        layers = (*self.encoder, *self.decoder)
-        return all(isinstance(getattr(layer, "network", None), TanhNetwork) for layer in layers)
+    def network(self) -> str | None:
+        """The name of the networks, in `iwae.models.networks`; None where they are custom ones, or of several kinds."""
+        names = {name_of(getattr(layer, "network", None)) for layer in (*self.encoder, *self.decoder)}
+        return names.pop() if len(names) == 1 else None
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
         """Stored rows `[batch, visible]` as they are scored: binarized, standardized, or as they are."""

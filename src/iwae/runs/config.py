@@ -70,13 +70,15 @@ class RunConfig:
     latent: tuple[int, ...] = ()
     """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
     hidden: tuple[int, ...] = ()
-    """Units in each of the two tanh layers below every stochastic layer; as many numbers as --latent. 0 makes
+    """Units in each of the two deterministic layers below every stochastic layer; as many numbers as --latent. 0 makes
     it linear, for --latent-kind bernoulli."""
+    network: str = "tanh"
+    """Kind of the deterministic layers: the paper's tanh, or gated (Tomczak & Welling 2018)."""
     latent_kind: LatentKind = "gaussian"
     """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
     schedule: Literal["paper", "quick", "fast"] = "paper"
-    """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: a recipe of our own, Nadam for 800 epochs
-    (400 with many samples), for likelihoods like the paper's in a fraction of the time (see docs/speed.md)."""
+    """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: this project's recipe, Nadam for 800
+    epochs (400 with many samples), for likelihoods like the paper's in a fraction of the time (see docs/speed.md)."""
     batch_size: int | None = None
     """Examples per minibatch (default: 20; fast: 100)."""
     beta1: float | None = None
@@ -207,15 +209,16 @@ class RunConfig:
         Raises IWAEError when `layers`, `latent` and `hidden` don't agree.
         """
         assert self.layers is not None
+        kinds = (self.latent_kind,) * self.layers
         if not self.latent and not self.hidden:
-            return replace(Architecture.paper(self.layers, visible), kinds=(self.latent_kind,) * self.layers)
+            return replace(Architecture.paper(self.layers, visible), kinds=kinds, network=self.network)
         if len(self.latent) != self.layers or len(self.hidden) != self.layers:
             raise IWAEError(
                 f"`layers` {self.layers} needs as many numbers in `latent` and in `hidden`,"
                 f" got {len(self.latent)} and {len(self.hidden)}"
             )
         hidden = tuple((width, width) if width else () for width in self.hidden)
-        return Architecture(visible, self.latent, hidden, (self.latent_kind,) * self.layers)
+        return Architecture(visible, self.latent, hidden, kinds, self.network)
 
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
@@ -233,6 +236,8 @@ class RunConfig:
         parts = [dataset, *self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
+        if self.network != "tanh":
+            parts.append(self.network)
         if self.latent:
             parts.append("-".join(f"{h}x{u}" for h, u in zip(self.hidden, self.latent, strict=True)))
         if self.schedule != "paper":

@@ -18,7 +18,7 @@ from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.io.files import sync_directory, write_atomically, write_json
-from iwae.models.pruning import prune, units_to_keep
+from iwae.models.pruning import check_prunable, prune, units_to_keep
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
@@ -68,6 +68,7 @@ def prune_run(
     check_samples(samples, examples)
     reporter = reporter or Reporter()
     _check_free(out)
+    check_prunable(source.architecture.network)
     origin = source.checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")

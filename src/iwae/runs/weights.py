@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from iwae.errors import IWAEError
 from iwae.io.json import Count
 from iwae.models.architecture import Architecture, ArchitectureRecord
 from iwae.models.layers import LATENT_LAYERS
@@ -27,7 +26,7 @@ from iwae.runs.checkpoint import (
 
 
 class WeightsRecord(TypedDict):
-    """What is recorded beside the weights: nothing of a model with networks of one's own."""
+    """What is recorded beside the weights: nothing of a model with custom networks."""
 
     format: Count
     digest: str
@@ -39,13 +38,13 @@ class WeightsRecord(TypedDict):
 def save(model: HierarchicalVAE, path: str | Path) -> None:
     """Writes a model's weights, with its architecture and likelihood, to a safetensors file.
 
-    Of a model with networks of your own the weights alone are written: `load` then needs such a model to fill.
+    Of a model with custom networks the weights alone are written: `load` then needs such a model to fill.
 
     Raises OSError, naming the file, when it can't be written.
     """
     record: dict[str, Any] = {"format": FORMAT}
-    if model.has_tanh_networks:
-        record |= {"architecture": architecture_of(model).to_json(), "likelihood": model.likelihood.to_json()}
+    if (architecture := architecture_of(model)) is not None:
+        record |= {"architecture": architecture.to_json(), "likelihood": model.likelihood.to_json()}
     write_tensors(Path(path), _weights(model), record)
 
 
@@ -84,11 +83,13 @@ def _weights(model: HierarchicalVAE) -> dict[str, np.ndarray]:
     return named_tensors("model", eqx.filter(model, eqx.is_inexact_array))
 
 
-def architecture_of(model: HierarchicalVAE) -> Architecture:
-    """The architecture of a model with tanh networks. Raises IWAEError for another."""
-    if not model.has_tanh_networks:
-        raise IWAEError("this model has networks that no architecture describes")
-    kinds = {layer: kind for kind, layer in LATENT_LAYERS.items()}
+def architecture_of(model: HierarchicalVAE) -> Architecture | None:
+    """The architecture of a model; None for custom networks, which none describes."""
+    if model.network is None:
+        return None
+    names: dict[type, Any] = {layer: kind for kind, layer in LATENT_LAYERS.items()}
     encoder: Any = model.encoder
-    hidden = tuple(tuple(linear.bias.shape[0] for linear in layer.network.hidden) for layer in encoder)
-    return Architecture(model.visible, model.latent, hidden, tuple(kinds[type(layer)] for layer in encoder))  # pyright: ignore[reportArgumentType]
+    kinds = tuple(names[type(layer)] for layer in encoder)
+    return Architecture(
+        model.visible, model.latent, tuple(layer.network.widths for layer in encoder), kinds, model.network
+    )

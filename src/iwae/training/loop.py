@@ -16,8 +16,8 @@ from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
 from iwae.models.architecture import Architecture
-from iwae.models.layers import Network
 from iwae.models.likelihoods import likelihood_of
+from iwae.models.networks.base import Network
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.training.optim import Directions, paper_adam

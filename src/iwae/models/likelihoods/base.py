@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.distributions import Distribution
-from iwae.models.layers import Linear, Network, TanhNetwork, count_features, features
+from iwae.models.networks.base import Linear, MakeNetwork, Network, count_features, features
+from iwae.models.networks.tanh import TanhNetwork
 
 
 class Likelihood(eqx.Module):
@@ -102,13 +103,19 @@ class VisibleLayer(eqx.Module):
 
     @classmethod
     def create(
-        cls, n_in: int, hidden: Sequence[int], dim: int, key: Key[Array, ""], likelihood: Likelihood
+        cls,
+        n_in: int,
+        hidden: Sequence[int],
+        dim: int,
+        key: Key[Array, ""],
+        likelihood: Likelihood,
+        network: MakeNetwork = TanhNetwork.create,
     ) -> "VisibleLayer":
         """The paper's layer, on a tanh network; every linear layer is drawn independently."""
         sizes = (n_in, *hidden)
         keys = jax.random.split(key)
         outputs = Linear.create(sizes[-1], likelihood.outputs_per_unit * dim, keys[1])
-        return cls(TanhNetwork.create(sizes, keys[0]), outputs, likelihood)
+        return cls(network(sizes, keys[0]), outputs, likelihood)
 
     @classmethod
     def on(

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.distributions import Bernoulli, bernoulli_log_prob, bernoulli_log_prob_and_residual
-from iwae.models.layers import Linear
 from iwae.models.likelihoods.base import Likelihood, has_missing
 from iwae.models.matmul import product
+from iwae.models.networks.base import Linear
 
 MEAN_CLIP = 0.001
 # How far rounding may carry a probability over its ends.

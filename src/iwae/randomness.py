@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
     REVERSE = 9
     SIMULATE = 10
     RESAMPLE = 11
+    VALIDATE = 12
 
 
 def purpose_key(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:

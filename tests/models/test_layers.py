@@ -52,7 +52,7 @@ def test_a_gated_network_is_what_its_formula_says() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_is_made_again_from_its_name_and_widths(name: str) -> None:
     network = network_of(name).create((3, 4, 2), jax.random.key(0))
-    again = network_of(name_of(network)).create((3, *network.widths), jax.random.key(0))
+    again = network_of(str(name_of(network))).create((3, *network.widths), jax.random.key(0))
     assert jax.tree.structure(network) == jax.tree.structure(again)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(network), jax.tree.leaves(again), strict=True))
     assert name_of(jnp.tanh) is None

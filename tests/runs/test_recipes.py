@@ -1,5 +1,6 @@
 """What a schedule brings along, and that anything else can be asked for instead."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from helpers.small_runs import go, small_config, write_data
+from iwae.errors import IWAEError
 from iwae.estimators.objective import OBJECTIVES
 from iwae.runs.config import RunConfig
+from iwae.runs.directory import Run
 from iwae.runs.job import make_optimizer
 from iwae.training.optim import nadam, paper_adam
 
@@ -86,3 +89,16 @@ def test_a_fast_run_trains_continues_exactly_and_serves_as_a_start(tmp_path: Pat
     assert not start["optimizer.nu.encoder.0.mean.weight"].any()
     warm = go(tmp_path / "warm", small_config(data, init_from=str(tmp_path / "whole"), epochs=1))
     assert warm["epochs"] == 1
+
+
+def test_a_new_run_has_epochs_and_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    config = small_config(write_data(tmp_path / "d.npz"), epochs=3, learning_rate=0.01)
+    assert config.name().endswith("-epochs3-rate0.01-seed0")
+    results = go(tmp_path / "run", config)
+    assert (results["epochs"], results["stages_total"]) == (3, 1)
+    lines = Run.open(tmp_path / "run").metrics()
+    assert [line["learning_rate"] for line in lines] == [0.01] * 3
+    assert len({line.get("valid_bound") for line in lines}) == 3
+    assert go(tmp_path / "run", config) == results
+    with pytest.raises(IWAEError, match=r"learning_rate: 0\.02, there 0\.01"):
+        go(tmp_path / "run", replace(config, learning_rate=0.02))

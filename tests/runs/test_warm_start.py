@@ -120,8 +120,8 @@ def test_a_missing_source_is_refused(source, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 5}, "`epochs` 5 goes with `init_from`"),
-        ({"learning_rate": 0.1}, "`learning_rate` 0.1 goes with `init_from`"),
+        ({"epochs": 0}, "`epochs` must be an integer of at least 1, got 0"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a positive number, got 0.0"),
         ({"fresh_optimizer": True}, "`fresh_optimizer` goes with `init_from`"),
         ({"init_from": "x", "schedule": "quick"}, "`schedule` quick does not go with `init_from`"),
         ({"init_from": "x", "epochs": 0}, "`epochs` must be an integer of at least 1, got 0"),

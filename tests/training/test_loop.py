@@ -1,5 +1,7 @@
 """The compiled loop: order of the data, exactness however it is cut, divergence, and a real training."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ from iwae.training.loop import Divergence, create_model, fit, train
 from iwae.training.optim import Directions, paper_adam
 from iwae.training.schedule import Stage
 from iwae.training.step import LearningRates, TrainState
+from iwae.training.validation import validation_bound
 
 SMALL = Architecture(6, (3,), ((5, 5),))
 SCHEDULE = (Stage(2, 1e-2), Stage(3, 5e-3))
@@ -294,3 +297,34 @@ def test_a_bound_of_ones_own_trains():
     median = Reparameterized(5, lambda log_weights: jnp.median(log_weights, axis=0))
     _, bounds = run(dataset, median)
     assert bounds[-1] > bounds[0]
+
+
+def test_the_validation_bound_is_that_of_a_loop_and_repeats():
+    dataset = toy_dataset(valid=10, binary=True)
+    model = create_model(dataset, SMALL)
+    (key,) = jax.random.split(purpose_key(0, Purpose.VALIDATE), 1)
+    data_key, noise_key = jax.random.split(key)
+    log_weights = model.log_weights(model.prepare(jnp.asarray(dataset.valid), data_key), noise_key, 4)
+    expected = float(jnp.mean(jax.scipy.special.logsumexp(log_weights, axis=0) - jnp.log(4.0)))
+    assert validation_bound(model, dataset, 4) == pytest.approx(expected, rel=1e-5)
+    assert validation_bound(model, dataset, 4) == validation_bound(model, dataset, 4)
+    assert validation_bound(model, replace(dataset, valid=dataset.valid[:0]), 4) is None
+
+
+def test_patience_ends_training_at_the_best_epoch():
+    """Few rows and a large network overfit soon: the model returned is the best one by the validation bound."""
+    dataset = toy_dataset(train=20, valid=200, binary=True)
+    found = []
+
+    def keep(progress):
+        found.append((progress.valid_bound, progress.state.model))
+
+    model = create_model(dataset, Architecture(None, (3,), ((50, 50),)))
+    estimator, options = make_estimator("iwae", k=3), {"epochs": 500, "learning_rate": 1e-2, "callback": keep}
+    best = fit(model, dataset, estimator, patience=5, **options)
+    bounds = [bound for bound, _ in found]
+    top = int(np.argmax(bounds))
+    assert len(bounds) == top + 6 < 500
+    assert eqx.tree_equal(best, found[top][1])
+    with pytest.raises(IWAEError, match="`patience` needs validation examples"):
+        fit(model, dataset.train, estimator, patience=5)

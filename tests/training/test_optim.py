@@ -117,3 +117,16 @@ def test_locate_counts_every_step_once(name, steps_per_epoch, data):
 def test_stages_without_meaning_are_refused(stage):
     with pytest.raises(IWAEError, match=r"a stage|`epochs`"):
         Stage(*stage)
+
+
+def test_a_schedule_of_other_lengths_and_rates():
+    assert make_schedule("quick", epochs=7) == (Stage(7, 1e-3),)
+    assert [stage.learning_rate for stage in make_schedule("quick", learning_rate=1e-2)] == [1e-2, 5e-3, 2.5e-3, 1e-3]
+    for epochs in (1, 3, 8, 50):
+        falling = make_schedule("fast", epochs=epochs, learning_rate=1e-2)
+        assert stage_end(falling, len(falling)) == epochs
+        done = 0
+        for stage in falling:
+            assert stage.learning_rate == pytest.approx(1e-2 * (1 - done / epochs))
+            done += stage.epochs
+            assert stage.final_learning_rate == pytest.approx(1e-2 * (1 - done / epochs), abs=1e-15)

@@ -95,9 +95,11 @@ class RunConfig:
     fresh_optimizer: bool = False
     """With --init-from: start Adam's moments anew instead of keeping the source's."""
     epochs: int | None = None
-    """With --init-from: epochs of the one stage that is trained (default: the paper's 2187)."""
+    """Train for so many epochs at the first learning rate, falling as the schedule's does (default: the schedule's
+    stages; with --init-from: the paper's 2187)."""
     learning_rate: float | None = None
-    """With --init-from: its learning rate (default: the paper's 1e-4)."""
+    """The first learning rate; later ones keep their proportion to it (default: the schedule's; with --init-from: the
+    paper's 1e-4)."""
 
     def __post_init__(self) -> None:
         """Raises IWAEError for any value that has no meaning."""
@@ -185,22 +187,20 @@ class RunConfig:
 
     def _check_warm_start(self) -> None:
         if self.init_from is None:
-            for name, value in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
-                if value is not None:
-                    raise IWAEError(f"`{name}` {value} goes with `init_from`: without it the `schedule` decides")
             if self.fresh_optimizer:
                 raise IWAEError("`fresh_optimizer` goes with `init_from`: a new run's moments are fresh anyway")
-            return
-        if self.schedule != "paper":
-            raise IWAEError(
-                f"`schedule` {self.schedule} does not go with `init_from`: give `epochs` and `learning_rate`"
-            )
-        object.__setattr__(self, "init_from", os.path.abspath(os.path.expanduser(self.init_from)))
-        object.__setattr__(self, "epochs", WARM_START.epochs if self.epochs is None else self.epochs)
-        if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", WARM_START.learning_rate)
-        check_count("epochs", self.epochs)
-        if self.learning_rate is None or not 0.0 < self.learning_rate < math.inf:
+        else:
+            if self.schedule != "paper":
+                raise IWAEError(
+                    f"`schedule` {self.schedule} does not go with `init_from`: give `epochs` and `learning_rate`"
+                )
+            object.__setattr__(self, "init_from", os.path.abspath(os.path.expanduser(self.init_from)))
+            object.__setattr__(self, "epochs", WARM_START.epochs if self.epochs is None else self.epochs)
+            if self.learning_rate is None:
+                object.__setattr__(self, "learning_rate", WARM_START.learning_rate)
+        if self.epochs is not None:
+            check_count("epochs", self.epochs)
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
             raise IWAEError(f"`learning_rate` must be a positive number, got {self.learning_rate!r}")
 
     def architecture(self, visible: int) -> Architecture:
@@ -223,7 +223,8 @@ class RunConfig:
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
         if self.init_from is None:
-            return make_schedule(self.schedule, stages, num_samples=self.objective.num_samples)
+            how = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+            return make_schedule(self.schedule, stages, num_samples=self.objective.num_samples, **how)
         if stages not in (None, 1):
             raise IWAEError(f"`stages` {stages} does not go with `init_from`, which has one stage: give `epochs`")
         assert self.epochs is not None
@@ -251,15 +252,16 @@ class RunConfig:
             parts.append(f"{self.adam_moments}-moments")
         if self.precision != "float32":
             parts.append(self.precision)
+        usual = (None, None)
         if self.init_from is not None:
             parts.append(f"from-{Path(self.init_from).name}")
-            if self.epochs != WARM_START.epochs:
-                parts.append(f"epochs{self.epochs}")
-            assert self.learning_rate is not None
-            if self.learning_rate != WARM_START.learning_rate:
-                parts.append(f"rate{exact_number(self.learning_rate)}")
-            if self.fresh_optimizer:
-                parts.append("fresh")
+            usual = (WARM_START.epochs, WARM_START.learning_rate)
+        if self.epochs != usual[0]:
+            parts.append(f"epochs{self.epochs}")
+        if self.learning_rate is not None and self.learning_rate != usual[1]:
+            parts.append(f"rate{exact_number(self.learning_rate)}")
+        if self.fresh_optimizer:
+            parts.append("fresh")
         return "-".join([*parts, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig, TrainOptions
 from iwae.runs.directory import LATEST, Run
 from iwae.runs.evaluate import check_same_data, data_record, versions
+from iwae.runs.records import MetricsLine
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
@@ -145,15 +146,16 @@ class Job:
 
     def _record_epoch(self, progress: Progress) -> None:
         assert progress.learning_rate is not None
-        self.run.append_metrics(
-            {
-                "stage": progress.stage,
-                "epoch": progress.epoch + 1,
-                "step": progress.step,
-                "learning_rate": progress.learning_rate,
-                "bound": progress.bound,
-            }
-        )
+        line: MetricsLine = {
+            "stage": progress.stage,
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "learning_rate": progress.learning_rate,
+            "bound": progress.bound,
+        }
+        if progress.valid_bound is not None:
+            line["valid_bound"] = progress.valid_bound
+        self.run.append_metrics(line)
 
 
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:

@@ -113,13 +113,17 @@ class RunRecord(TypedDict):
 
 
 class MetricsLine(TypedDict):
-    """A line of `metrics.jsonl`: `stage` counts from 0, `epoch` and `step` are numbers done, `bound` is in nats."""
+    """A line of `metrics.jsonl`: `stage` counts from 0, `epoch` and `step` are numbers done. `bound` is the epoch's
+    mean on training examples and `valid_bound` the model's at its end on validation examples, in nats: before 0.2, and
+    without such examples, there is none.
+    """
 
     stage: Count
     epoch: Positive
     step: Positive
     learning_rate: Real
     bound: Real
+    valid_bound: NotRequired[Real]
 
 
 class Measured(TypedDict):

@@ -1,9 +1,11 @@
 """The training loop over compiled chunks of steps: a TrainState in, TrainStates out."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from iwae.training.optim import Directions, paper_adam
 from iwae.training.progress import progress_line
 from iwae.training.schedule import Schedule, Stage, check_steps, locate, stage_end
 from iwae.training.step import LearningRates, TrainState, run_chunk
+from iwae.training.validation import validation_bound
 
 DEFAULT_EPOCHS = 20
 CHUNK_SECONDS = 1.0
@@ -92,7 +95,8 @@ class Progress:
 
     `stage` and `epoch` (over the whole schedule) count from 0 and are those of the steps just done, `learning_rate`
     is the last one's (None where the optimizer has its own); `bound` is the epoch's mean so far, in nats per example;
-    `epoch_done` and `stage_done` say that these steps ended one.
+    `epoch_done` and `stage_done` say that these steps ended one. `validate` gives the bound of a model on the data's
+    validation examples (see `iwae.training.validation`).
     """
 
     state: TrainState
@@ -104,6 +108,14 @@ class Progress:
     steps_per_second: float
     epoch_done: bool
     stage_done: bool
+    validate: Callable[[HierarchicalVAE], float | None]
+
+    @cached_property
+    def valid_bound(self) -> float | None:
+        """The bound of the model as it is now on validation examples, in nats per example; None where there are none.
+        It is computed when it is first asked for.
+        """
+        return self.validate(self.state.model)
 
 
 def train(
@@ -223,8 +235,9 @@ def train_together(
                 steps_per_second=num_steps / seconds if compiled else float("nan"),
                 epoch_done=epoch_done,
                 stage_done=epoch_done and (following is None or following.stage != position.stage),
+                validate=partial(validation_bound, dataset=dataset, num_samples=getattr(estimator, "num_samples", 1)),
             )
-            for state in states
+            for state, estimator in zip(states, estimators, strict=True)
         ]
         compiled = True
 
@@ -240,6 +253,7 @@ def fit(
     learning_rate: float = 1e-3,
     optimizer: optax.GradientTransformation | None = None,
     seed: int = 0,
+    patience: int | None = None,
     callback: Callable[[Progress], None] | None = None,
     progress: bool | None = None,
 ) -> HierarchicalVAE:
@@ -249,10 +263,13 @@ def fit(
     `optimizer` of Optax; a `schedule` of Optax, a function of the step, for Adam's learning rate; or a schedule of
     stages, such as `make_schedule("paper")`, which says for how long and with which rates, with the paper's Adam.
 
+    With `patience` training ends early, after so many epochs in which the bound on the validation examples did not
+    rise, and the model returned is the best one by that bound (`Progress.valid_bound`).
+
     `callback` is called once an epoch. A line of progress is shown in terminals and notebooks; `progress` says
     otherwise. `train` is the same, chunk by chunk and resumable; see there for what else is raised.
 
-    Raises IWAEError for both stages and `epochs`.
+    Raises IWAEError for both stages and `epochs`, and for `patience` without validation examples.
     """
     dataset = as_dataset(data)
     stages = schedule if isinstance(schedule, tuple | list) else None
@@ -261,13 +278,24 @@ def fit(
     if optimizer is None:
         rate = schedule if callable(schedule) else learning_rate
         optimizer = optax.adam(rate) if stages is None else paper_adam(batch_size)
+    if patience is not None:
+        check_count("patience", patience)
+        if len(dataset.valid) == 0:
+            raise IWAEError("`patience` needs validation examples: iwae.Dataset.from_arrays(train, test, valid)")
     stages = (Stage(DEFAULT_EPOCHS if epochs is None else epochs),) if stages is None else tuple(stages)
     with standard_arithmetic():
         state = TrainState.create(model, optimizer, seed)
+    best: Progress | None = None
     with progress_line(stage_end(stages, len(stages)), progress) as line:
         for step in train(state, dataset, stages, estimator, optimizer, batch_size=batch_size):
             state = step.state
             line.update(step.epoch + step.epoch_done, step.bound, step.steps_per_second)
             if step.epoch_done and callback is not None:
                 callback(step)
-    return state.model
+            if not step.epoch_done or patience is None:
+                continue
+            if best is None or (step.valid_bound or -math.inf) > (best.valid_bound or -math.inf):
+                best = step
+            elif step.epoch - best.epoch >= patience:
+                break
+    return state.model if best is None else best.state.model

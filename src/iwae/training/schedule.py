@@ -31,6 +31,17 @@ class Stage:
             raise IWAEError(f"a stage's final learning rate must be 0 or more, got {self.final_learning_rate}")
 
     @property
+    def rate(self) -> float:
+        """The learning rate of a stage that has one."""
+        assert self.learning_rate is not None
+        return self.learning_rate
+
+    def scaled(self, factor: float) -> "Stage":
+        """As many epochs with learning rates that are so many times as large."""
+        final = self.final_learning_rate
+        return Stage(self.epochs, factor * self.rate, None if final is None else factor * final)
+
+    @property
     def end_rate(self) -> float | None:
         """The learning rate towards which the stage goes: its own where it is one for all steps."""
         return self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
@@ -49,9 +60,11 @@ PAPER_LEARNING_RATES = (1.0e-3, 0.72e-3, 0.52e-3, 0.37e-3, 0.27e-3, 0.19e-3, 0.1
 
 
 def falling(learning_rate: float, epochs: int, parts: int) -> Schedule:
-    """A learning rate that falls in a straight line to zero over all epochs, in stages of equal length."""
-    rates = [learning_rate * (1.0 - part / parts) for part in range(parts + 1)]
-    return tuple(Stage(epochs // parts, *pair) for pair in itertools.pairwise(rates))
+    """A learning rate that falls in a straight line to zero over all epochs, in stages of about equal length."""
+    ends = [round(epochs * part / parts) for part in range(parts + 1)]
+    rates = [learning_rate * (1.0 - end / epochs) for end in ends]
+    pairs = zip(itertools.pairwise(ends), itertools.pairwise(rates), strict=True)
+    return tuple(Stage(end - start, *rates) for (start, end), rates in pairs if end > start)
 
 
 @dataclass(frozen=True)
@@ -93,15 +106,31 @@ FEW_BACKWARD = 4
 WARM_START = Stage(2187, 1e-4)
 
 
-def make_schedule(name: str, stages: int | None = None, *, num_samples: int = 1) -> Schedule:
+def make_schedule(
+    name: str,
+    stages: int | None = None,
+    *,
+    num_samples: int = 1,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+) -> Schedule:
     """A schedule by name, cut after its first `stages` stages, for as many samples per example.
 
-    Raises IWAEError for an unknown name or a number of stages that the schedule does not have.
+    `learning_rate` is another one to begin with: the others keep their proportion to it. With `epochs` there are so
+    many, at the first learning rate throughout, or falling to zero where the schedule's falls.
+
+    Raises IWAEError for an unknown name and a number of stages that the schedule does not have, and as `Stage` does.
     """
     if name not in SCHEDULES:
         raise IWAEError(f"unknown schedule {name!r}: expected one of {', '.join(SCHEDULES)}")
     recipe = RECIPES[name]
     schedule = recipe.with_many_samples if num_samples > MANY_SAMPLES else recipe.schedule
+    if learning_rate is not None:
+        schedule = tuple(stage.scaled(learning_rate / schedule[0].rate) for stage in schedule)
+    if epochs is not None:
+        first = Stage(epochs, schedule[0].rate)
+        falls = schedule[-1].final_learning_rate == 0.0
+        schedule = falling(first.rate, first.epochs, len(schedule)) if falls else (first,)
     if stages is None:
         return schedule
     if not 1 <= stages <= len(schedule):

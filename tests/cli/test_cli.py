@@ -521,7 +521,7 @@ def test_the_live_display_fits_a_terminal(trained: Path, tmp_path: Path) -> None
 
 def test_the_longest_line_of_figures_fits() -> None:
     schedule = make_schedule("paper")
-    progress = Progress(zero_state(), 10**7, 7, 3279, 1e-3, -54321.99, 12345.6, epoch_done=True, stage_done=True)
+    progress = Progress(zero_state(), 10**7, 7, 3279, 1e-3, -54321.99, 12345.6, True, True, lambda _: None)
     line = training_line(progress, schedule)
     assert line.startswith("stage 8/8  epoch 3280/3280  rate 1.00e-03  bound -54321.99  12346 steps/s")
     assert len(line) < 80

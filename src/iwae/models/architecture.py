@@ -105,14 +105,14 @@ class Architecture:
     def to_json(self) -> ArchitectureRecord:
         """Plain lists and numbers, which `from_json` reads. Needs the number of visible units."""
         assert self.visible is not None
-        return {
+        record: ArchitectureRecord = {
             "visible": self.visible,
             "latent": list(self.latent),
             "hidden": [list(widths) for widths in self.hidden],
             "kinds": list(self.kinds),
-            # Files of tanh networks are those that 0.1 can read.
-            **({} if self.network == "tanh" else {"network": self.network}),
         }
+        # Version 0.1 can read the files of tanh networks.
+        return record if self.network == "tanh" else {**record, "network": self.network}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Architecture":

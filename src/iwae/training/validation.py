@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -27,7 +28,7 @@ def validation_bound(model: HierarchicalVAE, dataset: Dataset, num_samples: int)
         return None
     blocks = max(1, count // BLOCK)
     rows = dataset.valid[: blocks * BLOCK if count > BLOCK else count]
-    found = _bounds(model, rows.reshape(blocks, -1, rows.shape[-1]), num_samples)
+    found = _bounds(model, jnp.asarray(rows.reshape(blocks, -1, rows.shape[-1])), num_samples)
     return float(np.asarray(found, np.float64).mean())
 
 

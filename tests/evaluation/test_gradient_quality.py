@@ -1,9 +1,5 @@
 """Diagnostics against closed forms and the results that are known of the estimators."""
 
-import importlib.util
-import math
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,32 +16,6 @@ from iwae.evaluation.gradient_quality import (
     gradient_quality,
     unbiased,
 )
-
-
-@pytest.fixture(scope="module")
-def signal_to_noise():
-    """The script that draws the documentation's figure."""
-    path = Path(__file__).parents[2] / "docs" / "signal_to_noise.py"
-    spec = importlib.util.spec_from_file_location("signal_to_noise", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_signal_to_noise_falls_and_grows_as_theory_says(signal_to_noise):
-    words, found = signal_to_noise.measure(draws=2000, ks=(3, 100))
-
-    def slope(word: str, group: str) -> float:
-        low, high = (getattr(q, group).signal_to_noise for w, q in zip(words, found, strict=True) if w == word)
-        return math.log(high / low) / math.log(100 / 3)
-
-    assert slope("iwae", "encoder") == pytest.approx(-0.5, abs=0.15)
-    for word in ("iwae:stl", "iwae:dreg", "rws:rws-dreg"):
-        assert 0.3 < slope(word, "encoder") < 0.6
-    for word in signal_to_noise.WORDS:
-        assert slope(word, "decoder") == pytest.approx(0.5, abs=0.15)
 
 
 def test_mean_and_variance_are_those_of_a_loop():

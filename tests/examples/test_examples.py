@@ -1,5 +1,6 @@
 """Every example runs as it stands, as a script, and finds what it says."""
 
+import math
 import re
 import subprocess
 import sys
@@ -13,17 +14,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 LINES = 50
 
 
-def numbers(name: str) -> list[float]:
-    """The numbers that an example prints."""
+def numbers(name: str, directory: Path | None = None) -> list[float]:
+    """The numbers that an example prints; what it writes goes into `directory`."""
     command = [sys.executable, str(EXAMPLES / name)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=directory)
     assert done.returncode == 0, done.stderr
     return [float(text) for text in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", done.stdout)]
 
 
 def test_every_example_is_short_and_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    tested = set(re.findall(r'numbers\("(\w+\.py)"\)', Path(__file__).read_text()))
+    tested = set(re.findall(r'numbers\("(\w+\.py)"', Path(__file__).read_text()))
     assert names == tested
     for name in names:
         assert len((EXAMPLES / name).read_text().splitlines()) < LINES, name
@@ -55,3 +56,16 @@ def test_an_array_with_gaps_gets_log_densities() -> None:
     usual, rows, strange = numbers("array_to_log_likelihoods.py")
     assert rows == 100
     assert strange < usual - 20
+
+
+def test_signal_to_noise_falls_and_grows_as_theory_says(tmp_path: Path) -> None:
+    """As 1/sqrt(k) for the encoder's plain gradient, as sqrt(k) for its others and for the decoder's."""
+    found = numbers("signal_to_noise.py", tmp_path)
+    assert (tmp_path / "signal_to_noise.png").read_bytes().startswith(b"\x89PNG")
+    rows = [found[start : start + 3] for start in range(0, len(found), 3)]
+    assert [k for k, *_ in rows] == [3, 100] * 4
+    for number in range(4):
+        (_, *low), (_, *high) = rows[2 * number : 2 * number + 2]
+        encoder, decoder = (math.log(b / a) / math.log(100 / 3) for a, b in zip(low, high, strict=True))
+        assert decoder == pytest.approx(0.5, abs=0.15)
+        assert encoder == pytest.approx(-0.5 if number == 0 else 0.42, abs=0.2)

@@ -21,7 +21,7 @@ class Data:
     """
 
     names: Positional[tuple[str, ...]] = ()
-    """Datasets to obtain: mnist, binfixmnist, omniglot."""
+    """Datasets to obtain, by the names that are listed without any."""
     datasets_dir: Path | None = None
     """Where datasets are looked for first and stored (also: IWAE_DATASETS_DIR)."""
 

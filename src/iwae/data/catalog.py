@@ -12,14 +12,15 @@ from iwae.data.sources import Mirror, PackagedImages, Source
 from iwae.data.values import pack
 
 Splits = tuple[dict[str, np.ndarray], float, bool]
-"""The arrays of `train`, `valid` and `test` `[examples, 784]`, their scale, and whether they are binary."""
+"""The arrays of `train`, `valid` and `test` `[examples, dim]`, their scale, and whether they are binary."""
 
 _DIM = 28 * 28
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published dataset of 28x28 images.
+    """A published dataset, of images of `image_shape`, (height, width), or of vectors (None). `likelihood` says what
+    kind of values they are, by a name of `iwae.models.likelihoods`; their scale and `binary` are for the Bernoulli one.
 
     `build` turns the contents of `files`, in their order, into splits. `check`, where it is given, says (by
     not raising `BadFileError`) that content with another checksum is still usable, as unverified.
@@ -33,6 +34,8 @@ class Published:
     sources: tuple[Source, ...]
     build: Callable[[Sequence[bytes]], Splits]
     check: Callable[[bytes], None] | None = None
+    image_shape: tuple[int, int] | None = (28, 28)
+    likelihood: str = "bernoulli"
 
 
 def _build_mnist(contents: Sequence[bytes]) -> Splits:

@@ -85,7 +85,7 @@ def load_dataset(
     """A dataset in memory, every published file of it verified.
 
     `name` is anything that `canonical_name` takes. Files are looked for in the `search_directories`; what is
-    missing is obtained first unless `obtain` is false. The images of the published datasets are 28x28:
+    missing is obtained first unless `obtain` is false. Those of the paper are 28x28 images:
 
     - `mnist`: 59,600 / 400 / 10,000 grey images; the last 400 training images are the validation split.
     - `binfixmnist`: 50,000 / 10,000 / 10,000 binary images.
@@ -93,7 +93,7 @@ def load_dataset(
       `numpy.random.RandomState(123)` and the last 1,345 are the validation split. A file with another
       checksum but the right layout is used and marked `verified=False`.
 
-    For one's own data see `iwae.data.own.load_own`. The arrays are read-only.
+    For custom data see `iwae.data.own.load_own`. The arrays are read-only.
     Raises `IWAEError` where a file is missing, cannot be obtained, is corrupt, or is not usable.
     """
     key = canonical_name(name)
@@ -160,8 +160,9 @@ def _load_published(
         test=splits["test"],
         scale=scale,
         binary=binary,
-        image_shape=(28, 28),
+        image_shape=published.image_shape,
         files=tuple(files),
+        likelihood=published.likelihood,
     )
 
 

@@ -63,7 +63,7 @@ class RunConfig:
     the same runs are trained together (--seeds)."""
 
     dataset: str = "mnist"
-    """mnist, binfixmnist, omniglot, or the path of an .npz or .npy file of your own."""
+    """A name that `iwae data` lists, or the path of an .npz or .npy file."""
     objective: Objective = ELBO
     layers: int | None = None
     """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""

@@ -9,11 +9,16 @@ from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
+from iwae.models.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
 from iwae.models.likelihoods.gaussian import GaussianLikelihood
+from iwae.models.likelihoods.student_t import StudentTLikelihood
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "gaussian": GaussianLikelihood,
+    "student-t": StudentTLikelihood,
+    "poisson": PoissonLikelihood,
+    "negative-binomial": NegativeBinomialLikelihood,
 }
 
 
@@ -49,6 +54,9 @@ __all__ = [
     "BernoulliLikelihood",
     "GaussianLikelihood",
     "Likelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
+    "StudentTLikelihood",
     "VisibleLayer",
     "likelihood_from_json",
     "likelihood_of",

@@ -93,7 +93,9 @@ def test_draws_are_quantiles(name: str) -> None:
 def test_the_first_bias_gives_the_training_moments(name: str) -> None:
     rows = rows_of(name, np.random.default_rng(1), 4000)
     likelihood = LIKELIHOODS[name].of_data(rows)
-    peer = PEERS[name](likelihood.initial_bias(rows)[None], likelihood)
+    bias = likelihood.initial_bias(rows)
+    assert bias is not None
+    peer = PEERS[name](bias[None], likelihood)
     np.testing.assert_allclose(peer.mean()[0], rows.mean(axis=0), rtol=1e-5)
     if name == "negative-binomial":
         np.testing.assert_allclose(peer.var()[0], rows.var(axis=0), rtol=1e-3)

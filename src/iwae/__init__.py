@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from iwae.evaluation.annealed import ais as ais
     from iwae.evaluation.batches import prepare as prepare
     from iwae.evaluation.bidirectional import certify as certify
+    from iwae.evaluation.imputation import impute as impute
+    from iwae.evaluation.imputation import impute_multiple as impute_multiple
     from iwae.evaluation.ladder import ladder as ladder
     from iwae.evaluation.likelihood import likelihoods as likelihoods
     from iwae.evaluation.likelihood import log_likelihood as log_likelihood
@@ -85,6 +87,7 @@ _HOMES = {
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
     "iwae.evaluation.annealed": ("ais",),
     "iwae.evaluation.bidirectional": ("certify",),
+    "iwae.evaluation.imputation": ("impute", "impute_multiple"),
     "iwae.evaluation.ladder": ("ladder",),
     "iwae.evaluation.posterior": ("posterior",),
     "iwae.evaluation.batches": ("prepare",),

@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
     SIMULATE = 10
     RESAMPLE = 11
     VALIDATE = 12
+    IMPUTE = 13
 
 
 def purpose_key(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:

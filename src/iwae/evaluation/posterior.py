@@ -14,7 +14,7 @@ from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
-from iwae.evaluation.examples import example_batches, prepared
+from iwae.evaluation.examples import Batch, example_batches, prepared
 from iwae.evaluation.ladder import importance_log_weights
 from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.models.vae import HierarchicalVAE
@@ -41,19 +41,25 @@ def posterior(
 
     Raises IWAEError for a number of samples or draws outside 1 to 100,000, and rows that the model can't score.
     """
-    _check_number("num_samples", num_samples)
-    _check_number("num_draws", num_draws)
-    layout = NoiseLayout.of(model)
-    found = []
+    check_number("num_samples", num_samples)
+    check_number("num_draws", num_draws)
     model, rows, numbers = prepared(model, data, split, indices)
+    found = []
     for batch in example_batches(rows, numbers):
-        log_weights = np.zeros((num_samples, len(batch.x)), np.float32)
-        log_weights[:, : batch.real] = importance_log_weights(model, batch, num_samples, seed)
-        chosen = _choose(_resampling_keys(seed, batch.indices), jnp.asarray(log_weights), num_draws)
-        key = purpose_key(seed, Purpose.LIKELIHOOD)
-        layers = _samples(model, batch.x, batch.indices, key, chosen, layout)
+        layers = resample(model, batch, num_samples, num_draws, seed)
         found.append([np.asarray(layer)[:, : batch.real] for layer in layers])
     return tuple(np.concatenate(layer, axis=1) for layer in zip(*found, strict=True))
+
+
+def resample(
+    model: HierarchicalVAE, batch: Batch, num_samples: int, num_draws: int, seed: int
+) -> tuple[Float[Array, "num_draws examples _"], ...]:
+    """`posterior` for a batch; what it gives for padding means nothing."""
+    log_weights = np.zeros((num_samples, len(batch.x)), np.float32)
+    log_weights[:, : batch.real] = importance_log_weights(model, batch, num_samples, seed)
+    chosen = _choose(_resampling_keys(seed, batch.indices), jnp.asarray(log_weights), num_draws)
+    key = purpose_key(seed, Purpose.LIKELIHOOD)
+    return _samples(model, batch.x, batch.indices, key, chosen, NoiseLayout.of(model))
 
 
 @standard_arithmetic()
@@ -70,7 +76,7 @@ def annealed_posterior(
 
     Raises IWAEError for no draws, and as `iwae.ais` does.
     """
-    _check_number("num_draws", num_draws)
+    check_number("num_draws", num_draws)
     settings = settings or AnnealedSettings()
     found = []
     check_latents(model)
@@ -86,7 +92,8 @@ def annealed_posterior(
     return tuple(np.split(flat, np.cumsum(model.latent)[:-1], axis=-1))
 
 
-def _check_number(name: str, value: int) -> None:
+def check_number(name: str, value: int) -> None:
+    """Raises IWAEError unless `value` is from 1 to 100,000."""
     check_count(name, value)
     if value > MAX_SAMPLES:
         raise IWAEError(f"`{name}` must be at most {MAX_SAMPLES:,}, got {value}")
@@ -101,7 +108,10 @@ def _choose(keys: Key[Array, " n"], log_weights: Float[Array, "k n"], num_draws:
     """Numbers of samples, with probabilities that are proportional to the weights, one row a draw."""
 
     def one(key: Array, column: Array) -> Array:
-        return jax.vmap(lambda d: jax.random.categorical(jax.random.fold_in(key, d), column))(jnp.arange(num_draws))
+        uniform = jax.vmap(lambda d: jax.random.uniform(jax.random.fold_in(key, d)))(jnp.arange(num_draws))
+        cumulative = jnp.cumsum(jax.nn.softmax(column))
+        # Draws are below 1: none lies beyond the last.
+        return jnp.searchsorted(cumulative, uniform * cumulative[-1], side="right")
 
     return jax.vmap(one, in_axes=(0, 1), out_axes=1)(keys, log_weights)
 

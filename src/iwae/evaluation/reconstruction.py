@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike
 from iwae.arithmetic import standard_arithmetic
 from iwae.errors import check_count
 from iwae.evaluation.batches import NoiseLayout, checked_rows, example_noise, prepared_batches
+from iwae.evaluation.examples import example_batches, prepared
+from iwae.evaluation.ladder import SAMPLES_AT_ONCE
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
-# Samples and examples of one block of work.
 ROWS = 2000
+"""Examples that are encoded at once."""
 
 
 @standard_arithmetic()
@@ -49,30 +51,50 @@ def reconstruct(
     """The decoded means of posterior samples, weighted by their normalized importance weights: an estimate of the mean
     of p(x' | x), in the units of the rows; float32 `[n, visible]`.
 
-    An example's draws are those of `log_likelihood` with the same `seed`.
+    An example's draws are those of `log_likelihood` with the same `seed`. Memory does not grow with `num_samples`.
 
     Raises IWAEError for no samples, and rows that the model can't score.
     """
+    return weighted_means(*prepared(model, x, "test", None), num_samples=num_samples, seed=seed)
+
+
+def weighted_means(
+    model: HierarchicalVAE, rows: np.ndarray, indices: np.ndarray, *, num_samples: int, seed: int
+) -> Float[np.ndarray, "n visible"]:
+    """`reconstruct` of prepared rows, whose draws are those of `indices`. A row's mean does not depend on the others."""
     check_count("num_samples", num_samples)
-    num_samples = int(num_samples)  # NumPy's integers would be traced.
-    rows, means = checked_rows(model, x), []
     key, layout = purpose_key(seed, Purpose.LIKELIHOOD), NoiseLayout.of(model)
-    for batch, indices, count, _ in prepared_batches(model, rows, "test", max(1, ROWS // num_samples)):
-        means.append(np.asarray(_weighted_mean(model, batch, indices, key, num_samples, layout))[:count])
+    means = [
+        np.asarray(_weighted_means(model, batch.x, batch.indices, key, jnp.int32(num_samples), layout))[: batch.real]
+        for batch in example_batches(rows, indices)
+    ]
     return np.concatenate(means)
 
 
 @eqx.filter_jit
-def _weighted_mean(
+def _weighted_means(
     model: HierarchicalVAE,
     x: Float[Array, "batch visible"],
     indices: Int[Array, " batch"],
     key: Key[Array, ""],
-    num_samples: int,
+    num_samples: Int[Array, ""],
     layout: NoiseLayout,
 ) -> Float[Array, "batch visible"]:
-    posteriors, latents = model.sample_posterior(x, example_noise(layout, key, indices, jnp.arange(num_samples)))
-    log_q = sum(q.log_prob(h) for q, h in zip(posteriors, latents, strict=True))
-    weights = jax.nn.softmax(model.log_joint(x, latents) - log_q, axis=0)
-    means = model.likelihood.original(model.decoder[0](latents[0]).mean)
-    return jax.vmap(product, in_axes=1)(weights, means)
+    """By running sums over blocks of samples, relative to the largest weight so far."""
+
+    def body(block: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        peak, total, sums = carry
+        samples = block * SAMPLES_AT_ONCE + jnp.arange(SAMPLES_AT_ONCE)
+        posteriors, latents = model.sample_posterior(x, example_noise(layout, key, indices, samples))
+        log_q = sum(q.log_prob(h) for q, h in zip(posteriors, latents, strict=True))
+        log_weights = jnp.where(samples[:, None] < num_samples, model.log_joint(x, latents) - log_q, -jnp.inf)
+        new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
+        weights, rescale = jnp.exp(log_weights - new_peak), jnp.exp(peak - new_peak)
+        means = model.likelihood.original(model.decoder[0](latents[0]).mean)
+        added = jax.vmap(product, in_axes=1)(weights, means)
+        return new_peak, total * rescale + jnp.sum(weights, axis=0), sums * rescale[:, None] + added
+
+    blocks = (num_samples + SAMPLES_AT_ONCE - 1) // SAMPLES_AT_ONCE
+    start = (jnp.full(len(x), -jnp.inf), jnp.zeros(len(x)), jnp.zeros_like(x))
+    _, total, sums = jax.lax.fori_loop(0, blocks, body, start)
+    return sums / total[:, None]

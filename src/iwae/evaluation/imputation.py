@@ -1,0 +1,139 @@
+"""What is missing, from what is observed: a completed table, or several.
+
+This is missing-data importance weighting, MIWAE (Mattei & Frellsen 2019, "MIWAE: deep generative modelling and
+imputation of incomplete data sets"). The bound `iwae.bounds.miwae` has the name from elsewhere, Rainforth et al. (2018).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+from numpy.typing import ArrayLike
+
+from iwae.errors import IWAEError
+from iwae.evaluation.batches import checked_rows, preparation_key, prepare_rows
+from iwae.evaluation.examples import example_batches
+from iwae.evaluation.posterior import check_number, resample
+from iwae.evaluation.reconstruction import weighted_means
+from iwae.models.vae import HierarchicalVAE
+from iwae.randomness import Purpose, purpose_key
+
+
+def impute(
+    model: HierarchicalVAE,
+    x: ArrayLike,
+    *,
+    num_samples: int = 10_000,
+    seed: int = 0,
+    indices: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """The table `x` `[n, visible]` (or `[n, height, width]`), NaN where a value is missing, completed by the mean of what
+    is missing given what is observed: single imputation, which has the least squared error.
+
+    The mean is that of the decoder's means at `num_samples` samples of q(h | x), by their self-normalized importance
+    weights (Mattei & Frellsen 2019, section 3.3). In the units of the rows; observed values come back as they were, in
+    the type of `x`. A row's result is a function of the model, `seed`, the row and its number in `indices` (by default
+    its position) alone, and memory does not grow with the number of samples.
+
+    Raises IWAEError for rows that the model can't score, a number of samples outside 1 to 100,000, and `indices` that
+    are not one integer of at least 0 a row.
+    """
+    check_number("num_samples", num_samples)
+    model, rows, numbers, chosen = _incomplete(model, x, indices)
+    completed = np.array(x, order="C")
+    if len(rows):
+        means = weighted_means(model, rows, numbers, num_samples=num_samples, seed=seed)
+        _fill(completed.reshape(len(completed), -1), chosen, means)
+    return completed
+
+
+def impute_multiple(
+    model: HierarchicalVAE,
+    x: ArrayLike,
+    num_draws: int = 20,
+    *,
+    num_samples: int = 10_000,
+    seed: int = 0,
+    indices: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
+    """`num_draws` completed tables `[num_draws, n, visible]`, whose missing values are draws from their distribution
+    given what is observed: multiple imputation (Rubin 1987), for errors that count what is not known.
+
+    Each draw takes one of `num_samples` samples of q(h | x) with a probability proportional to its importance weight
+    (sampling importance resampling), and the missing values from the decoder there. All else is as for `impute`.
+    """
+    check_number("num_samples", num_samples)
+    check_number("num_draws", num_draws)
+    model, rows, numbers, chosen = _incomplete(model, x, indices)
+    completed = np.repeat(np.asarray(x)[None], num_draws, axis=0)
+    flat, done = completed.reshape(num_draws, completed.shape[1], -1), 0
+    for batch in example_batches(rows, numbers):
+        first, *_ = resample(model, batch, num_samples, num_draws, seed)
+        drawn = np.asarray(_draw(model, first, batch.indices, purpose_key(seed, Purpose.IMPUTE)))
+        for table, values in zip(flat, drawn, strict=True):
+            _fill(table, chosen[done : done + batch.real], values[: batch.real])
+        done += batch.real
+    return completed
+
+
+def numbers_of_content(rows: np.ndarray, *, repeats: bool = False) -> Int[np.ndarray, " n"]:
+    """A number for each row `[n, dim]`, made from its values alone, for draws that follow a row to any place and table;
+    with `repeats` equal rows get numbers of their own, one after the other.
+    """
+    contents = [np.ascontiguousarray(row).tobytes() for row in rows]
+    counts: Counter[bytes] = Counter()
+    numbers = []
+    for content in contents:
+        if repeats:
+            counts[content] += 1
+        digest = blake2b(content, digest_size=4, salt=counts[content].to_bytes(8, "little")).digest()
+        numbers.append(int.from_bytes(digest, "little") >> 1)
+    return np.array(numbers, np.int32)
+
+
+def _incomplete(
+    model: HierarchicalVAE, x: ArrayLike, indices: Sequence[int] | np.ndarray | None
+) -> tuple[HierarchicalVAE, np.ndarray, np.ndarray, np.ndarray]:
+    """The model, for rows with NaN; the rows that have any, prepared; their numbers; and their places in `x`."""
+    model = model.with_likelihood(replace(model.likelihood, missing=True))
+    rows = checked_rows(model, x)
+    numbers = np.arange(len(rows)) if indices is None else np.asarray(indices)
+    if numbers.shape != (len(rows),) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
+        raise IWAEError(f"`indices` must be {len(rows)} integers of at least 0, one a row, got {indices!r:.100}")
+    missing = np.isnan(rows).any(axis=1) if rows.dtype.kind == "f" else np.zeros(len(rows), bool)
+    chosen = np.flatnonzero(missing)
+    if not len(chosen):
+        return model, np.zeros((0, model.visible), np.float32), numbers[:0], chosen
+    numbers = numbers[chosen]
+    values = jnp.asarray(rows[chosen].astype(np.float32))
+    prepared = prepare_rows(model.likelihood, values, jnp.asarray(numbers), preparation_key())
+    return model, np.asarray(prepared, np.float32), numbers, chosen
+
+
+def _fill(table: np.ndarray, chosen: np.ndarray, values: np.ndarray) -> None:
+    """Puts `values` in the place of the NaN of the `chosen` rows of a table, which is written."""
+    rows = table[chosen]
+    table[chosen] = np.where(np.isnan(rows), values, rows)
+
+
+@eqx.filter_jit
+def _draw(
+    model: HierarchicalVAE,
+    first: Float[Array, "draws batch units"],
+    indices: Int[Array, " batch"],
+    key: Key[Array, ""],
+) -> Float[Array, "draws batch visible"]:
+    """Visible values, in the units of the rows, drawn at values of h_1."""
+
+    def noise(index: Array, draw: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, index), draw), (model.visible,))
+
+    numbers = jnp.arange(len(first))
+    drawn = jax.vmap(jax.vmap(noise, in_axes=(0, None)), in_axes=(None, 0))(indices, numbers)
+    return model.likelihood.original(model.decoder[0](first).sample(drawn))

@@ -154,7 +154,7 @@ def _begin(model: HierarchicalVAE, x: Float[Array, "rows visible"], noise: Array
             return model.log_prior(tuple(split(flat)))
 
         def log_visible(flat: Array) -> Array:
-            return model.decoder[0].log_prob(x, split(flat)[0])
+            return model.log_visible(x, split(flat)[0])
 
         return _Begin((log_prior, log_visible), draw, scales)
 

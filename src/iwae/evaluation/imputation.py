@@ -1,7 +1,7 @@
 """What is missing, from what is observed: a completed table, or several.
 
-This is missing-data importance weighting, MIWAE (Mattei & Frellsen 2019, "MIWAE: deep generative modelling and
-imputation of incomplete data sets"). The bound `iwae.bounds.miwae` has the name from elsewhere, Rainforth et al. (2018).
+The method is called MIWAE (Mattei & Frellsen 2019, "MIWAE: deep generative modelling and imputation of incomplete data
+sets"). It has nothing to do with the bound `iwae.bounds.miwae`, which Rainforth et al. (2018) gave the same name.
 """
 
 from collections import Counter
@@ -24,6 +24,9 @@ from iwae.evaluation.reconstruction import weighted_means
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
+CANDIDATES = 64
+"""Draws of each value from which one is taken by its probability of being missing, where that depends on it."""
+
 
 def impute(
     model: HierarchicalVAE,
@@ -33,11 +36,12 @@ def impute(
     seed: int = 0,
     indices: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """The table `x` `[n, visible]` (or `[n, height, width]`), NaN where a value is missing, completed by the mean of what
-    is missing given what is observed: single imputation, which has the least squared error.
+    """The table `x` `[n, visible]` or `[n, height, width]`, its NaN replaced by the mean of what is missing given what
+    is observed: single imputation, which has the least squared error.
 
     The mean is that of the decoder's means at `num_samples` samples of q(h | x), by their self-normalized importance
-    weights (Mattei & Frellsen 2019, section 3.3). In the units of the rows; observed values come back as they were, in
+    weights (Mattei & Frellsen 2019, section 3.3); where the model says how values go missing (not-MIWAE), given that
+    they are. In the units of the rows; observed values come back as they were, in
     the type of `x`. A row's result is a function of the model, `seed`, the row and its number in `indices` (by default
     its position) alone, and memory does not grow with the number of samples.
 
@@ -48,7 +52,7 @@ def impute(
     model, rows, numbers, chosen = _incomplete(model, x, indices)
     completed = np.array(x, order="C")
     if len(rows):
-        means = weighted_means(model, rows, numbers, num_samples=num_samples, seed=seed)
+        means = weighted_means(model, rows, numbers, num_samples=num_samples, seed=seed, of_missing=True)
         _fill(completed.reshape(len(completed), -1), chosen, means)
     return completed
 
@@ -134,6 +138,14 @@ def _draw(
     def noise(index: Array, draw: Array) -> Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, index), draw), (model.visible,))
 
-    numbers = jnp.arange(len(first))
-    drawn = jax.vmap(jax.vmap(noise, in_axes=(0, None)), in_axes=(None, 0))(indices, numbers)
-    return model.likelihood.original(model.decoder[0](first).sample(drawn))
+    def table(draw: Array, h: Array) -> Array:
+        given = model.decoder[0](h)
+        own = jax.vmap(noise, in_axes=(0, None))(indices, draw)
+        if model.missing is None:
+            return given.sample(own)
+        candidates = jnp.arange(1, 1 + CANDIDATES)
+        others = jax.vmap(jax.vmap(noise, in_axes=(0, None)), in_axes=(None, 0))(indices, draw - 2**20 * candidates)
+        return model.missing.sample(given, others, jax.scipy.special.ndtr(own))
+
+    drawn = jax.lax.map(lambda pair: table(*pair), (jnp.arange(len(first)), first))
+    return model.likelihood.original(drawn)

@@ -59,15 +59,23 @@ def reconstruct(
 
 
 def weighted_means(
-    model: HierarchicalVAE, rows: np.ndarray, indices: np.ndarray, *, num_samples: int, seed: int
+    model: HierarchicalVAE,
+    rows: np.ndarray,
+    indices: np.ndarray,
+    *,
+    num_samples: int,
+    seed: int,
+    of_missing: bool = False,
 ) -> Float[np.ndarray, "n visible"]:
-    """`reconstruct` of prepared rows, whose draws are those of `indices`. A row's mean does not depend on the others."""
+    """`reconstruct` of prepared rows, whose draws are those of `indices`; with `of_missing` each value's mean is the
+    one that it has if it is missing. A row's result does not depend on the others.
+    """
     check_count("num_samples", num_samples)
     key, layout = purpose_key(seed, Purpose.LIKELIHOOD), NoiseLayout.of(model)
-    means = [
-        np.asarray(_weighted_means(model, batch.x, batch.indices, key, jnp.int32(num_samples), layout))[: batch.real]
-        for batch in example_batches(rows, indices)
-    ]
+    means = []
+    for batch in example_batches(rows, indices):
+        found = _weighted_means(model, batch.x, batch.indices, key, jnp.int32(num_samples), layout, of_missing)
+        means.append(np.asarray(found)[: batch.real])
     return np.concatenate(means)
 
 
@@ -79,6 +87,7 @@ def _weighted_means(
     key: Key[Array, ""],
     num_samples: Int[Array, ""],
     layout: NoiseLayout,
+    of_missing: bool,
 ) -> Float[Array, "batch visible"]:
     """By running sums over blocks of samples, relative to the largest weight so far."""
 
@@ -90,7 +99,9 @@ def _weighted_means(
         log_weights = jnp.where(samples[:, None] < num_samples, model.log_joint(x, latents) - log_q, -jnp.inf)
         new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
         weights, rescale = jnp.exp(log_weights - new_peak), jnp.exp(peak - new_peak)
-        means = model.likelihood.original(model.decoder[0](latents[0]).mean)
+        given = model.decoder[0](latents[0])
+        mean = model.missing.mean(given) if of_missing and model.missing is not None else given.mean
+        means = model.likelihood.original(mean)
         added = jax.vmap(product, in_axes=1)(weights, means)
         return new_peak, total * rescale + jnp.sum(weights, axis=0), sums * rescale[:, None] + added
 

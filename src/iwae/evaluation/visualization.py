@@ -71,11 +71,13 @@ def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[floa
 
 
 def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
-    """Weights into each unit of the encoder's first layer, `[units, visible]`; None for networks that are not tanh
-    networks.
+    """Weights from x into each unit of the encoder's first layer, `[units, visible]`; None for networks that are not
+    tanh networks.
     """
     layer: Any = model.encoder[0]
-    return np.asarray((layer.network.hidden or layer.heads)[0].weight).T if model.network == "tanh" else None
+    if model.network != "tanh":
+        return None
+    return np.asarray((layer.network.hidden or layer.heads)[0].weight)[: model.visible].T
 
 
 def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:

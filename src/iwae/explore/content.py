@@ -49,6 +49,8 @@ def page_content(
     the model can't score.
     """
     reporter = reporter or Reporter()
+    if model.mask != "zeros" or model.missing is not None:
+        raise IWAEError("the page can't compute with masks of missing values, or with a model of them")
     stored = dataset.split(SPLIT)[:MAX_EXAMPLES]
     model, _ = on_data(model, dataset, SPLIT if len(stored) else "train")
     examples = _examples(model, stored)

@@ -16,18 +16,28 @@ MAX_UNITS = 1_000_000
 units of any one."""
 
 LatentKind = Literal["gaussian", "bernoulli"]
+Mask = Literal["zeros", "concatenate"]
+"""What the encoder sees of missing values: zeros (Mattei & Frellsen 2019), or these and which values are there."""
+Missing = Literal["at-random", "self-masking"]
+"""Whether values go missing for reasons that lie outside them, or with a probability that depends on them."""
 Precision = Literal["float32", "bfloat16"]
 """Of the operands of a network's matrix products."""
+DEFAULTS = {"network": "tanh", "mask": "zeros", "missing": "at-random"}
+"""What an architecture has unless it says otherwise, and its record then leaves out."""
 
 
 class ArchitectureRecord(TypedDict):
-    """An `Architecture` in JSON. Before 0.2 all layers were Gaussian, without `kinds`; without `network` it is tanh."""
+    """An `Architecture` in JSON. Before 0.2 all layers were Gaussian, without `kinds`. What has its default in `DEFAULTS`
+    is left out.
+    """
 
     visible: Positive
     latent: list[Positive]
     hidden: list[list[Positive]]
     kinds: NotRequired[list[LatentKind]]
     network: NotRequired[str]
+    mask: NotRequired[Mask]
+    missing: NotRequired[Missing]
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,11 @@ class Architecture:
     p(h_i | h_{i+1}) in reverse; none at all makes the connection linear. `kinds[i]` is the distribution of
     h_{i+1}; empty stands for Gaussian layers throughout. `network` is the kind of deterministic layers, a name of
     `iwae.models.networks`.
+
+    For rows with missing values, `mask` says what the encoder sees of them: `zeros` in their place, or with
+    `concatenate` also which values are there (1) and which are not (0), as many more inputs. `missing` says how they
+    went missing: `at-random`, where nothing has to be modelled, or `self-masking`, with a probability that depends on
+    the value itself and is learned (`iwae.models.missing.SelfMasking`).
     """
 
     visible: int | None
@@ -46,6 +61,8 @@ class Architecture:
     hidden: tuple[tuple[int, ...], ...]
     kinds: tuple[LatentKind, ...] = ()
     network: str = "tanh"
+    mask: Mask = "zeros"
+    missing: Missing = "at-random"
 
     def __post_init__(self) -> None:
         """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
@@ -70,6 +87,11 @@ class Architecture:
             )
         if self.network not in NETWORKS:
             raise IWAEError(f"`network` must be {' or '.join(NETWORKS)}, got {self.network!r:.100}")
+        for name, options in (("mask", Mask), ("missing", Missing)):
+            if getattr(self, name) not in get_args(options):
+                raise IWAEError(
+                    f"`{name}` must be {' or '.join(get_args(options))}, got {shortened(repr(getattr(self, name)))}"
+                )
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
             if size is None and self.visible is None:
                 continue
@@ -111,15 +133,18 @@ class Architecture:
             "hidden": [list(widths) for widths in self.hidden],
             "kinds": list(self.kinds),
         }
-        # Version 0.1 can read the files of tanh networks.
-        return record if self.network == "tanh" else {**record, "network": self.network}
+        # Version 0.1 can read the files of its own models.
+        for name, usual in DEFAULTS.items():
+            if getattr(self, name) != usual:
+                record[name] = getattr(self, name)
+        return record
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Architecture":
         """Inverse of `to_json`, without `kinds` too, as before 0.2. Raises IWAEError for anything else."""
         try:
             hidden = tuple(tuple(widths) for widths in value["hidden"])
-            kinds, network = tuple(value.get("kinds", ())), value.get("network", "tanh")
-            return cls(value["visible"], tuple(value["latent"]), hidden, kinds, network)
+            kinds, rest = tuple(value.get("kinds", ())), {name: value[name] for name in DEFAULTS if name in value}
+            return cls(value["visible"], tuple(value["latent"]), hidden, kinds, **rest)
         except (KeyError, TypeError) as error:
             raise IWAEError(f"not an architecture: {shortened(repr(value))} ({error!r})") from None

@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
-from iwae.models.architecture import Architecture
+from iwae.models.architecture import Architecture, Mask
 from iwae.models.distributions import Bernoulli, Distribution, StandardNormal
 from iwae.models.layers import LATENT_LAYERS, ConditionalLayer, GaussianLayer
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
+from iwae.models.missing import SelfMasking
 from iwae.models.networks import name_of, network_of
 from iwae.models.networks.base import Network
 
@@ -36,11 +37,14 @@ class HierarchicalVAE(eqx.Module):
     `encoder[i]` is q(h_{i+1} | h_i); `decoder[i]` is p(h_i | h_{i+1}), so `decoder[0]` is the visible layer, whose
     likelihood says what kind of data it is for; `prior` is p(h_L): N(0, I), or independent Bernoullis with learned
     logits where the top layer is binary. The same model serves as VAE and as IWAE: they differ in the objective.
+    `mask` is as in `Architecture`; `missing` is how values go missing, where that depends on them.
     """
 
     encoder: tuple[ConditionalLayer, ...]
     decoder: tuple[ConditionalLayer, ...]
     prior: StandardNormal | Bernoulli = StandardNormal()
+    missing: SelfMasking | None = None
+    mask: Mask = eqx.field(static=True, default="zeros")
 
     @classmethod
     def create(
@@ -65,13 +69,16 @@ class HierarchicalVAE(eqx.Module):
         decoder: list[ConditionalLayer] = []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            encoder.append(kinds[i].create(sizes[i], hidden, sizes[i + 1], encoder_key, network))
+            inputs = 2 * sizes[0] if i == 0 and architecture.mask == "concatenate" else sizes[i]
+            encoder.append(kinds[i].create(inputs, hidden, sizes[i + 1], encoder_key, network))
             downwards = (sizes[i + 1], hidden[::-1], sizes[i], decoder_key)
             if i == 0:
                 decoder.append(VisibleLayer.create(*downwards, likelihood, network).with_bias(bias))
             else:
                 decoder.append(kinds[i - 1].create(*downwards, network))
-        return cls(tuple(encoder), tuple(decoder), _prior(kinds[-1] is GaussianLayer, sizes[-1]))
+        prior = _prior(kinds[-1] is GaussianLayer, sizes[-1])
+        missing = SelfMasking.create(sizes[0]) if architecture.missing == "self-masking" else None
+        return cls(tuple(encoder), tuple(decoder), prior, missing, architecture.mask)
 
     @classmethod
     def from_networks(
@@ -83,9 +90,11 @@ class HierarchicalVAE(eqx.Module):
         key: Key[Array, ""],
         likelihood: Likelihood | None = None,
         bias: np.ndarray | None = None,
+        mask: Mask = "zeros",
     ) -> "HierarchicalVAE":
         """Gaussian layers of `latent` units on networks of your own: `encoder[i]` maps h_i `[n_in]` to features, and
         `decoder[i]` maps h_{i+1} to features of h_i. The linear layers from features to distributions are made here.
+        With `mask` "concatenate" the first network is given x and, after it, which values are there.
 
         Raises IWAEError for numbers of networks that differ from that of layers, and for a network that can't take
         its input.
@@ -101,13 +110,14 @@ class HierarchicalVAE(eqx.Module):
         down: list[ConditionalLayer] = []
         for i, (encode, decode) in enumerate(zip(encoder, decoder, strict=True)):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            up.append(GaussianLayer.on(encode, sizes[i + 1], inputs=sizes[i], key=encoder_key))
+            inputs = 2 * visible if i == 0 and mask == "concatenate" else sizes[i]
+            up.append(GaussianLayer.on(encode, sizes[i + 1], inputs=inputs, key=encoder_key))
             how = {"inputs": sizes[i + 1], "key": decoder_key}
             if i == 0:
                 down.append(VisibleLayer.on(decode, visible, likelihood=likelihood, **how).with_bias(bias))
             else:
                 down.append(GaussianLayer.on(decode, sizes[i], **how))
-        return cls(tuple(up), tuple(down))
+        return cls(tuple(up), tuple(down), mask=mask)
 
     @property
     def latent(self) -> tuple[int, ...]:
@@ -171,15 +181,18 @@ class HierarchicalVAE(eqx.Module):
             samples.append(below)
         return tuple(distributions), tuple(samples)
 
-    def encoder_input(self, x: Float[Array, "batch visible"]) -> Float[Array, "batch visible"]:
-        """What the encoder sees of x: zeros where values are missing (Mattei & Frellsen 2019)."""
+    def encoder_input(self, x: Float[Array, "batch visible"]) -> Float[Array, "batch inputs"]:
+        """What the encoder sees of x: zeros where values are missing (Mattei & Frellsen 2019), and with the mask
+        concatenated ones where they are not.
+        """
         if x.ndim != 2 or x.shape[1] != self.visible:
             raise IWAEError(f"`x` must have shape [batch, {self.visible}], got {list(x.shape)}")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise IWAEError(
                 f"`x` must be prepared rows of floating point numbers, got {x.dtype}: call model.prepare(rows, key)"
             )
-        return jnp.where(jnp.isnan(x), 0.0, x) if self.likelihood.missing else x
+        filled = jnp.where(jnp.isnan(x), 0.0, x) if self.likelihood.missing else x
+        return filled if self.mask == "zeros" else jnp.concatenate([filled, ~jnp.isnan(x)], axis=1)
 
     def log_posterior(
         self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
@@ -192,7 +205,14 @@ class HierarchicalVAE(eqx.Module):
         self, x: Float[Array, "batch visible"], latents: tuple[Float[Array, "*k batch _"], ...]
     ) -> Float[Array, "*k batch"]:
         """log p(x, h_1, ..., h_L) in nats of given latents."""
-        return self.log_prior(latents) + self.decoder[0].log_prob(x, latents[0])
+        return self.log_prior(latents) + self.log_visible(x, latents[0])
+
+    def log_visible(
+        self, x: Float[Array, "batch visible"], first: Float[Array, "*k batch _"]
+    ) -> Float[Array, "*k batch"]:
+        """log p(x | h_1) in nats of what is observed, and of which values are where that is modelled."""
+        found = self.decoder[0].log_prob(x, first)
+        return found if self.missing is None else found + self.missing.log_prob(x, self.decoder[0](first))
 
     def log_prior(self, latents: tuple[Float[Array, "*k batch _"], ...]) -> Float[Array, "*k batch"]:
         """log p(h_1, ..., h_L) in nats."""
@@ -212,7 +232,7 @@ class HierarchicalVAE(eqx.Module):
         """The terms of log w, at the samples that `noise` gives."""
         posteriors, latents = self.sample_posterior(x, noise)
         log_q = sum(q.log_prob(h) for q, h in zip(posteriors, latents, strict=True))
-        return LogTerms(self.decoder[0].log_prob(x, latents[0]), self.log_prior(latents), log_q)  # pyright: ignore[reportArgumentType]
+        return LogTerms(self.log_visible(x, latents[0]), self.log_prior(latents), log_q)  # pyright: ignore[reportArgumentType]
 
     def log_weights(
         self, x: Float[Array, "batch visible"], key: Key[Array, ""], num_samples: int

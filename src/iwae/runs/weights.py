@@ -89,7 +89,6 @@ def architecture_of(model: HierarchicalVAE) -> Architecture | None:
         return None
     names: dict[type, Any] = {layer: kind for kind, layer in LATENT_LAYERS.items()}
     encoder: Any = model.encoder
-    kinds = tuple(names[type(layer)] for layer in encoder)
-    return Architecture(
-        model.visible, model.latent, tuple(layer.network.widths for layer in encoder), kinds, model.network
-    )
+    kinds, hidden = (tuple(names[type(layer)] for layer in encoder), tuple(layer.network.widths for layer in encoder))
+    missing = "at-random" if model.missing is None else "self-masking"
+    return Architecture(model.visible, model.latent, hidden, kinds, model.network, model.mask, missing)

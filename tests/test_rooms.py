@@ -8,6 +8,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "iwae"
 # From the top down, as in CONTRIBUTING.md.
 ROOMS = (
     "cli",
+    "sklearn",
     "report",
     "explore",
     "paper",

@@ -74,7 +74,7 @@ def test_the_encoder_is_given_the_mask_after_the_values():
 def test_every_kind_of_estimator_trains_with_gaps_and_a_model_of_them(word, tmp_path):
     data = iwae.Dataset.from_arrays(gappy(), gappy(20, seed=1), likelihood="gaussian")
     start = iwae.create_model(data, MASKED)
-    model = iwae.fit(start, data, iwae.make_estimator(word, k=4), epochs=4, learning_rate=3e-3)
+    model = iwae.fit(start, data, iwae.make_estimator(word, k=4), epochs=12, learning_rate=1e-2)
     assert not np.array_equal(model.missing.slope, start.missing.slope)
     before, after = (iwae.likelihoods(m, data, num_samples=50).nll for m in (start, model))
     assert after < before

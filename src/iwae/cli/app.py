@@ -41,7 +41,7 @@ HINTS = {
 }
 """What to say of options that other programs have, where no known one is spelled alike."""
 
-SHORTER = {"num_samples": "samples", "max_examples": "examples"}
+SHORTER = {"num_samples": "samples", "num_draws": "draws", "max_examples": "examples"}
 """Options that the library's functions have another name for."""
 
 

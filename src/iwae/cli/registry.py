@@ -27,6 +27,7 @@ COMMANDS = {
     "data": Command("iwae.cli.data:Data", "List the datasets, or obtain and verify some."),
     "train": Command("iwae.cli.train:Train", "Train a run, or continue it where it stopped, and measure it."),
     "evaluate": Command("iwae.cli.evaluate:Evaluate", "Measure a run's likelihood on a split."),
+    "impute": Command("iwae.cli.impute:Impute", "Fill in what is missing in a file of rows."),
     "sample": Command("iwae.cli.sample:Sample", "Draw samples from a run's model."),
     "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),
     "prune": Command("iwae.cli.prune:Prune", "Write a smaller model without a run's inactive units."),

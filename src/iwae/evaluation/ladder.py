@@ -95,6 +95,14 @@ def _of_first(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return log_mean(values), effective, np.asarray(jax.jit(bounds.jvi2)(log_weights), np.float64)
 
 
+def log_likelihood_of_prepared(
+    model: HierarchicalVAE, rows: np.ndarray, indices: np.ndarray, *, num_samples: int, seed: int = 0
+) -> Float[np.ndarray, " n"]:
+    """L_k of prepared rows in nats, with the draws of `indices`. A row's figure does not depend on the others."""
+    batches = example_batches(rows, indices)
+    return np.concatenate([log_mean(importance_log_weights(model, batch, num_samples, seed)) for batch in batches])
+
+
 def importance_log_weights(
     model: HierarchicalVAE, batch: Batch, num_samples: int, seed: int
 ) -> Float[np.ndarray, "k real"]:

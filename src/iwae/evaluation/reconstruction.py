@@ -9,15 +9,12 @@ from numpy.typing import ArrayLike
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.errors import check_count
-from iwae.evaluation.batches import NoiseLayout, checked_rows, example_noise, prepared_batches
+from iwae.evaluation.batches import NoiseLayout, example_noise
 from iwae.evaluation.examples import example_batches, prepared
 from iwae.evaluation.ladder import SAMPLES_AT_ONCE
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
-
-ROWS = 2000
-"""Examples that are encoded at once."""
 
 
 @standard_arithmetic()
@@ -30,10 +27,9 @@ def encode(model: HierarchicalVAE, x: ArrayLike, layer: int = 1) -> Float[np.nda
     check_count("layer", layer)
     check_count("layer", len(model.encoder) - layer, 0, ", counted from the top,")
     layer = int(layer)
-    rows, means = checked_rows(model, x), []
-    for batch, _, count, _ in prepared_batches(model, rows, "test", ROWS):
-        means.append(np.asarray(_means(model, batch, layer))[:count])
-    return np.concatenate(means)
+    model, rows, indices = prepared(model, x, "test", None)
+    batches = example_batches(rows, indices)
+    return np.concatenate([np.asarray(_means(model, batch.x, layer))[: batch.real] for batch in batches])
 
 
 @eqx.filter_jit

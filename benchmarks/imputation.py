@@ -11,21 +11,23 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn import datasets
 from sklearn.ensemble import IsolationForest, RandomForestRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from iwae.sklearn import IWAEDensity, IWAEImputer
+from sklearn import datasets
 
 TABLES = ("breast_cancer", "wine", "diabetes")
 FIRST_SEED = 10
@@ -92,19 +94,14 @@ def errors(rows: np.ndarray, mask: np.ndarray, seed: int, methods: dict[str, Com
     return found
 
 
-def imputation(seeds: Sequence[int]) -> dict[str, Any]:
-    """Errors by setting, seed and method."""
-    found: dict[str, Any] = {}
+def imputation(seed: int) -> dict[str, Any]:
+    """Errors of every method, by setting."""
+    found = {}
     for name in TABLES:
         rows = table(name)
         for rate in (0.3, 0.5):
-            masks = {seed: at_random(rows, rate, seed) for seed in seeds}
-            setting = f"{name}, {rate:.0%}"
-            found[setting] = [errors(rows, mask, seed, METHODS) for seed, mask in masks.items()]
-            print(setting, _means(found[setting]), flush=True)
-        setting = f"{name}, self-masking"
-        found[setting] = [errors(rows, self_masked(rows), seed, {**METHODS, **NOT_AT_RANDOM}) for seed in seeds]
-        print(setting, _means(found[setting]), flush=True)
+            found[f"{name}, {rate:.0%}"] = errors(rows, at_random(rows, rate, seed), seed, METHODS)
+        found[f"{name}, self-masking"] = errors(rows, self_masked(rows), seed, {**METHODS, **NOT_AT_RANDOM})
     return found
 
 
@@ -121,72 +118,80 @@ def kernels(train: np.ndarray, valid: np.ndarray) -> Any:
     return max(fitted, key=lambda model: model.score(valid))
 
 
-def densities(seeds: Sequence[int]) -> dict[str, Any]:
-    """Mean log density in nats of a held-out fifth of the rows, by table, seed and method; standardized values."""
-    found: dict[str, Any] = {}
+def densities(seed: int) -> dict[str, Any]:
+    """Mean log density in nats of a held-out fifth of the rows, by table and method; standardized values."""
+    found = {}
     for name in TABLES:
         rows = table(name)
-        found[name] = []
-        for seed in seeds:
-            order = np.random.default_rng(seed).permutation(len(rows))
-            test, rest = np.split(rows[order], [len(rows) // 5])
-            valid, train = np.split(rest, [len(rest) // 10])
-            scores = {
-                "IWAEDensity": IWAEDensity(random_state=seed).fit(rest).score(test),
-                "GaussianMixture": float(mixture(train, valid).score_samples(test).mean()),
-                "KernelDensity": float(kernels(train, valid).score_samples(test).mean()),
-            }
-            found[name].append({method: [value] for method, value in scores.items()})
-        print(name, _means(found[name]), flush=True)
+        order = np.random.default_rng(seed).permutation(len(rows))
+        test, rest = np.split(rows[order], [len(rows) // 5])
+        valid, train = np.split(rest, [len(rest) // 10])
+        models = {
+            "IWAEDensity": IWAEDensity(random_state=seed).fit(rest),
+            "GaussianMixture": mixture(train, valid),
+            "KernelDensity": kernels(train, valid),
+        }
+        found[name] = {method: [float(model.score_samples(test).mean())] for method, model in models.items()}
     return found
 
 
-def anomalies(seeds: Sequence[int]) -> dict[str, Any]:
-    """AUC of a low density for malignant among all 569 rows of the breast cancer table, as the table is."""
-    rows, benign = datasets.load_breast_cancer(return_X_y=True)
-    gaussian = GaussianMixture(1, random_state=0).fit(rows)
-    found = []
-    for seed in seeds:
-        ours = IWAEDensity(random_state=seed).fit(rows)
-        trees = IsolationForest(random_state=seed).fit(rows)
-        scores = {"IWAEDensity": ours, "one Gaussian": gaussian, "IsolationForest": trees}
-        found.append({k: [float(roc_auc_score(1 - benign, -m.score_samples(rows)))] for k, m in scores.items()})
-    print("AUC", _means(found), flush=True)
-    return {"AUC": found}
+def anomalies(seed: int) -> dict[str, Any]:
+    """AUC of a low density for malignant, in the breast cancer table as it is: fitted to all rows, to the benign ones
+    and 21 malignant (both scored on the same rows), and to 250 benign ones (scored on the others).
+    """
+    rows, is_benign = datasets.load_breast_cancer(return_X_y=True)
+    rng = np.random.default_rng(seed)
+    benign, malignant = (rng.permutation(np.flatnonzero(is_benign == kind)) for kind in (1, 0))
+    everything, few = np.arange(len(rows)), np.concatenate([benign, malignant[:21]])
+    others = np.concatenate([benign[250:], malignant])
+    settings = {"all rows": (everything, everything), "21 malignant": (few, few), "250 benign": (benign[:250], others)}
+    found = {}
+    for name, (fitted, scored) in settings.items():
+        models = {
+            "IWAEDensity": IWAEDensity(random_state=seed),
+            "one Gaussian": make_pipeline(StandardScaler(), GaussianMixture(1)),
+            "IsolationForest": IsolationForest(random_state=seed),
+        }
+        scores = {method: -model.fit(rows[fitted]).score_samples(rows[scored]) for method, model in models.items()}
+        found[name] = {method: [float(roc_auc_score(1 - is_benign[scored], score))] for method, score in scores.items()}
+    return found
 
 
-def _means(found: list[dict[str, list[float]]]) -> dict[str, float]:
-    return {name: round(float(np.mean([one[name][0] for one in found])), 4) for name in found[0]}
-
-
-def render(found: dict[str, Any], digits: int = 3) -> str:
-    """A Markdown table: means over seeds with standard errors."""
-    names = list(dict.fromkeys(name for runs in found.values() for name in runs[0]))
+def render(found: list[dict[str, Any]], digits: int = 3) -> str:
+    """A Markdown table of settings and methods: means over seeds, with standard errors."""
+    names = list(dict.fromkeys(name for methods in found[0].values() for name in methods))
     lines = ["| | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1)]
-    for setting, runs in found.items():
+    for setting in found[0]:
         cells = []
         for name in names:
-            values = [run[name][0] for run in runs if name in run]
+            values = [one[setting][name][0] for one in found if name in one[setting]]
             error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
             cells.append(f"{np.mean(values):.{digits}f} ± {error:.{digits}f}" if values else "")
         lines.append(f"| {setting} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "anomalies": anomalies,
+    "densities": densities,
+    "imputation": imputation,
+}
+
+
 def main() -> None:
-    """Measures what is asked for."""
+    """Measures what is asked for, seed by seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", default=["anomalies", "densities", "imputation"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     asked = parser.parse_args()
-    seeds = range(FIRST_SEED, FIRST_SEED + asked.seeds)
     warnings.filterwarnings("ignore")
-    parts = {"anomalies": anomalies, "densities": densities, "imputation": imputation}
-    found = {part: parts[part](seeds) for part in asked.parts}
-    asked.output.write_text(json.dumps(found, indent=1))
-    for part, figures in found.items():
-        print(f"\n**{part}**\n\n{render(figures)}")
+    found: dict[str, list[dict[str, Any]]] = {part: [] for part in asked.parts}
+    for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds):
+        for part, runs in found.items():
+            runs.append(PARTS[part](seed))
+            asked.output.write_text(json.dumps(found, indent=1))
+            print(f"**{part}**, {len(runs)} seeds\n\n{render(runs)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def test_the_getting_started_page_runs(capsys):
 def test_the_reference_has_every_public_name():
     pages = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
     documented = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)$", pages, flags=re.MULTILINE)]
-    assert sorted(documented) == sorted(set(iwae.__all__) - {"__version__"})
+    of_sklearn = {"IWAEDensity", "IWAEImputer"}  # In iwae.sklearn, which needs an extra.
+    assert sorted(documented) == sorted((set(iwae.__all__) | of_sklearn) - {"__version__"})
 
 
 @pytest.mark.parametrize("path", sorted((DOCS / "tutorials").glob("*.ipynb")), ids=lambda path: path.stem)

@@ -46,7 +46,8 @@ def miwae(log_weights: Float[Array, "m k *batch"]) -> Float[Array, "*batch"]:
     (1/M) sum_m log (1/K) sum_i w_mi, from log weights `[m, k, batch]`.
 
     Rainforth et al. (2018), "Tighter variational bounds are not necessarily better", section 5. MIWAE(1, K) is
-    L_K, MIWAE(M, 1) the ELBO.
+    L_K, MIWAE(M, 1) the ELBO. The method for missing data that is called MIWAE too (Mattei & Frellsen 2019) is
+    `iwae.impute`, with any bound.
     """
     return jnp.mean(jax.vmap(iwae)(log_weights), axis=0)
 

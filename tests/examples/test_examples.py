@@ -69,3 +69,10 @@ def test_signal_to_noise_falls_and_grows_as_theory_says(tmp_path: Path) -> None:
         encoder, decoder = (math.log(b / a) / math.log(100 / 3) for a, b in zip(low, high, strict=True))
         assert decoder == pytest.approx(0.5, abs=0.15)
         assert encoder == pytest.approx(-0.5 if number == 0 else 0.42, abs=0.2)
+
+
+def test_a_table_is_completed() -> None:
+    means, ours, nominal, covered = numbers("imputation.py")
+    assert ours < 0.7 * means
+    assert nominal == 90
+    assert abs(covered - 90) < 8

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import on_data, preparation_key, prepare_rows
+from iwae.models.likelihoods import Likelihood
 from iwae.models.vae import HierarchicalVAE
 
 EXAMPLES_AT_ONCE = 64
@@ -31,14 +32,24 @@ def prepared(
         raise IWAEError(
             f"`indices` must be from 0 to {len(rows) - 1}, the rows of the data, got {numbers.min()} to {numbers.max()}"
         )
-    x = prepare_rows(model.likelihood, jnp.asarray(rows[numbers]), jnp.asarray(numbers), preparation_key(split))
-    return model, np.asarray(x, np.float32), numbers
+    return model, prepare_examples(model.likelihood, rows[numbers], numbers, split), numbers
+
+
+def prepare_examples(
+    likelihood: Likelihood, rows: np.ndarray, numbers: np.ndarray, split: Split = "test"
+) -> Float[np.ndarray, "n visible"]:
+    """Rows `[n, visible]` as they are scored, with the draws of `numbers`; one program for any number of rows."""
+    key, x = preparation_key(split), np.zeros(rows.shape, np.float32)
+    for batch in example_batches(rows, numbers):
+        prepared = prepare_rows(likelihood, batch.x, batch.indices, key)
+        x[batch.start : batch.start + batch.real] = np.asarray(prepared)[: batch.real]
+    return x
 
 
 class Batch(NamedTuple):
     """`EXAMPLES_AT_ONCE` examples, of which the first `real` are not padding, from number `start` of all."""
 
-    x: Float[Array, "examples visible"]
+    x: Array
     indices: Int[Array, " examples"]
     start: int
     real: int
@@ -49,7 +60,7 @@ class Batch(NamedTuple):
 
 
 def example_batches(rows: np.ndarray, indices: np.ndarray) -> Iterator[Batch]:
-    """All prepared examples, in batches of one shape: the last is filled up with its own last example."""
+    """All examples, in batches of one shape: the last is filled up with its own last example."""
     for start in range(0, len(rows), EXAMPLES_AT_ONCE):
         chosen = np.minimum(np.arange(start, start + EXAMPLES_AT_ONCE), len(rows) - 1)
         real = min(EXAMPLES_AT_ONCE, len(rows) - start)

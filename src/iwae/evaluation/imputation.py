@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
 from iwae.errors import IWAEError
-from iwae.evaluation.batches import checked_rows, preparation_key, prepare_rows
-from iwae.evaluation.examples import example_batches
+from iwae.evaluation.batches import checked_rows
+from iwae.evaluation.examples import example_batches, prepare_examples
 from iwae.evaluation.posterior import check_number, resample
 from iwae.evaluation.reconstruction import weighted_means
 from iwae.models.vae import HierarchicalVAE
@@ -115,9 +115,8 @@ def _incomplete(
     if not len(chosen):
         return model, np.zeros((0, model.visible), np.float32), numbers[:0], chosen
     numbers = numbers[chosen]
-    values = jnp.asarray(rows[chosen].astype(np.float32))
-    prepared = prepare_rows(model.likelihood, values, jnp.asarray(numbers), preparation_key())
-    return model, np.asarray(prepared, np.float32), numbers, chosen
+    prepared = prepare_examples(model.likelihood, rows[chosen].astype(np.float32), numbers)
+    return model, prepared, numbers, chosen
 
 
 def _fill(table: np.ndarray, chosen: np.ndarray, values: np.ndarray) -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn.base import BaseEstimator
@@ -19,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from iwae.data.dataset import Dataset
 from iwae.estimators.base import Estimator
 from iwae.estimators.objective import make_estimator
-from iwae.evaluation.batches import preparation_key, prepare_rows
+from iwae.evaluation.examples import prepare_examples
 from iwae.evaluation.imputation import numbers_of_content
 from iwae.evaluation.ladder import log_likelihood_of_prepared
 from iwae.models.architecture import Architecture, Mask, Missing
@@ -117,7 +116,7 @@ class OfTable(BaseEstimator):
         """
         rows = self._standardized(self._checked(X, reset=False))
         numbers = numbers_of_content(rows)
-        x = self._prepared(rows, numbers)
+        x = prepare_examples(self._model.likelihood, rows, numbers)
         found = log_likelihood_of_prepared(self._model, x, numbers, num_samples=self.num_samples, seed=self._seed)
         return found - np.where(np.isnan(rows), 0.0, np.log(self._spread)).sum(axis=1)
 
@@ -140,8 +139,8 @@ class OfTable(BaseEstimator):
         start = self._model if again else self._new_model(rows)
         order = np.random.default_rng(self._seed).permutation(len(rows))
         held_out, trained = np.split(order, [max(1, int(self.validation_fraction * len(rows)))])
-        numbers, self._model = np.arange(len(held_out)), start
-        x = self._prepared(rows[held_out], numbers)
+        numbers = np.arange(len(held_out))
+        x = prepare_examples(start.likelihood, rows[held_out], numbers)
         batch_size = self.batch_size
         if isinstance(batch_size, str):
             batch_size = 64 if len(rows) < LARGE_TABLE else 256
@@ -209,10 +208,6 @@ class OfTable(BaseEstimator):
 
     def _standardized(self, X: np.ndarray) -> np.ndarray:
         return ((X - self._shift) / self._spread).astype(np.float32)
-
-    def _prepared(self, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        likelihood = self._model.likelihood
-        return np.asarray(prepare_rows(likelihood, jnp.asarray(rows), jnp.asarray(indices), preparation_key()))
 
 
 @functools.cache

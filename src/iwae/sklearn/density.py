@@ -34,7 +34,8 @@ class IWAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
 
     def transform(self, X: Any) -> np.ndarray:
         """Codes `[n, n_components]`: the means of q(h | x)."""
-        return encode(self._model, self._standardized(self._checked(X, reset=False)))
+        X = self._checked(X, reset=False)
+        return encode(self._model, self._standardized(X)).astype(X.dtype)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Means `[n, dim]` of p(x | h) for codes `[n, n_components]`, in the units of the table."""

@@ -79,7 +79,10 @@ if find_spec("miceforest"):
 NOT_AT_RANDOM: dict[str, Complete] = {
     "IWAEImputer, self-masking": lambda rows, seed: IWAEImputer(
         missing="self-masking", random_state=seed
-    ).fit_transform(rows)
+    ).fit_transform(rows),
+    "the same, linear": lambda rows, seed: IWAEImputer(
+        missing="self-masking", hidden=(), n_components=5, random_state=seed
+    ).fit_transform(rows),
 }
 
 
@@ -95,14 +98,17 @@ def errors(rows: np.ndarray, mask: np.ndarray, seed: int, methods: dict[str, Com
 
 
 def imputation(seed: int) -> dict[str, Any]:
-    """Errors of every method, by setting."""
-    found = {}
-    for name in TABLES:
-        rows = table(name)
-        for rate in (0.3, 0.5):
-            found[f"{name}, {rate:.0%}"] = errors(rows, at_random(rows, rate, seed), seed, METHODS)
-        found[f"{name}, self-masking"] = errors(rows, self_masked(rows), seed, {**METHODS, **NOT_AT_RANDOM})
-    return found
+    """Errors of every method where values are missing completely at random, by setting."""
+    tables = {f"{name}, {rate:.0%}": (table(name), rate) for name in TABLES for rate in (0.3, 0.5)}
+    return {
+        setting: errors(rows, at_random(rows, rate, seed), seed, METHODS) for setting, (rows, rate) in tables.items()
+    }
+
+
+def self_masking(seed: int) -> dict[str, Any]:
+    """Errors of every method where what is missing depends on what it is, by table."""
+    methods = {**METHODS, **NOT_AT_RANDOM}
+    return {name: errors(table(name), self_masked(table(name)), seed, methods) for name in TABLES}
 
 
 def mixture(train: np.ndarray, valid: np.ndarray) -> Any:
@@ -175,6 +181,7 @@ PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
     "anomalies": anomalies,
     "densities": densities,
     "imputation": imputation,
+    "self_masking": self_masking,
 }
 
 
@@ -184,7 +191,10 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--skip", nargs="*", choices=METHODS, default=[], help="imputation methods to leave out")
     asked = parser.parse_args()
+    for name in asked.skip:
+        del METHODS[name]
     warnings.filterwarnings("ignore")
     found: dict[str, list[dict[str, Any]]] = {part: [] for part in asked.parts}
     for seed in range(FIRST_SEED, FIRST_SEED + asked.seeds):

@@ -179,3 +179,20 @@ def test_what_can_not_be_used_is_named():
         constant.score_samples(rows(10)[:, :2])
     filled = IWAEImputer(**QUICK).fit(gaps()).transform(np.full((1, 4), np.nan))
     assert np.all(np.isfinite(filled))
+
+
+def test_a_model_of_self_masking_finds_where_values_went_missing():
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(1000, 1)) + 0.5 * rng.normal(size=(1000, 4))
+    missing = (np.arange(4) < 2) & (whole > 0)
+    table = np.where(missing, np.nan, whole)
+    how = {"n_components": 1, "hidden": (), "k": 5, "num_samples": 300, "random_state": 0, "learning_rate": 1e-2}
+    errors = {}
+    for kind in ("at-random", "self-masking"):
+        fitted = IWAEImputer(**how, missing=kind).fit(table)
+        errors[kind] = np.sqrt(np.mean((fitted.transform(table) - whole)[missing] ** 2))
+    assert errors["self-masking"] < 0.8 * errors["at-random"]
+    assert fitted.model_.missing is not None
+    assert np.all(np.asarray(fitted.model_.missing.slope)[:2] > 0.5)
+    drawn = fitted.sample(table, 20)
+    assert np.mean(drawn[:, missing]) > np.mean(fitted.transform(table)[missing]) - 0.2

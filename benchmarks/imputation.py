@@ -31,7 +31,7 @@ from sklearn import datasets
 
 TABLES = ("breast_cancer", "wine", "diabetes")
 FIRST_SEED = 10
-Complete = Callable[[np.ndarray, int], np.ndarray]
+Complete = Callable[[np.ndarray, int], Any]
 
 
 def table(name: str) -> np.ndarray:
@@ -50,9 +50,10 @@ def self_masked(rows: np.ndarray) -> np.ndarray:
     return (rows > 0) & (np.arange(rows.shape[1]) < rows.shape[1] // 2)
 
 
-def forest(rows: np.ndarray, seed: int) -> np.ndarray:
+def forest(rows: np.ndarray, seed: int) -> Any:
     """missForest's idea: chained equations with random forests."""
-    model = RandomForestRegressor(100, max_features="sqrt", n_jobs=2, random_state=seed)
+    how: Any = {"n_estimators": 100, "max_features": "sqrt", "n_jobs": 2}
+    model = RandomForestRegressor(**how, random_state=seed)
     return IterativeImputer(model, max_iter=5, random_state=seed).fit_transform(rows)
 
 
@@ -64,7 +65,8 @@ def mice_forest(rows: np.ndarray, seed: int) -> np.ndarray:
     frame = pandas.DataFrame(rows, columns=[f"x{i}" for i in range(rows.shape[1])])
     kernel = miceforest.ImputationKernel(frame, num_datasets=5, random_state=seed)
     kernel.mice(5, verbose=False)
-    return np.mean([kernel.complete_data(i).to_numpy() for i in range(5)], axis=0)
+    tables: list[Any] = [kernel.complete_data(i) for i in range(5)]
+    return np.mean([one.to_numpy() for one in tables], axis=0)
 
 
 METHODS: dict[str, Complete] = {

@@ -31,6 +31,7 @@ def main() -> None:
     left.legend(fontsize=8)
     x, model = np.linspace(-3, 3, 200), models["self-masking"]
     process = model.model_.missing
+    assert process is not None
     logits = process.slope[0] * (x - model._shift[0]) / model._spread[0] + process.intercept[0]
     right.plot(x, 1 / (1 + np.exp(-4 * x)), color="0.5", label="true")
     right.plot(x, 1 / (1 + np.exp(-np.asarray(logits))), color="C0", label="learned, self-masking")

@@ -1,5 +1,7 @@
 """Imputations against linear-Gaussian models, where the mean and covariance of what is missing are closed forms."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -171,6 +173,7 @@ def test_what_can_not_be_imputed_is_refused():
         impute(model, gap, num_samples=100_001)
     with pytest.raises(IWAEError, match="`num_draws` must be an integer of at least 1"):
         impute_multiple(model, gap, 0)
-    for indices in ([0, 1], [-1], [0.5]):
+    wrong: Any = ([0, 1], [-1], [0.5])
+    for indices in wrong:
         with pytest.raises(IWAEError, match="`indices` must be 1 integers of at least 0"):
             impute(model, gap, indices=indices)

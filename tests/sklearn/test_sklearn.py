@@ -1,6 +1,7 @@
 """The estimators within scikit-learn, against closed forms and scikit-learn's own."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas
@@ -18,8 +19,8 @@ from iwae.sklearn import IWAEDensity, IWAEImputer
 from iwae.sklearn.base import _estimator, _optimizer  # pyright: ignore[reportPrivateUsage]
 from iwae.training import step
 
-SMALL = {"n_components": 3, "hidden": (16,), "k": 5, "num_samples": 200, "random_state": 0}
-QUICK = {**SMALL, "max_iter": 3}
+SMALL: dict[str, Any] = {"n_components": 3, "hidden": (16,), "k": 5, "num_samples": 200, "random_state": 0}
+QUICK: dict[str, Any] = {**SMALL, "max_iter": 3}
 COVARIANCE = 0.8 * np.ones((4, 4)) + 0.2 * np.eye(4)
 SCALE, SHIFT = np.array([1.0, 100.0, 0.01, 5.0]), np.array([0.0, 1000.0, -1.0, 3.0])
 
@@ -47,7 +48,8 @@ def imputer() -> IWAEImputer:
 
 def test_densities_and_draws_are_in_the_units_of_the_table(density):
     new = rows(300, seed=1)
-    exact = stats.multivariate_normal(SHIFT, COVARIANCE * np.outer(SCALE, SCALE)).logpdf(new)
+    covariance: Any = COVARIANCE * np.outer(SCALE, SCALE)
+    exact = stats.multivariate_normal(SHIFT, covariance).logpdf(new)
     found = density.score_samples(new)
     assert found.dtype == np.float64
     assert abs(found.mean() - exact.mean()) < 0.15
@@ -152,11 +154,12 @@ def test_warm_start_goes_on_from_what_was_learned():
 
 
 def test_repeated_fits_of_one_width_compile_once():
+    programs: Any = step.run_chunk
     IWAEDensity(**QUICK).fit(rows(100))
-    compiled = step.run_chunk._cached._cache_size()
+    compiled = programs._cached._cache_size()
     for num in (90, 150):
         IWAEDensity(**{**QUICK, "random_state": num}).fit(rows(num, seed=num))
-    assert step.run_chunk._cached._cache_size() == compiled
+    assert programs._cached._cache_size() == compiled
     assert _estimator(5) is _estimator(5)
     assert _optimizer(True) is _optimizer(True)
 

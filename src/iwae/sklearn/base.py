@@ -175,7 +175,8 @@ class OfTable(BaseEstimator):
         else:
             likelihood = replace(likelihood_of(Dataset.from_arrays(rows, likelihood=self.likelihood)), missing=True)
         latent, hidden = (int(self.n_components),), (tuple(self.hidden),)
-        architecture = Architecture(rows.shape[1], latent, hidden, mask=self.mask, missing=self.missing)
+        options: Any = {"mask": self.mask, "missing": self.missing}
+        architecture = Architecture(rows.shape[1], latent, hidden, **options)
         key = purpose_key(self._seed, Purpose.INITIALIZE)
         model = HierarchicalVAE.create(architecture, key, likelihood, likelihood.initial_bias(rows))
         return _with_shared_scale(model) if self._has_shared_scale else model
@@ -192,7 +193,7 @@ class OfTable(BaseEstimator):
             raise ValueError(f"two columns are called {twice[0]!r}: rename one")
         how: dict[str, Any] = {"ensure_all_finite": False, "dtype": (np.float64, np.float32)}
         try:
-            checked = validate_data(self, X, reset=reset, copy=True, ensure_min_samples=2 if reset else 1, **how)
+            checked: Any = validate_data(self, X, reset=reset, copy=True, ensure_min_samples=2 if reset else 1, **how)
         except (ValueError, TypeError) as error:
             for name in names:
                 try:

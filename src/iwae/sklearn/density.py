@@ -14,7 +14,9 @@ from iwae.randomness import Purpose, purpose_key
 from iwae.sklearn.base import OfTable
 
 
-class IWAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, OfTable):
+class IWAEDensity(  # pyright: ignore[reportIncompatibleMethodOverride]
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, OfTable
+):
     """log p(x) of rows of numbers, some of which may be missing, and codes of them.
 
     Columns are standardized inside; densities and samples are in the units of the table. `n_components` latents,
@@ -40,7 +42,7 @@ class IWAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Means `[n, dim]` of p(x | h) for codes `[n, n_components]`, in the units of the table."""
         check_is_fitted(self)
-        codes = check_array(X, dtype=np.float32)
+        codes = check_array(X, dtype="float32")
         if codes.shape[1] != self.n_components:
             raise ValueError(f"X has {codes.shape[1]} features, but codes have {self.n_components}")
         return self._original(self._model.decode(jnp.asarray(codes), jax.random.key(0)))
@@ -52,7 +54,7 @@ class IWAEDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         return self._original(self._model.likelihood.original(self._model.sample_joint(key, n_samples)[0]))
 
     # DensityMixin has an empty one.
-    score = OfTable.score
+    score = OfTable.score  # pyright: ignore[reportAssignmentType]
 
     @property
     def _n_features_out(self) -> int:

@@ -112,9 +112,12 @@ class IWAEImputer(TransformerMixin, OfTable):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns that `transform` gives."""
         check_is_fitted(self)
-        names = _check_feature_names_in(self, input_features)
-        kept = names if self.keep_empty_features else names[self._seen]
-        return np.concatenate([kept, self.indicator_.get_feature_names_out(names)]) if self.add_indicator else kept
+        names: Any = _check_feature_names_in(self, input_features)
+        kept: Any = names if self.keep_empty_features else names[self._seen]
+        if not self.add_indicator:
+            return kept
+        indicators: Any = self.indicator_.get_feature_names_out(names)
+        return np.concatenate([kept, indicators])
 
     def _completed(self, X: np.ndarray, standardized: np.ndarray) -> np.ndarray:
         """The table as it goes out, from standardized values of the columns that were learned."""
@@ -122,8 +125,12 @@ class IWAEImputer(TransformerMixin, OfTable):
         filled[:, self._seen] = standardized * self._spread + self._shift
         table = np.where(np.isnan(X), filled, X)
         table = table if self.keep_empty_features else table[:, self._seen]
-        return np.hstack([table, self.indicator_.transform(X)]) if self.add_indicator else table
+        if not self.add_indicator:
+            return table
+        indicators: Any = self.indicator_.transform(X)
+        return np.hstack([table, indicators])
 
     def _checked(self, X: Any, *, reset: bool) -> np.ndarray:
         checked = super()._checked(X, reset=reset)
-        return np.where(_get_mask(checked, self.missing_values), np.nan, checked)
+        mask: Any = _get_mask(checked, self.missing_values)
+        return np.where(mask, np.nan, checked)

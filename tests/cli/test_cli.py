@@ -139,7 +139,7 @@ BAD = {
     "m=1.5": ("train --m 1.5", 2, "--m: invalid literal for int() with base 10: '1.5'"),
     "alpha=abc": ("train --alpha abc", 2, "--alpha: could not convert string to float: 'abc'"),
     "missing value": ("train --k", 2, "--k"),
-    "no command": ("", 2, "no command given: expected one of data, train, evaluate, sample, show"),
+    "no command": ("", 2, "no command given: expected one of data, train, evaluate, impute, sample, show"),
     "command": ("trian", 2, "there is no command 'trian': expected one of data, train"),
     "global option": ("--nonsense", 2, "--nonsense"),
     "data": ("data minst", 1, "unknown dataset 'minst'"),
@@ -281,7 +281,7 @@ def test_help_fits_the_terminal(
     assert err == ""
     # The usage line before all else may be longer: a terminal wraps it.
     assert max(map(len, out.splitlines()[1:])) <= 80
-    documented = {"": "--version", "train": "--save-every", "show": "--results-dir", "sample": "--out"}
+    documented = {"": "--version", "train": "--save-every", "show": "--results-dir", "sample": "--out", "impute": "--draws"}
     assert documented.get(command, "--datasets-dir") in out
     # Of a default that is to give nothing the option's own words say what it means.
     assert not re.search(r"default: *(None|False|\))", out)

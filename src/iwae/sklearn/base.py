@@ -30,6 +30,7 @@ from iwae.training.optim import Directions
 from iwae.training.progress import progress_line
 
 LARGE_TABLE = 10_000
+MOST_HELD_OUT = 2000
 HELD_OUT_SAMPLES = 64
 """Samples per example when held-out rows are scored while training."""
 
@@ -138,7 +139,8 @@ class OfTable(BaseEstimator):
         rows = self._standardized(X)
         start = self._model if again else self._new_model(rows)
         order = np.random.default_rng(self._seed).permutation(len(rows))
-        held_out, trained = np.split(order, [max(1, int(self.validation_fraction * len(rows)))])
+        count = min(max(1, int(self.validation_fraction * len(rows))), MOST_HELD_OUT)
+        held_out, trained = np.split(order, [count])
         numbers = np.arange(len(held_out))
         x = prepare_examples(start.likelihood, rows[held_out], numbers)
         batch_size = self.batch_size

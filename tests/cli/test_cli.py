@@ -281,7 +281,13 @@ def test_help_fits_the_terminal(
     assert err == ""
     # The usage line before all else may be longer: a terminal wraps it.
     assert max(map(len, out.splitlines()[1:])) <= 80
-    documented = {"": "--version", "train": "--save-every", "show": "--results-dir", "sample": "--out", "impute": "--draws"}
+    documented = {
+        "": "--version",
+        "train": "--save-every",
+        "show": "--results-dir",
+        "sample": "--out",
+        "impute": "--draws",
+    }
     assert documented.get(command, "--datasets-dir") in out
     # Of a default that is to give nothing the option's own words say what it means.
     assert not re.search(r"default: *(None|False|\))", out)

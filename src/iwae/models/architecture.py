@@ -27,8 +27,8 @@ DEFAULTS = {"network": "tanh", "mask": "zeros", "missing": "at-random"}
 
 
 class ArchitectureRecord(TypedDict):
-    """An `Architecture` in JSON. Before 0.2 all layers were Gaussian, without `kinds`. What has its default in `DEFAULTS`
-    is left out.
+    """An `Architecture` in JSON. Before 0.2 all layers were Gaussian, without `kinds`. What has its default in
+    `DEFAULTS` is left out.
     """
 
     visible: Positive

@@ -436,7 +436,7 @@ def test_show_prints_records(
     assert (run["nll"], run["num_samples"]) == (results["test"]["nll"], 20)
     assert main(["show", *paths, "--format", "csv"]) == 0
     row, _ = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert row == {name: str(value) for name, value in run.items()}
+    assert row == {name: "" if value is None else str(value) for name, value in run.items()}
     assert main(["show", *paths, "--format", "markdown"]) == 0
     heading, rule, line, _ = capsys.readouterr().out.splitlines()
     assert heading.count("|") == rule.count("|") == line.count("|") == 7

@@ -86,7 +86,7 @@ def run_record(run: Run) -> dict[str, Any]:
     """A run as one flat record; figures are None until the run has measured itself. Raises IWAEError for a run that
     can't be read.
     """
-    record, config, results = run.record, run.config, run.results()
+    record, config, results, annealed = run.record, run.config, run.results(), run.annealed() or {}
     test: Mapping[str, Any] = results["test"] if results else {}
     unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
     return {
@@ -99,6 +99,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "stages_done": results["stages_done"] if results else (run.stage_checkpoints() or [0])[-1],
         "stages_total": results["stages_total"] if results else len(config.full_schedule()),
         **{name: test.get(name) for name in ("nll", "stderr", "num_samples", "num_examples", "split_examples")},
+        **{f"ais_{name}": annealed.get(name) for name in ("nll", "stderr", "num_examples")},
         "active_units": tables.units_label(results["active_units"]) if results else None,
     }
 
@@ -109,6 +110,9 @@ def _cells(record: dict[str, Any]) -> list[str]:
     if record["num_samples"] is not None:
         part = "" if record["num_examples"] == record["split_examples"] else f" (first {record['num_examples']:,})"
         measured = f"{tables.figure_label(record['nll'], record['stderr'])}{part}  k={record['num_samples']}"
+    if record["ais_nll"] is not None:
+        part = "" if record["ais_num_examples"] == record["split_examples"] else f" ({record['ais_num_examples']:,})"
+        measured += f", AIS {tables.figure_label(record['ais_nll'], record['ais_stderr'])}{part}"
     return [
         record["run"],
         record["data"],

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
-from iwae.runs.records import DataRecord, Measured, ResultsRecord
+from iwae.runs.records import AnnealedRecord, DataRecord, Measured, ResultsRecord
 
 
 def data_label(data: DataRecord) -> str:
@@ -24,7 +24,12 @@ def figure_label(value: float | None, stderr: float | None) -> str:
     return f"{value:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
 
 
-def measured_label(test: Measured, split: str, data: DataRecord) -> str:
+def number_label(value: float | None) -> str:
+    """`0.24`, or that it is not finite."""
+    return "not finite" if value is None else f"{value:.2f}"
+
+
+def measured_label(test: Measured | AnnealedRecord, split: str, data: DataRecord) -> str:
     """`86.76 ± 0.24 nats, on the first 2,000 of 10,000 test examples of mnist`; `..., on mnist` where all were
     measured.
     """

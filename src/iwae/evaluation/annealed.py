@@ -108,12 +108,18 @@ def ais(
     return result
 
 
-def warn_of_low_acceptance(acceptance: np.ndarray) -> None:
-    """Warns where an example's moves were accepted with a mean probability below 0.1."""
+def low_acceptance(acceptance: np.ndarray) -> str | None:
+    """What to say where an example's moves were accepted with a mean probability below 0.1; None where none's were."""
     low = int(np.sum(acceptance < TOO_LOW_ACCEPTANCE))
-    if low:
-        warnings.warn(
-            f"{low} of {len(acceptance)} examples have moves that are accepted in under 10 % of cases: their log p(x)"
-            " is a loose lower bound; raise `steps`, or set `start` to the other of 'encoder' and 'prior'",
-            stacklevel=3,
-        )
+    if not low:
+        return None
+    return (
+        f"{low} of {len(acceptance)} examples have moves that are accepted in under 10 % of cases: their log p(x) is a"
+        " loose lower bound; raise `steps`, or set `start` to the other of 'encoder' and 'prior'"
+    )
+
+
+def warn_of_low_acceptance(acceptance: np.ndarray) -> None:
+    """Warns as `low_acceptance` says."""
+    if (text := low_acceptance(acceptance)) is not None:
+        warnings.warn(text, stacklevel=3)

@@ -7,6 +7,7 @@ from pathlib import Path
 from iwae.paper.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.report import labels
 from iwae.runs.config import RunConfig
+from iwae.runs.directory import Run
 from iwae.runs.records import AnalysisRecord, Measured, MetricsLine, RunRecord
 
 WHOLE_PROTOCOL = "after its whole protocol; this run is no reproduction of it"
@@ -130,6 +131,7 @@ def _numbers(run: Analyzed, find: FindPublished) -> dict[str, Cell]:
     published_nll, published_active = _published(run, find)
     return {
         "Test NLL": _likelihood(analysis["test"], "test"),
+        "Test NLL by AIS": _annealed(run),
         "The paper's test NLL": published_nll,
         "Training NLL": _likelihood(analysis["train"], "training"),
         "Gap, test − training": Cell(labels.nats(gap["value"], gap["stderr"], sign=True), _gap_notes(analysis)),
@@ -146,6 +148,16 @@ def _numbers(run: Analyzed, find: FindPublished) -> dict[str, Cell]:
 
 def _likelihood(record: Measured, what: str) -> Cell:
     return Cell(labels.nats(record["nll"], record["stderr"]), labels.measured_on(record, what))
+
+
+def _annealed(run: Analyzed) -> Cell:
+    """Annealed importance sampling of the weights that were analyzed."""
+    found = Run(run.path).annealed()
+    if found is None or found["weights_sha256"] != run.analysis["weights_sha256"]:
+        return Cell("not measured", "iwae evaluate --method ais")
+    on = "all" if found["num_examples"] == found["split_examples"] else f"the first {found['num_examples']:,}"
+    note = f"{found['chains']} chains of {found['steps']} steps; {on} of {found['split_examples']:,} test examples"
+    return Cell(labels.nats(found["nll"], found["stderr"]), note)
 
 
 def _gap_notes(analysis: AnalysisRecord) -> str:

@@ -35,7 +35,7 @@ from iwae.io.files import (
 from iwae.io.json import MAX_JSON_BYTES, decode, shortened
 from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
-from iwae.runs.records import DataRecord, MetricsLine, ResultsRecord, RunRecord, read_checked
+from iwae.runs.records import AnnealedRecord, DataRecord, MetricsLine, ResultsRecord, RunRecord, read_checked
 
 if TYPE_CHECKING:
     from iwae.models.vae import HierarchicalVAE
@@ -138,6 +138,19 @@ class Run:
         if not self.results_path.exists():
             return None
         return read_checked(self.results_path, ResultsRecord, "delete it, and `iwae train` measures again")
+
+    def annealed(self) -> AnnealedRecord | None:
+        """Of the annealed measurements of the test set, with the weights of `results.json`, the one of most examples,
+        and of these the longest; None where there is none.
+        """
+        results = self.results()
+        found = []
+        for path in sorted(self.evaluations_path.glob("*-ais-*.json")):
+            with contextlib.suppress(OSError, IWAEError):
+                found.append(read_checked(path, AnnealedRecord, "it is measured again"))
+        digest = results["weights_sha256"] if results else None
+        found = [one for one in found if (one["weights_sha256"], one["split"]) == (digest, "test")]
+        return max(found, key=lambda one: (one["num_examples"], one["chains"] * one["steps"]), default=None)
 
     # The directory
 

@@ -9,7 +9,16 @@ from iwae.io.files import expanded
 from iwae.runs.directory import Run
 
 MEASURED = ("nll", "nll_stderr", "num_samples", "num_examples", "split_examples", "mean_effective_sample_size")
-FINISHED = (*MEASURED, "active_units", "active_units_by_layer", "train_bound", "training_seconds", "weights_sha256")
+AIS = ("nll", "stderr", "num_examples", "chains", "steps")
+FINISHED = (
+    *MEASURED,
+    *(f"ais_{name}" for name in AIS),
+    "active_units",
+    "active_units_by_layer",
+    "train_bound",
+    "training_seconds",
+    "weights_sha256",
+)
 
 
 def find_runs(directory: str | Path) -> list[Run]:
@@ -72,12 +81,14 @@ def summary(run: Run) -> dict[str, Any]:
     if found is None:
         stages = max(run.stage_checkpoints(), default=0)
         return {**row, "stages_done": stages, "epochs": run.epochs_done(), **dict.fromkeys(FINISHED)}
+    annealed = run.annealed() or {}
     test = {"nll_stderr": found["test"]["stderr"], **found["test"]}
     return {
         **row,
         "stages_done": found["stages_done"],
         "epochs": found["epochs"],
         **{name: test.get(name) for name in MEASURED},
+        **{f"ais_{name}": annealed.get(name) for name in AIS},
         "active_units": sum(found["active_units"]),
         "active_units_by_layer": "+".join(map(str, found["active_units"])),
         "train_bound": found.get("train_bound"),

@@ -7,7 +7,7 @@ standard error of one example, a likelihood of zero) is null.
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from msgspec import Meta
 
@@ -150,6 +150,34 @@ class EvaluationRecord(Measured):
     versions: NotRequired[dict[str, str]]
     device: NotRequired[str]
     seconds: NotRequired[Seconds]
+
+
+class AnnealedRecord(TypedDict):
+    """A JSON file in `evaluations/` of annealed importance sampling: the NLL of a split's first examples in nats, with
+    its standard error over examples (and chains), and that over chains alone.
+    """
+
+    method: Literal["ais"]
+    split: Split
+    nll: Real | None
+    stderr: Real | None
+    chain_stderr: Real | None
+    num_examples: Positive
+    split_examples: Positive
+    chains: Positive
+    steps: Positive
+    leapfrogs: Positive
+    start: Literal["encoder", "prior"]
+    seed: Count
+    acceptance: Real | None
+    mean_effective_sample_size: Real | None
+    weights_sha256: str
+    data: DataRecord
+    checkpoint: str
+    step: Count
+    versions: dict[str, str]
+    device: str
+    seconds: Seconds
 
 
 class ResultSeconds(TypedDict):

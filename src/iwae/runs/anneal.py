@@ -1,0 +1,128 @@
+"""Annealed importance sampling of a run's checkpoint, recorded beside L_k; an interrupted measurement goes on."""
+
+import contextlib
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iwae.data import Dataset, Split
+from iwae.data.files import BadFileError
+from iwae.data.formats import read_npz
+from iwae.errors import IWAEError, check_count
+from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
+from iwae.evaluation.chains import AnnealedSettings
+from iwae.evaluation.examples import EXAMPLES_AT_ONCE
+from iwae.io.files import check_writable, write_json
+from iwae.runs.checkpoint import Checkpoint
+from iwae.runs.config import check_seed
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import MAX_HEADER_BYTES, data_record, device, finite_or_none, versions, write_arrays
+from iwae.runs.records import AnnealedRecord
+from iwae.runs.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class AnnealedMeasurement:
+    """What `anneal_checkpoint` found and wrote. `warning` says what speaks against it, or is None. The `.npz` of the
+    same name has, float64, `log_likelihood`, `acceptance` `[examples]` and `log_weights` `[chains, examples]`.
+    """
+
+    record: AnnealedRecord
+    path: Path
+    warning: str | None
+
+
+def anneal_checkpoint(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    *,
+    settings: AnnealedSettings,
+    examples: int | None = None,
+    reporter: Reporter,
+) -> AnnealedMeasurement:
+    """log p(x) of a split's first examples (by default all) by `iwae.ais`, written to
+    `evaluations/<checkpoint>-<split>-ais-<chains>x<steps>x<leapfrogs>.json` and `.npz`.
+
+    After every 64 examples what is done is kept: the same call goes on from there, and ends in the same bits.
+
+    Raises IWAEError as `iwae.ais` does and for a number of examples below 1, and OSError where a file can't be written.
+    """
+    check_seed(settings.seed)
+    if examples is not None:
+        check_count("examples", examples)
+    check_writable(run.evaluations_path)
+    total = len(dataset.split(split))
+    count, digest = min(total, examples or total), checkpoint.weights_digest()
+    path = run.evaluations_path / f"{_name(checkpoint, split, settings, count, total)}.json"
+    # Of other weights under the same checkpoint's name nothing is used.
+    unfinished = path.with_suffix(f".{digest[:16]}.unfinished.npz")
+    start, model = time.perf_counter(), checkpoint.model()
+    log_weights, acceptance = _done(unfinished, settings.chains, count)
+    while (done := len(acceptance)) < count:
+        indices = np.arange(done, min(done + EXAMPLES_AT_ONCE, count))
+        with warnings.catch_warnings():
+            # Said once, of all examples.
+            warnings.simplefilter("ignore", UserWarning)
+            how = {name: getattr(settings, name) for name in ("chains", "steps", "leapfrogs", "start", "seed")}
+            found = ais(model, dataset, split, indices=indices, **how)
+        log_weights = np.concatenate([log_weights, found.log_weights], axis=1)
+        acceptance = np.concatenate([acceptance, found.acceptance])
+        write_arrays(unfinished, np.savez, log_weights=log_weights, acceptance=acceptance)
+        reporter.measuring(f"{split} likelihood, AIS", len(acceptance), count)
+    values = AnnealedLikelihoods(log_weights, acceptance, np.full(settings.steps, np.nan), settings)
+    record: AnnealedRecord = {
+        "method": "ais",
+        "split": split,
+        "nll": finite_or_none(values.nll),
+        "stderr": finite_or_none(values.nll_stderr) if count > 1 else None,
+        "chain_stderr": finite_or_none(float(np.sqrt(np.sum(values.stderr**2)) / count)),
+        "num_examples": count,
+        "split_examples": total,
+        "chains": settings.chains,
+        "steps": settings.steps,
+        "leapfrogs": settings.leapfrogs,
+        "start": settings.start,
+        "seed": settings.seed,
+        "acceptance": finite_or_none(float(np.mean(acceptance))),
+        "mean_effective_sample_size": finite_or_none(float(np.mean(values.effective_sample_size))),
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "weights_sha256": digest,
+        "data": data_record(dataset),
+        "versions": versions(),
+        "device": device(),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    arrays = {"log_likelihood": values.log_likelihood, "acceptance": acceptance, "log_weights": log_weights}
+    write_arrays(path.with_suffix(".npz"), np.savez, **arrays)
+    write_json(path, record)
+    with contextlib.suppress(OSError):
+        unfinished.unlink()
+    return AnnealedMeasurement(record, path, low_acceptance(acceptance))
+
+
+def _name(checkpoint: Checkpoint, split: Split, settings: AnnealedSettings, count: int, total: int) -> str:
+    parts = [f"{checkpoint.path.stem}-{split}-ais-{settings.chains}x{settings.steps}x{settings.leapfrogs}"]
+    parts += [settings.start] if settings.start != "encoder" else []
+    parts += [f"seed{settings.seed}"] if settings.seed else []
+    return "-".join([*parts, *([f"first{count}"] if count != total else [])])
+
+
+def _done(path: Path, chains: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights `[chains, done]` and acceptances `[done]` of an interrupted measurement: none where there was none,
+    or its file is damaged.
+    """
+    nothing = np.empty((chains, 0)), np.empty(0)
+    max_bytes = 8 * (chains + 1) * count + 2 * MAX_HEADER_BYTES
+    try:
+        arrays = read_npz(path, ("log_weights", "acceptance"), max_bytes=max_bytes)
+        log_weights, acceptance = arrays["log_weights"], arrays["acceptance"]
+    except (OSError, KeyError, IWAEError, BadFileError):
+        return nothing
+    fits = acceptance.ndim == 1 and len(acceptance) <= count and log_weights.shape == (chains, len(acceptance))
+    return (log_weights, acceptance) if fits and log_weights.dtype == acceptance.dtype == np.float64 else nothing

@@ -94,8 +94,9 @@ def test_grey_values_are_probabilities_drawn_anew_and_bits_are_left_alone():
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_model_of_every_kind_trains_is_measured_saved_and_loaded(name, tmp_path):
     rng = np.random.default_rng(0)
-    rows = rng.random((60, 5)).astype(np.float32)
-    rows[3, 2] = np.nan if name == "gaussian" else 0.5
+    counts = name in ("poisson", "negative-binomial")
+    rows = (rng.poisson(2, size=(60, 5)) if counts else rng.random((60, 5))).astype(np.float32)
+    rows[3, 2] = 0.5 if name == "bernoulli" else np.nan
     data = iwae.Dataset.from_arrays(rows[:40], rows[40:], likelihood=name)
     model = iwae.create_model(data, SMALL)
     bounds: list[float] = []

@@ -35,6 +35,7 @@ def check(*arguments: str) -> None:
     assert int(last.split()[0]) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["density", "imputer"])
 def test_every_check_passes(name):
     check(name)

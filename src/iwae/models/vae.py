@@ -120,6 +120,11 @@ class HierarchicalVAE(eqx.Module):
         return cls(tuple(up), tuple(down), mask=mask)
 
     @property
+    def dtype(self) -> jnp.dtype:
+        """The type of its numbers, float32 unless they were made otherwise: its noise has the same."""
+        return jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))[0].dtype
+
+    @property
     def latent(self) -> tuple[int, ...]:
         """Units of each stochastic layer, h_1 first."""
         return tuple(layer.units for layer in self.encoder)
@@ -158,7 +163,7 @@ class HierarchicalVAE(eqx.Module):
         """Standard normal noise `[k, batch, units]` for every stochastic layer, h_1 first."""
         keys = jax.random.split(key, len(self.encoder))
         shapes = [(num_samples, batch, units) for units in self.latent]
-        return tuple(jax.random.normal(k, shape, jnp.float32) for k, shape in zip(keys, shapes, strict=True))
+        return tuple(jax.random.normal(k, shape, self.dtype) for k, shape in zip(keys, shapes, strict=True))
 
     def sample_posterior(
         self, x: Float[Array, "batch visible"], noise: tuple[Float[Array, "k batch _"], ...]
@@ -257,10 +262,10 @@ class HierarchicalVAE(eqx.Module):
         """`num` draws (x, (h_1, ..., h_L)) from the joint p(x, h): x is drawn too, not its mean."""
         prior_key, path_key, visible_key = jax.random.split(key, 3)
         latents, visible = self._descend(self._sample_prior(prior_key, num), path_key)
-        return visible.sample(jax.random.normal(visible_key, visible.mean.shape, jnp.float32)), latents
+        return visible.sample(jax.random.normal(visible_key, visible.mean.shape, self.dtype)), latents
 
     def _sample_prior(self, key: Key[Array, ""], num: int) -> Float[Array, "num _"]:
-        return self.prior.sample(jax.random.normal(key, (num, self.latent[-1]), jnp.float32))
+        return self.prior.sample(jax.random.normal(key, (num, self.latent[-1]), self.dtype))
 
     def _descend(
         self, top: Float[Array, "n _"], key: Key[Array, ""]
@@ -269,7 +274,7 @@ class HierarchicalVAE(eqx.Module):
         latents = [top]
         for i in reversed(range(1, len(self.decoder))):
             conditional = self.decoder[i](latents[0])
-            noise = jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape, jnp.float32)
+            noise = jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape, self.dtype)
             latents.insert(0, conditional.sample(noise))
         return tuple(latents), self.decoder[0](latents[0])
 

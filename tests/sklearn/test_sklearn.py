@@ -184,6 +184,7 @@ def test_what_can_not_be_used_is_named():
     assert np.all(np.isfinite(filled))
 
 
+@pytest.mark.slow
 def test_a_model_of_self_masking_finds_where_values_went_missing():
     rng = np.random.default_rng(0)
     whole = rng.normal(size=(1000, 1)) + 0.5 * rng.normal(size=(1000, 4))

@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from iwae.models.likelihoods import VisibleLayer as VisibleLayer
     from iwae.models.networks.tanh import TanhNetwork as TanhNetwork
     from iwae.models.vae import HierarchicalVAE as HierarchicalVAE
-    from iwae.runs.config import MeasureOptions as MeasureOptions
     from iwae.runs.config import RunConfig as RunConfig
-    from iwae.runs.config import TrainOptions as TrainOptions
     from iwae.runs.directory import load as load
     from iwae.runs.listing import results as results
+    from iwae.runs.options import MeasureOptions as MeasureOptions
+    from iwae.runs.options import TrainOptions as TrainOptions
     from iwae.runs.train import train_run as train_run
     from iwae.runs.train import train_runs as train_runs
     from iwae.runs.weights import save as save
@@ -98,7 +98,8 @@ _HOMES = {
     "iwae.models.likelihoods": ("BernoulliLikelihood", "GaussianLikelihood", "Likelihood", "VisibleLayer"),
     "iwae.models.networks.tanh": ("TanhNetwork",),
     "iwae.models.vae": ("HierarchicalVAE",),
-    "iwae.runs.config": ("MeasureOptions", "RunConfig", "TrainOptions"),
+    "iwae.runs.config": ("RunConfig",),
+    "iwae.runs.options": ("MeasureOptions", "TrainOptions"),
     "iwae.runs.directory": ("load",),
     "iwae.runs.listing": ("results",),
     "iwae.runs.train": ("train_run", "train_runs"),

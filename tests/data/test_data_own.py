@@ -99,11 +99,30 @@ def test_loaded_arrays_are_read_only(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "held_out"), [(10, 1), (29, 2), (30, 3)])
-def test_a_single_array_is_split_in_its_order(tmp_path, rows, held_out):
-    dataset = load_dataset(save(tmp_path / "d.npy", GREY[:rows]))
+def test_a_single_array_is_split_in_its_order_on_demand(tmp_path, rows, held_out):
+    dataset = load_dataset(save(tmp_path / "d.npy", GREY[:rows]), shuffled=False)
     assert len(dataset.test) == len(dataset.valid) == held_out
     joined = np.concatenate([dataset.train, dataset.valid, dataset.test])
     np.testing.assert_array_equal(joined, GREY[:rows].reshape(rows, 20))
+    assert not dataset.shuffled
+
+
+def test_a_single_array_is_split_by_seed(tmp_path):
+    path = save(tmp_path / "d.npy", np.arange(200, dtype=np.uint8).reshape(100, 2))
+    first, again, other = (load_dataset(path, split_seed=seed) for seed in (0, 0, 1))
+    assert first.shuffled
+    assert [len(first.train), len(first.valid), len(first.test)] == [80, 10, 10]
+    joined = np.concatenate([first.train, first.valid, first.test])
+    np.testing.assert_array_equal(joined, np.arange(200).reshape(100, 2)[np.random.RandomState(0).permutation(100)])
+    np.testing.assert_array_equal(first.test, again.test)
+    assert not np.array_equal(first.test, other.test)
+
+
+def test_a_sorted_file_has_every_class_in_every_split(tmp_path):
+    classes = np.repeat(np.eye(4, dtype=np.uint8), 100, axis=0)
+    dataset = load_dataset(save(tmp_path / "d.npy", classes))
+    for split in (dataset.train, dataset.valid, dataset.test):
+        assert set(split.argmax(axis=1)) == {0, 1, 2, 3}
 
 
 def with_value(value):

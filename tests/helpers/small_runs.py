@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.reporter import Reporter
 from iwae.runs.train import train_run
 

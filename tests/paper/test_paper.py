@@ -13,7 +13,8 @@ from iwae.cli import main
 from iwae.errors import IWAEError
 from iwae.paper import Cell, Published, cells_of, published, row, status_of, to_json, to_markdown
 from iwae.paper.plan import make_plan
-from iwae.runs.config import MeasureOptions, RunConfig
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions
 
 FULL = MeasureOptions()
 

@@ -15,8 +15,8 @@ from iwae.paper import Cell, Published, status_of
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import together, train_cells
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
-from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
@@ -167,7 +167,8 @@ from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import together, train_cells
-from iwae.runs.config import MeasureOptions, RunConfig
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions
 cells = [Cell("1", RunConfig.of(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
     Published(1.0, None)) for seed in (0, 1)]
 results = Path({str(results)!r})

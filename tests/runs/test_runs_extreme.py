@@ -9,7 +9,7 @@ import pytest
 
 from helpers.small_runs import SMALL, go
 from iwae import RunConfig
-from iwae.runs.config import MeasureOptions
+from iwae.runs.options import MeasureOptions
 
 pytestmark = pytest.mark.slow
 

@@ -36,9 +36,10 @@ from iwae.paper import cells_of
 from iwae.report import write
 from iwae.runs import analyze
 from iwae.runs.analyze import AnalyzeOptions, analyze_run
-from iwae.runs.config import RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import find_measurement
+from iwae.runs.options import TrainOptions
 
 ANALYSIS = "analysis/analysis.json"
 TRAINING_CURVE = figures.PICTURES["training_curve"]

@@ -33,7 +33,8 @@ from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import train_cells
-from iwae.runs.config import MeasureOptions, RunConfig
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions
 measure = MeasureOptions(test_samples=50)
 small = dict(dataset={data!r}, latent=(3,), hidden=(8,), schedule="quick")
 cells = [Cell("1", RunConfig.of(**small, **own), Published(1.0, None)) for own in {cells!r}]

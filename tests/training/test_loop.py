@@ -85,7 +85,7 @@ def test_minibatches_come_in_the_datas_order_without_a_last_partial_one():
     seen = []
     for _ in range(5):
         state, value = step(
-            state, data, LearningRates.constant(0.1), estimator=BatchMean(), optimizer=optimizer, batch_size=20
+            state, None, data, LearningRates.constant(0.1), estimator=BatchMean(), optimizer=optimizer, batch_size=20
         )
         seen.append(float(value))
     expected = [dataset.train[:20].mean(), dataset.train[20:40].mean()]

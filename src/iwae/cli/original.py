@@ -11,8 +11,9 @@ from iwae.cli.app import options_named, parse, usage_error
 from iwae.cli.data import Data
 from iwae.cli.train import Train
 from iwae.errors import IWAEError
-from iwae.runs.config import RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
+from iwae.runs.options import TrainOptions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from iwae.paper import TABLES, Cell, CellStatus, cells_of, status_of, to_json, t
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import CellProgress, train_cells
 from iwae.paper.status import PARTIAL, UNREADABLE, figure, gap_text, model_text, notes, paper_text
-from iwae.runs.config import MeasureOptions
+from iwae.runs.options import MeasureOptions
 
 TITLES = {
     "1": "Table 1: test NLL in nats (active units)",

@@ -16,8 +16,9 @@ from typing import Any
 
 from iwae.cli.app import guarded
 from iwae.cli.console import make_reporter
-from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions, TrainOptions
 
 
 def main(order: str) -> int:

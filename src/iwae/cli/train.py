@@ -8,7 +8,8 @@ from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import Seeds, default_results_dir
 from iwae.errors import IWAEError
-from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.records import ResultsRecord
 
 

@@ -52,6 +52,7 @@ class Dataset:
     fixed binarization); otherwise each use draws a new binary vector from these probabilities.
     `image_shape` is `(height, width)` where the vectors are images, row by row, and None otherwise.
     `name` is `mnist`, `binfixmnist`, `omniglot`, or the absolute path of the user's own file.
+    `shuffled` says that training takes the rows in a new order in each epoch; otherwise it takes them as they are.
     """
 
     name: str
@@ -63,13 +64,14 @@ class Dataset:
     image_shape: tuple[int, int] | None
     files: tuple[DataFile, ...]
     likelihood: Any = "bernoulli"
+    shuffled: bool = False
 
     @classmethod
     def from_arrays(cls, train: Any, test: Any = None, valid: Any = None, *, likelihood: Any = None) -> "Dataset":
         """A dataset of arrays in memory: `[n, dim]`, `[n, height, width]` or these with one channel, `[n, h, w, 1]`.
 
         `likelihood` is a name or an object (see `iwae.models.likelihoods`). By default it is Bernoulli, for numbers in
-        [0, 1], bits, or uint8 grey values from 0 to 255.
+        [0, 1], bits, or uint8 grey values from 0 to 255. Training takes the rows in a new order in each epoch.
 
         Raises IWAEError for arrays of other shapes or of values that the likelihood does not score.
         """
@@ -103,6 +105,7 @@ class Dataset:
             (shape[0], shape[1]) if len(shape) == 2 else None,
             (DataFile("array", f"sha256:{digest}", None),),
             likelihood or "bernoulli",
+            shuffled=True,
         )
 
     @property

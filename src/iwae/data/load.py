@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -81,6 +81,8 @@ def load_dataset(
     default_directory: str | Path | None = None,
     obtain: bool = True,
     progress: ProgressCallback | None = None,
+    shuffled: bool | None = None,
+    split_seed: int = 0,
 ) -> Dataset:
     """A dataset in memory, every published file of it verified.
 
@@ -93,15 +95,18 @@ def load_dataset(
       `numpy.random.RandomState(123)` and the last 1,345 are the validation split. A file with another
       checksum but the right layout is used and marked `verified=False`.
 
-    For custom data see `iwae.data.own.load_own`. The arrays are read-only.
+    For custom data see `iwae.data.own.load_own`, which takes `split_seed`. `shuffled` says whether training takes the
+    rows in a new order in each epoch: by default those of custom data, while published ones keep the paper's order.
+    The arrays are read-only.
     Raises `IWAEError` where a file is missing, cannot be obtained, is corrupt, or is not usable.
     """
     key = canonical_name(name)
     if key not in PUBLISHED:
-        dataset = load_own(key)
+        dataset = load_own(key, shuffled=shuffled is not False, split_seed=split_seed)
     else:
         directories = search_directories(directory, default_directory)
         dataset = _load_published(PUBLISHED[key], directories, obtain=obtain, progress=progress)
+        dataset = replace(dataset, shuffled=bool(shuffled))
     for array in (dataset.train, dataset.valid, dataset.test):
         array.flags.writeable = False
     return dataset

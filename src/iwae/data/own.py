@@ -22,12 +22,14 @@ def is_own(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def load_own(path: str | Path) -> Dataset:
+def load_own(path: str | Path, *, shuffled: bool = True, split_seed: int = 0) -> Dataset:
     """The dataset in the user's own file.
 
     An `.npz` archive holds the splits under the keys `train`, `test` and, where wanted, `valid`. An `.npy`
-    file holds all examples in one array of at least 10 rows: in the file's order, the last tenth (rounded
-    down) becomes the test split, the tenth before it the validation split, and the rest is for training.
+    file holds all examples in one array of at least 10 rows: the last tenth (rounded down) becomes the test split,
+    the tenth before it the validation split, and the rest is for training. The rows are permuted first, by
+    `numpy.random.RandomState(split_seed)`, unless `shuffled` is false: so that a file whose rows are sorted has
+    splits that are alike. Training takes the rows in a new order in each epoch, or in the file's.
 
     Examples are images `[n, height, width]` or `[n, height, width, 1]`, or vectors `[n, dim]`: floating point
     numbers in [0, 1], booleans or integers 0 and 1, or uint8 grey values from 0 to 255 (taken as such if any
@@ -46,7 +48,11 @@ def load_own(path: str | Path) -> Dataset:
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        arrays = _read_archive(path) if path.suffix.lower() == ".npz" else _split_array(read_npy(path))
+        arrays = (
+            _read_archive(path)
+            if path.suffix.lower() == ".npz"
+            else _split_array(read_npy(path), split_seed if shuffled else None)
+        )
         image_shape = _image_shape(arrays)
         splits, scale, binary = pack({name: array.reshape(len(array), -1) for name, array in arrays.items()})
     except BadFileError as error:
@@ -65,6 +71,7 @@ def load_own(path: str | Path) -> Dataset:
         binary=binary,
         image_shape=image_shape,
         files=(DataFile(path.name, f"sha256:{digest}", None),),
+        shuffled=shuffled,
     )
 
 
@@ -76,16 +83,14 @@ def _read_archive(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _split_array(array: np.ndarray) -> dict[str, np.ndarray]:
+def _split_array(array: np.ndarray, seed: int | None) -> dict[str, np.ndarray]:
     _check_rank("the array", array)
     if len(array) < _MIN_ROWS:
         raise BadFileError(f"{len(array)} rows are too few to be split, at least {_MIN_ROWS} are needed")
     held_out = len(array) // 10
-    return {
-        "train": array[: -2 * held_out],
-        "valid": array[-2 * held_out : -held_out],
-        "test": array[-held_out:],
-    }
+    rows = np.arange(len(array)) if seed is None else np.random.RandomState(seed).permutation(len(array))
+    train, valid, test = np.split(rows, [-2 * held_out, -held_out])
+    return {"train": array[train], "valid": array[valid], "test": array[test]}
 
 
 def _check_rank(what: str, array: np.ndarray) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from iwae.paper.cells import Cell
 from iwae.paper.reproduction import PAPER_STAGES
 from iwae.paper.status import CellStatus, source_stages, status_of
-from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions
 
 
 @dataclass(frozen=True)

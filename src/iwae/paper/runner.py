@@ -14,8 +14,9 @@ from iwae.errors import IWAEError
 from iwae.paper.cells import Cell
 from iwae.paper.plan import Plan
 from iwae.paper.status import source_stages
-from iwae.runs.config import MeasureOptions, RunConfig
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions
 from iwae.runs.signals import SignalWatch
 from iwae.training.schedule import stage_end
 

@@ -11,8 +11,8 @@ from iwae.io.json import read_json
 from iwae.io.text import printable
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
-from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions
 from iwae.runs.records import GapAnalysis, Measured, ResultsRecord, measured_enough
 
 HEADINGS = ("data", "model", "k", "layers", "paper", "ours", "active", "gap", "paper's gap", "seed", "stages")

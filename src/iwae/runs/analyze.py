@@ -43,7 +43,6 @@ from iwae.figures.charts import Curve
 from iwae.io.files import write_atomically, write_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
-from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import (
     Measurement,
@@ -56,6 +55,7 @@ from iwae.runs.evaluate import (
     run_dataset,
     versions,
 )
+from iwae.runs.options import MeasureOptions
 from iwae.runs.records import AnalysisRecord, MetricsLine, StageRecord
 from iwae.runs.reporter import Reporter
 

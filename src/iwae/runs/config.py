@@ -29,7 +29,6 @@ from iwae.training.schedule import (
     make_schedule,
 )
 
-QUICK_TEST_EXAMPLES = 2000
 # In what runs may differ that are trained together.
 MAY_DIFFER = {"seed", "model", "objective", "estimator", "backward", *all_parameters()} - {"m"}
 # What the paper trained: `model` is short for these two objectives.
@@ -39,10 +38,10 @@ SHORT_FORMS: dict[str, str] = {"vae": "elbo", "iwae": "iwae"}
 ELBO = Objective("elbo")
 
 
-def check_seed(value: int) -> None:
+def check_seed(value: int, name: str = "seed") -> None:
     """Raises IWAEError unless `value` is a seed that every machine reads the same."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise IWAEError(f"`seed` must be an integer from 0 to 2^32 - 1, got {value!r}")
+        raise IWAEError(f"`{name}` must be an integer from 0 to 2^32 - 1, got {value!r}")
 
 
 def make_plain(options: Any) -> None:
@@ -64,6 +63,11 @@ class RunConfig:
 
     dataset: str = "mnist"
     """A name that `iwae data` lists, or the path of an .npz or .npy file."""
+    order: Literal["shuffled", "file"] | None = None
+    """Order of the training examples: anew in each epoch by --seed (shuffled, the default for custom data), or that of
+    the file, as in the paper's code; so for the rows of a single array when they are split, by --split-seed."""
+    split_seed: int = 0
+    """Seed of the split of a single array's rows into training, validation and test examples."""
     objective: Objective = ELBO
     layers: int | None = None
     """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""
@@ -107,6 +111,7 @@ class RunConfig:
         if not isinstance(self.dataset, str):
             raise IWAEError(f"`dataset` must be a name or a path, got {self.dataset!r}")
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
+        self._check_order()
         make_schedule(self.schedule)
         self._resolve_recipe()
         self._check_objective()
@@ -121,6 +126,26 @@ class RunConfig:
             raise IWAEError(f"`beta1` must be at least 0 and below 1, got {self.beta1!r}")
         self._check_warm_start()
         self.architecture(visible=1)
+
+    @property
+    def _usual_order(self) -> str:
+        return "shuffled" if is_own(self.dataset) else "file"
+
+    def _check_order(self) -> None:
+        if self.order is None:
+            object.__setattr__(self, "order", self._usual_order)
+        if self.order not in ("shuffled", "file"):
+            raise IWAEError(f"`order` must be shuffled or file, got {self.order!r}")
+        check_seed(self.split_seed, "split_seed")
+        if self.split_seed and not (self.order == "shuffled" and self.dataset.lower().endswith(".npy")):
+            raise IWAEError(
+                f"`split_seed` {self.split_seed} has no meaning here: it is for the rows of one array (.npy) in"
+                " `order` shuffled"
+            )
+
+    def data_order(self) -> dict[str, Any]:
+        """What `load_dataset` must be told, for the same splits in the same order."""
+        return {"shuffled": self.order == "shuffled", "split_seed": self.split_seed}
 
     def _resolve_recipe(self) -> None:
         """Writes out what the schedule brings along."""
@@ -234,7 +259,12 @@ class RunConfig:
     def name(self) -> str:
         """A directory name that differs wherever the configuration does (a user's data set: by its file name)."""
         dataset = Path(self.dataset).stem if is_own(self.dataset) else self.dataset
-        parts = [dataset, *self.objective.name_parts(), f"{self.layers}layer"]
+        parts = [dataset]
+        if self.order != self._usual_order:
+            parts.append("file-order" if self.order == "file" else "shuffled")
+        if self.split_seed:
+            parts.append(f"split{self.split_seed}")
+        parts += [*self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
         if self.network != "tanh":
@@ -285,8 +315,12 @@ class RunConfig:
         settings = {key: given for key, given in value.items() if key in own}
         model = settings.pop("model", None)
         settings["name"] = settings.pop("objective", None) or SHORT_FORMS.get(str(model), "elbo")
-        # Before 0.2 every run's Adam had the current moments.
-        fields = {"adam_moments": "current", **{key: given for key, given in value.items() if key not in own}}
+        # Before 0.2 every run's Adam had the current moments, and every run took the data in the file's order.
+        fields = {
+            "adam_moments": "current",
+            "order": "file",
+            **{key: given for key, given in value.items() if key not in own},
+        }
         try:
             return msgspec.convert({**fields, "objective": settings}, cls, dec_hook=_as_objective)
         except (msgspec.ValidationError, TypeError) as error:
@@ -329,52 +363,3 @@ def _with_less_noise(name: str, own: dict[str, Any], latent_kind: str) -> dict[s
 
 def _different(mine: dict[str, Any], there: dict[str, Any]) -> list[str]:
     return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train, where that does not change the numbers."""
-
-    stages: int | None = None
-    """Stop after this many of the schedule's stages (default: all)."""
-    checkpoint: int | None = None
-    """Restart from the state saved after this many stages; what came later is put aside."""
-    fresh: bool = False
-    """Start over; what is in the run's directory is put aside."""
-    save_every: float = 300.0
-    """Seconds between checkpoints within a stage."""
-
-    def __post_init__(self) -> None:
-        """Raises IWAEError for values that have no meaning."""
-        make_plain(self)
-        if self.stages is not None:
-            check_count("stages", self.stages)
-        if self.checkpoint is not None and self.checkpoint < 0:
-            raise IWAEError(f"`checkpoint` must be 0 or more, got {self.checkpoint}")
-        if self.checkpoint is not None and self.fresh:
-            raise IWAEError(f"`fresh` starts over and `checkpoint` {self.checkpoint} restarts: give one of them")
-        if not self.save_every > 0:
-            raise IWAEError(f"`save_every` must be a positive number of seconds, got {self.save_every}")
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """How a finished run measures itself."""
-
-    test_samples: int = 5000
-    """Importance samples per test example."""
-    test_examples: int | None = None
-    """Measure this many test examples, the first ones (default: all; on the quick schedule 2,000)."""
-
-    def __post_init__(self) -> None:
-        """Raises IWAEError for counts below one."""
-        make_plain(self)
-        check_count("test_samples", self.test_samples)
-        if self.test_examples is not None:
-            check_count("test_examples", self.test_examples)
-
-    def examples_for(self, config: RunConfig) -> int | None:
-        """The limit on test examples for a run of this configuration."""
-        if self.test_examples is None and config.schedule == "quick":
-            return QUICK_TEST_EXAMPLES
-        return self.test_examples

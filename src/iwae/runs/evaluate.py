@@ -24,8 +24,9 @@ from iwae.io.json import read_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
-from iwae.runs.config import MeasureOptions, check_seed
+from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
+from iwae.runs.options import MeasureOptions
 from iwae.runs.records import DataRecord, EvaluationRecord, GapRecord, Measured, ResultsRecord, measured_enough
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__
@@ -65,7 +66,12 @@ def run_dataset(run: Run, datasets_dir: Path | None, reporter: Reporter, moved_t
 
     Raises IWAEError when it can't be had or has changed.
     """
-    dataset = load_dataset(str(moved_to or run.config.dataset), directory=datasets_dir, progress=reporter.obtaining)
+    dataset = load_dataset(
+        str(moved_to or run.config.dataset),
+        directory=datasets_dir,
+        progress=reporter.obtaining,
+        **run.config.data_order(),
+    )
     check_same_data(run, dataset)
     return dataset
 

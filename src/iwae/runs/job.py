@@ -10,14 +10,16 @@ from iwae.data import Dataset
 from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
-from iwae.runs.config import RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import LATEST, Run
 from iwae.runs.evaluate import check_same_data, data_record, versions
+from iwae.runs.options import TrainOptions
 from iwae.runs.records import MetricsLine
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
 from iwae.training.loop import Divergence, Progress, create_model, train_together
+from iwae.training.minibatches import steps_per_epoch
 from iwae.training.optim import nadam, paper_adam
 from iwae.training.schedule import Schedule, schedule_to_json, stage_end
 from iwae.training.step import TrainState
@@ -54,9 +56,9 @@ class Job:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole minibatches of the training set."""
+        """Minibatches in one pass over the training set."""
         assert self.config.batch_size is not None
-        return len(self.dataset.train) // self.config.batch_size
+        return steps_per_epoch(self.dataset, self.config.batch_size)
 
     def find(self) -> None:
         """Finds the checkpoint to go on from. Changes nothing: another run may still be refused."""

@@ -1,9 +1,60 @@
-"""How thoroughly to diagnose a run (no JAX is imported here)."""
+"""How a run is trained, measured and diagnosed, where that does not change its weights (no JAX is imported here)."""
 
 from dataclasses import dataclass
 
 from iwae.errors import IWAEError, check_count
-from iwae.runs.config import check_seed, make_plain
+from iwae.runs.config import RunConfig, check_seed, make_plain
+
+QUICK_TEST_EXAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, where that does not change the numbers."""
+
+    stages: int | None = None
+    """Stop after this many of the schedule's stages (default: all)."""
+    checkpoint: int | None = None
+    """Restart from the state saved after this many stages; what came later is put aside."""
+    fresh: bool = False
+    """Start over; what is in the run's directory is put aside."""
+    save_every: float = 300.0
+    """Seconds between checkpoints within a stage."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for values that have no meaning."""
+        make_plain(self)
+        if self.stages is not None:
+            check_count("stages", self.stages)
+        if self.checkpoint is not None and self.checkpoint < 0:
+            raise IWAEError(f"`checkpoint` must be 0 or more, got {self.checkpoint}")
+        if self.checkpoint is not None and self.fresh:
+            raise IWAEError(f"`fresh` starts over and `checkpoint` {self.checkpoint} restarts: give one of them")
+        if not self.save_every > 0:
+            raise IWAEError(f"`save_every` must be a positive number of seconds, got {self.save_every}")
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How a finished run measures itself."""
+
+    test_samples: int = 5000
+    """Importance samples per test example."""
+    test_examples: int | None = None
+    """Measure this many test examples, the first ones (default: all; on the quick schedule 2,000)."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for counts below one."""
+        make_plain(self)
+        check_count("test_samples", self.test_samples)
+        if self.test_examples is not None:
+            check_count("test_examples", self.test_examples)
+
+    def examples_for(self, config: RunConfig) -> int | None:
+        """The limit on test examples for a run of this configuration."""
+        if self.test_examples is None and config.schedule == "quick":
+            return QUICK_TEST_EXAMPLES
+        return self.test_examples
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.io.files import sync_directory, write_atomically, write_json
 from iwae.models.pruning import check_prunable, prune, units_to_keep
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from iwae.runs.config import MeasureOptions
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
+from iwae.runs.options import MeasureOptions
 from iwae.runs.records import PrunedRecord, PruningFigures
 from iwae.runs.reporter import Reporter
 from iwae.training.optim import paper_adam

@@ -8,14 +8,16 @@ from pathlib import Path
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import MAX_SAMPLES
-from iwae.runs.config import MeasureOptions, RunConfig, TrainOptions
+from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import measure_run
 from iwae.runs.job import Job, train_jobs
+from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.records import ResultsRecord, measured_enough
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
+from iwae.training.minibatches import steps_per_epoch
 from iwae.training.schedule import Schedule, check_steps
 
 
@@ -91,6 +93,7 @@ def train_runs(
         directory=datasets_dir,
         default_directory=default_datasets_dir,
         progress=reporter.obtaining,
+        **config.data_order(),
     )
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
@@ -98,7 +101,7 @@ def train_runs(
             f"`batch_size` {config.batch_size} is more than the {len(dataset.train)} training examples of"
             f" {dataset.name}: choose a smaller one"
         )
-    check_steps(schedule, len(dataset.train) // config.batch_size)
+    check_steps(schedule, steps_per_epoch(dataset, config.batch_size))
     architecture = config.architecture(dataset.dim)
     source = None
     if config.init_from is not None and (options.fresh or not all(run.exists for run in runs)):

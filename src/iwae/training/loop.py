@@ -22,6 +22,7 @@ from iwae.models.likelihoods import likelihood_of
 from iwae.models.networks.base import Network
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
+from iwae.training import minibatches
 from iwae.training.optim import Directions, paper_adam
 from iwae.training.progress import progress_line
 from iwae.training.schedule import Schedule, Stage, check_steps, locate, stage_end
@@ -129,10 +130,13 @@ def train(
 ) -> Iterator[Progress]:
     """Trains from wherever `state` stands to the end of the schedule, yielding after every chunk of steps.
 
-    Minibatches are taken in the data's order, a last partial one dropped (Burda et al. 2015, section 5). Any optimizer
-    of Optax serves; the learning rates of the schedule's stages are for `paper_adam` and `nadam`, which have none. The
-    result does not depend on how the steps are cut into chunks: stop at any yield, keep `Progress.state`, and
-    call again with it to continue exactly.
+    Each epoch takes the rows in a new order, by seed, and fills up a last partial minibatch. Where `Dataset.shuffled`
+    is false, as for the paper's data, minibatches follow the rows as they are, and a last partial one is dropped (Burda
+    et al. 2015, section 5).
+
+    Any optimizer of Optax serves; the learning rates of the schedule's stages are for `paper_adam` and `nadam`, which
+    have none. The result does not depend on how the steps are cut into chunks: stop at any yield, keep
+    `Progress.state`, and call again with it to continue exactly.
 
     Raises IWAEError when the batch is larger than the training set or empty, and Divergence, within one chunk, when
     the bound or the weights stop being finite.
@@ -163,12 +167,12 @@ def train_together(
     """
     check_count("batch_size", batch_size)
     batch_size = int(batch_size)  # NumPy's integers would be traced.
-    steps_per_epoch = dataset.train.shape[0] // batch_size
-    if steps_per_epoch == 0:
+    if batch_size > len(dataset.train):
         raise IWAEError(
             f"`batch_size` is {batch_size}, but {dataset.name} has {dataset.train.shape[0]} training examples:"
             " choose a smaller one"
         )
+    steps_per_epoch = minibatches.steps_per_epoch(dataset, batch_size)
     check_steps(schedule, steps_per_epoch)
     steps = {int(state.step) for state in states}
     if len(steps) != 1:
@@ -184,6 +188,7 @@ def train_together(
         rows = jnp.asarray(dataset.train)
     chunk = FIRST_CHUNK_STEPS
     compiled = False
+    orders, ordered_epoch = None, -1
     (step,) = steps
     states = tuple(states)
     while (position := locate(schedule, step, steps_per_epoch)) is not None:
@@ -196,11 +201,16 @@ def train_together(
         learning_rates = None if is_scaled else LearningRates.of(stage, position)
         start = time.perf_counter()
         with standard_arithmetic():
+            if dataset.shuffled and position.epoch != ordered_epoch:
+                ordered_epoch = position.epoch
+                shuffle = partial(minibatches.epoch_order, num_rows=len(dataset.train), batch_size=batch_size)
+                orders = tuple(shuffle(state.key, jnp.int32(ordered_epoch)) for state in states)
             after, bad_steps, bounds = run_chunk(
                 states,
                 rows,
                 learning_rates,
                 jnp.int32(num_steps),
+                orders,
                 estimators=tuple(estimators),
                 optimizer=optimizer,
                 batch_size=batch_size,

@@ -75,6 +75,7 @@ class LearningRates(eqx.Module):
 
 def train_step(
     state: TrainState,
+    order: Int[Array, " rows"] | None,
     rows: Array,
     learning_rates: LearningRates | None,
     *,
@@ -82,14 +83,17 @@ def train_step(
     optimizer: optax.GradientTransformation,
     batch_size: int,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One step downhill on the next minibatch in the order of `rows` `[n, visible]`, which are as they are stored; also
-    returns the batch's mean bound. `learning_rates` multiply the optimizer's updates, if they are given.
+    """One step downhill on the next minibatch of `rows` `[n, visible]`, which are as they are stored; also returns the
+    batch's mean bound. Minibatches follow `order`, the rows' indices in this epoch, or the rows as they are.
+    `learning_rates` multiply the optimizer's updates, if they are given.
 
     The draws depend on the seed and `state.step` alone.
     """
-    step_in_epoch = state.step % (rows.shape[0] // batch_size)
+    ordered = rows if order is None else order
+    step_in_epoch = state.step % (ordered.shape[0] // batch_size)
     data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    batch = jax.lax.dynamic_slice_in_dim(rows, step_in_epoch * batch_size, batch_size)
+    batch = jax.lax.dynamic_slice_in_dim(ordered, step_in_epoch * batch_size, batch_size)
+    batch = batch if order is None else rows[batch]
     x = state.model.prepare(batch, data_key)
     loss, gradient = estimator.at(state.step)(state.model, x, model_key)
     params = _parameters(state.model)
@@ -110,6 +114,7 @@ def run_chunk(
     rows: Array,
     learning_rates: LearningRates | None,
     num_steps: Int[Array, ""],
+    orders: tuple[Int[Array, " rows"], ...] | None = None,
     *,
     estimators: tuple[Estimator, ...],
     optimizer: optax.GradientTransformation,
@@ -117,7 +122,8 @@ def run_chunk(
     as_batch: bool = False,
 ) -> tuple[tuple[TrainState, ...], Int[Array, " models"], Float[Array, " models"]]:
     """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
-    of every length. Each has its estimator. With `as_batch` those of one estimator are one batch of models (`vmap`),
+    of every length. Each has its estimator and, where the data are shuffled, its order of the rows: all steps are of
+    one epoch then. With `as_batch` those of one estimator are one batch of models (`vmap`),
     without it each is stepped as if alone.
 
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
@@ -126,6 +132,7 @@ def run_chunk(
     # Only arrays go around the loop: networks of one's own may hold functions and names.
     states, others = eqx.partition(states, eqx.is_array)
     groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
+    group_orders = [None if orders is None else group.put_orders(orders) for group in groups]
     first = states[0].step
 
     def step_of(member: int) -> Callable[..., tuple[TrainState, Array]]:
@@ -139,7 +146,10 @@ def run_chunk(
 
     def advance(models: Any) -> tuple[Any, Float[Array, " models"]]:
         steps = [group.step(step_of(group.members[0])) for group in groups]
-        pairs = [own(model, rows, learning_rates) for own, model in zip(steps, models, strict=True)]
+        pairs = [
+            step(model, order, rows, learning_rates)
+            for step, model, order in zip(steps, models, group_orders, strict=True)
+        ]
         bounds = _in_order(groups, [jnp.atleast_1d(values) for _, values in pairs])
         return tuple(model for model, _ in pairs), jnp.stack(bounds)
 
@@ -198,6 +208,12 @@ class _Group:
         batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[index] for index in self.members))
         return eqx.tree_at(lambda state: state.step, batch, states[self.members[0]].step)
 
+    def put_orders(self, orders: Sequence[Any]) -> Any:
+        """The members' orders of the rows as one, with an axis of models in a batch."""
+        if len(self.members) == 1:
+            return orders[self.members[0]]
+        return jnp.stack([orders[index] for index in self.members])
+
     def take(self, state: TrainState) -> list[TrainState]:
         """The members' states out of one."""
         if len(self.members) == 1:
@@ -213,9 +229,9 @@ class _Group:
         if len(self.members) == 1:
             return one
 
-        def batched(batch: TrainState, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
+        def batched(batch: TrainState, orders: Any, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
             axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, batch), None)
-            return jax.vmap(one, in_axes=(axes, *(None for _ in rest)), out_axes=(axes, 0))(batch, *rest)
+            return jax.vmap(one, in_axes=(axes, 0, *(None for _ in rest)), out_axes=(axes, 0))(batch, orders, *rest)
 
         return batched
 

@@ -4,10 +4,12 @@ log w_i = log p(x, h_i) - log q(h_i | x) for k independent samples h_i ~ q(h | x
 function's value is exact for -inf (a sample that the model rules out) and up to 1e30 in size, and commutes with adding
 a constant to all log weights. Its derivatives are finite wherever its value is. Any function of this signature is a
 bound to the estimators.
+
+A parameter may be an array, which a compiled function takes as an argument: another value needs no compilation. There
+is no derivative by it.
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,8 @@ from iwae.errors import IWAEError
 # Where exp(d) of all deviations d from the mean is this close to 1, the log of their mean is taken by expm1 and
 # log1p, which keep the digits that a log-sum-exp divided by a small number loses.
 NEARLY_FLAT = 0.5
+
+Parameter = float | int | Float[Array, ""]
 
 
 def elbo(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
@@ -52,25 +56,25 @@ def miwae(log_weights: Float[Array, "m k *batch"]) -> Float[Array, "*batch"]:
     return jnp.mean(jax.vmap(iwae)(log_weights), axis=0)
 
 
-def ciwae(log_weights: Float[Array, "k *batch"], beta: float) -> Float[Array, "*batch"]:
+def ciwae(log_weights: Float[Array, "k *batch"], beta: Parameter) -> Float[Array, "*batch"]:
     """CIWAE(beta): beta ELBO + (1 - beta) L_k, both from the same samples, for beta in [0, 1].
 
     Rainforth et al. (2018), section 5. Raises IWAEError for another beta: the result would bound nothing.
     """
-    if not 0.0 <= beta <= 1.0:
-        raise IWAEError(f"CIWAE's beta must be from 0 to 1, got {beta!r}")
+    if _is_known(beta) and not 0.0 <= float(beta) <= 1.0:
+        raise IWAEError(f"CIWAE's beta must be from 0 to 1, got {float(beta)!r}")
+    beta, average = jax.lax.stop_gradient(beta), elbo(log_weights)
     # The ends are exact, and free of 0 * inf.
-    if beta == 0.0:
-        return iwae(log_weights)
-    if beta == 1.0:
-        return elbo(log_weights)
-    average = elbo(log_weights)
-    mixed = beta * average + (1.0 - beta) * iwae(log_weights)
+    mixed = jnp.where(beta == 0.0, 0.0, beta * average) + jnp.where(beta == 1.0, 0.0, (1.0 - beta) * iwae(log_weights))
     # A beta that float32 holds to be zero would make this NaN.
-    return jnp.where(jnp.isneginf(average), average, mixed)
+    return jnp.where((beta > 0.0) & jnp.isneginf(average), average, mixed)
 
 
-def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "*batch"]:
+def _is_known(parameter: Parameter) -> bool:
+    return not isinstance(parameter, jax.core.Tracer)
+
+
+def renyi(log_weights: Float[Array, "k *batch"], alpha: Parameter) -> Float[Array, "*batch"]:
     """The variational Renyi bound VR-alpha: 1/(1 - alpha) log (1/k) sum_i w_i^(1 - alpha), for any real alpha.
 
     Li & Turner (2016), "Renyi divergence variational inference". alpha = 0 is L_k; the limit alpha = 1
@@ -79,18 +83,14 @@ def renyi(log_weights: Float[Array, "k *batch"], alpha: float) -> Float[Array, "
 
     Raises IWAEError for an alpha that is not finite.
     """
-    if not math.isfinite(alpha):
-        raise IWAEError(f"VR-alpha needs a finite alpha, got {alpha!r}: vr_max is its limit at -infinity")
-    if alpha == 1.0:
-        return elbo(log_weights)
-    if alpha == 0.0:
-        return iwae(log_weights)
+    if _is_known(alpha) and not math.isfinite(alpha):
+        raise IWAEError(f"VR-alpha needs a finite alpha, got {float(alpha)!r}: vr_max is its limit at -infinity")
     return _power_mean(log_weights, 1.0 - alpha)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _power_mean(log_weights: Float[Array, "k *batch"], power: float) -> Float[Array, "*batch"]:
-    """(1/power) log (1/k) sum_i w_i^power, for a power other than zero.
+@jax.custom_jvp
+def _power_mean(log_weights: Float[Array, "k *batch"], power: Parameter) -> Float[Array, "*batch"]:
+    """(1/power) log (1/k) sum_i w_i^power, and its limit where the power is zero, the mean of log w_i.
 
     With its own derivative, sum_i v_i d log w_i where v are the weights' powers normalized: differentiating either
     branch as written would lose it where the other one is taken.
@@ -103,16 +103,18 @@ def _power_mean(log_weights: Float[Array, "k *batch"], power: float) -> Float[Ar
     deviations = power * (shifted - mean)
     flat = mean + jnp.log1p(jnp.mean(jnp.expm1(deviations), axis=0)) / power
     nearly_flat = jnp.max(jnp.abs(deviations), axis=0) < NEARLY_FLAT
-    return jnp.where(nearly_flat, flat, general) + peak
+    # To the bit, what they are the special cases of.
+    found = jnp.where(power == 1.0, iwae(log_weights), jnp.where(nearly_flat, flat, general) + peak)
+    return jnp.where(power == 0.0, elbo(log_weights), found)
 
 
 @_power_mean.defjvp
 def _power_mean_jvp(  # pyright: ignore[reportUnusedFunction]
-    power: float, primals: tuple[Array], tangents: tuple[Array]
+    primals: tuple[Array, Parameter], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    (log_weights,), (tangent,) = primals, tangents
-    shares = jax.nn.softmax(power * (log_weights - _finite_peak(log_weights)), axis=0)
-    return _power_mean(log_weights, power), jnp.sum(shares * tangent, axis=0)
+    (log_weights, power), (tangent, _) = primals, tangents
+    powers = jnp.where(power == 0.0, 0.0, power * (log_weights - _finite_peak(log_weights)))
+    return _power_mean(log_weights, power), jnp.sum(jax.nn.softmax(powers, axis=0) * tangent, axis=0)
 
 
 def _finite_peak(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:

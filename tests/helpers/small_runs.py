@@ -58,7 +58,7 @@ def go(
     return train_run(path, config, options=TrainOptions(**options), measure=measure, reporter=reporter)
 
 
-def same_training(one: Path, other: Path, checkpoint: int) -> None:
+def same_training(one: Path, other: Path, checkpoint: int | str) -> None:
     """Asserts that two runs have the same bits in a checkpoint (weights, moments, step) and in their metrics."""
     mine, theirs = (load_file(run / f"checkpoints/{checkpoint}.safetensors") for run in (one, other))
     assert mine.keys() == theirs.keys()

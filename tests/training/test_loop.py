@@ -231,6 +231,31 @@ def test_fit_takes_arrays_and_refuses_two_lengths():
         fit(model, rows, make_estimator("elbo"), SCHEDULE, epochs=3)
 
 
+@pytest.mark.parametrize(
+    ("word", "other"),
+    [
+        ("renyi:alpha=0.5", "renyi:alpha=0"),
+        ("ciwae:dreg:beta=0.5", "ciwae:dreg:beta=1"),
+        ("beta-vae:beta=4", "beta-vae:beta=2:warm_up=3"),
+        ("iwae:dreg", "iwae:dreg:alpha=1"),
+        ("rws:sleep=0.5", "rws:sleep=1"),
+        ("ovis", "ovis:gamma=0"),
+    ],
+)
+def test_another_parameter_rate_or_seed_is_not_compiled_again(word, other, caplog):
+    dataset = toy_dataset(binary=True)
+
+    def go(word, seed):
+        caplog.clear()
+        with jax.log_compiles():
+            options = {"epochs": 1, "learning_rate": 1e-3 * (1 + seed), "seed": seed, "patience": 1}
+            fit(create_model(dataset, SMALL, seed), dataset, make_estimator(word, k=3), **options)
+        return [text for text in caplog.messages if text.startswith("Compiling")]
+
+    assert any("run_chunk" in text for text in go(word, 0))
+    assert go(other, 1) == []
+
+
 def test_kl_warm_up_begins_without_the_kl_and_ends_at_the_elbo():
     dataset = toy_dataset(train=40, binary=True)
     model, key = create_model(dataset, SMALL, 0), jax.random.key(0)

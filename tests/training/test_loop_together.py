@@ -72,8 +72,8 @@ def test_as_one_batch_each_is_up_to_rounding_what_it_is_alone(kind, objective):
 
 @pytest.mark.parametrize("as_batch", [False, True])
 def test_models_of_several_estimators_are_each_what_they_are_alone(as_batch):
-    """Those of one estimator need not stand beside each other."""
-    words = ("elbo", "iwae", "elbo", "iwae:dreg", "iwae")
+    """Those of one estimator need not stand beside each other, nor have the same numbers."""
+    words = ("elbo", "beta-vae:beta=3", "elbo", "renyi:alpha=0.5", "beta-vae", "renyi:alpha=-1", "iwae:dreg")
     estimators = tuple(make_estimator(Objective.parse(word, 3)) for word in words)
     states = tuple(start(seed) for seed in range(len(words)))
     data, rate, steps = jnp.asarray(DATASET.train), LearningRates.constant(1e-2), jnp.int32(12)

@@ -96,7 +96,8 @@ def _result_lines(path: Path, results: ResultsRecord) -> list[str]:
 def _trained_label(results: ResultsRecord) -> str:
     """What training came to: stages of a schedule, or the one stage of a warm start."""
     config = RunConfig.from_json(results["config"])
+    best = "" if config.patience is None else ", the best by the bound on validation examples"
     if config.init_from is None:
         schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config.schedule} schedule"
-        return f"{schedule}, {results['epochs']} epochs"
-    return f"warm start, {results['epochs']} epochs at {config.learning_rate:g}, from {config.init_from}"
+        return f"{schedule}, {results['epochs']} epochs{best}"
+    return f"warm start, {results['epochs']} epochs{best} at {config.learning_rate:g}, from {config.init_from}"

@@ -89,6 +89,13 @@ class WeightedEstimator(Estimator):
         return Estimate(-jnp.mean(bound), gradient)
 
 
+def traced(value: float | int) -> Float[Array, ""]:
+    """A number as an argument of the compiled step, not a part of it: another value needs no compilation. Its
+    precision is that of what it meets.
+    """
+    return jnp.asarray(float(value))
+
+
 def normalized_weights(log_weights: Float[Array, "k batch"]) -> Float[Array, "k batch"]:
     """w~_i = w_i / sum_j w_j."""
     return jax.nn.softmax(log_weights, axis=0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from iwae import bounds
 from iwae.errors import IWAEError
-from iwae.estimators.base import WeightedEstimator, check_groups, normalized_weights, weights_within_groups
+from iwae.estimators.base import WeightedEstimator, check_groups, normalized_weights, traced, weights_within_groups
 from iwae.estimators.gradients import Coefficients, EncoderDerivative
 
 
@@ -22,12 +22,12 @@ class DReGAlpha(WeightedEstimator):
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"
-    alpha: float = eqx.field(static=True)
+    alpha: Float[Array, ""] = eqx.field(converter=traced)
 
     def __check_init__(self) -> None:
         """Raises IWAEError for an alpha that is not finite."""
         if not math.isfinite(self.alpha):
-            raise IWAEError(f"DReG(alpha) needs a finite alpha, got {self.alpha!r}")
+            raise IWAEError(f"DReG(alpha) needs a finite alpha, got {float(self.alpha)!r}")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         weights = normalized_weights(log_weights)

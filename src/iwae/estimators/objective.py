@@ -356,7 +356,8 @@ def bound_of(name: str, parameters: Mapping[str, Number]) -> Callable[..., Any]:
     function = getattr(import_module("iwae.bounds"), name)
     if not parameters:
         return function
-    return import_module("jax.tree_util").Partial(function, **parameters)
+    traced = import_module("iwae.estimators.base").traced
+    return import_module("jax.tree_util").Partial(function, **{name: traced(v) for name, v in parameters.items()})
 
 
 def _owners(name: str) -> str:

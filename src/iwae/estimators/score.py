@@ -1,6 +1,7 @@
 """Estimators by the score of q, which need no derivative through samples: reweighted wake-sleep, VIMCO, OVIS."""
 
 import math
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,14 +11,15 @@ from jaxtyping import Array, Float, Key
 
 from iwae import bounds
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.base import Estimate, WeightedEstimator, normalized_weights
+from iwae.estimators.base import Estimate, WeightedEstimator, normalized_weights, traced
 from iwae.estimators.gradients import Coefficients, EncoderDerivative
 from iwae.models.vae import HierarchicalVAE
 
 
-def _check_share(name: str, value: float) -> None:
+def _share(name: str, value: float) -> Float[Array, ""]:
     if not 0.0 <= value <= 1.0:
         raise IWAEError(f"{name} must be from 0 to 1, got {value!r}")
+    return traced(value)
 
 
 class ReweightedWakeSleep(WeightedEstimator):
@@ -30,24 +32,27 @@ class ReweightedWakeSleep(WeightedEstimator):
     """
 
     derivative: ClassVar[EncoderDerivative] = "score"
-    sleep: float = eqx.field(static=True, default=0.0)
+    sleep: Float[Array, ""] | None = eqx.field(
+        converter=lambda share: _share("sleep", share) if share else None, default=0.0
+    )
 
     def __check_init__(self) -> None:
         """Raises IWAEError for a share outside of [0, 1], and for a single sample to compare while awake."""
-        _check_share("sleep", self.sleep)
-        check_count("num_samples", self.num_samples, 2 if self.sleep < 1.0 else 1, " for wake-phi")
+        check_count("num_samples", self.num_samples, 1 if self.sleep == 1.0 else 2, " for wake-phi")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         weights = normalized_weights(log_weights)
-        return Coefficients(bounds.iwae(log_weights), weights, (1.0 - self.sleep) * weights)
+        awake = weights if self.sleep is None else (1.0 - self.sleep) * weights
+        return Coefficients(bounds.iwae(log_weights), weights, awake)
 
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
-        if self.sleep == 0.0:
+        if self.sleep is None:
             return super().__call__(model, x, key)
         wake_key, sleep_key = jax.random.split(key)
         value, gradient = super().__call__(model, x, wake_key)
         dream, latents = model.sample_joint(sleep_key, x.shape[0])
-        sleep = eqx.filter_grad(lambda m: -self.sleep * jnp.mean(m.log_posterior(dream, latents)))(model)
+        share = self.sleep
+        sleep = eqx.filter_grad(lambda m: -share * jnp.mean(m.log_posterior(dream, latents)))(model)
         return Estimate(value, jax.tree.map(jnp.add, gradient, sleep))
 
 
@@ -85,11 +90,10 @@ class OVIS(WeightedEstimator):
     """
 
     derivative: ClassVar[EncoderDerivative] = "score"
-    gamma: float = eqx.field(static=True, default=1.0)
+    gamma: Float[Array, ""] = eqx.field(converter=partial(_share, "gamma"), default=1.0)
 
     def __check_init__(self) -> None:
-        """Raises IWAEError for a gamma outside of [0, 1], and for a single sample, which has no others."""
-        _check_share("gamma", self.gamma)
+        """Raises IWAEError for a single sample, which has no others; a gamma outside of [0, 1] is refused too."""
         check_count("num_samples", self.num_samples, 2, " for OVIS")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:

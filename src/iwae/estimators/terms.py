@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.base import Estimate, Estimator
+from iwae.estimators.base import Estimate, Estimator, traced
 from iwae.models.vae import HierarchicalVAE, LogTerms
 
 
@@ -35,26 +35,24 @@ class OfTerms(Estimator):
         return Estimate(value, gradient)
 
 
+def _steps(count: int) -> Float[Array, ""]:
+    check_count("warm_up", count, 0)
+    return traced(count)
+
+
 class BetaVAE(OfTerms):
     """log p(x | h) + beta (log p(h) - log q(h | x)), averaged over k samples.
 
     Higgins et al. (2017), "beta-VAE". With `warm_up` steps, beta grows in a straight line from 0 in the first step to
-    its value (Bowman et al. 2016; Sonderby et al. 2016): with beta = 1 that is the ELBO with KL warm-up. `beta` is
-    traced: another one needs no compilation.
+    its value (Bowman et al. 2016; Sonderby et al. 2016): with beta = 1 that is the ELBO with KL warm-up.
     """
 
-    beta: Float[Array, ""] = eqx.field(converter=jnp.float32, default=1.0)  # pyright: ignore[reportAssignmentType]
-    warm_up: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError for a negative number of steps."""
-        check_count("warm_up", self.warm_up, 0)
+    beta: Float[Array, ""] = eqx.field(converter=traced, default=1.0)  # pyright: ignore[reportAssignmentType]
+    warm_up: Float[Array, ""] = eqx.field(converter=_steps, default=0)  # pyright: ignore[reportAssignmentType]
 
     def objective(self, terms: LogTerms) -> Float[Array, " batch"]:
         return jnp.mean(terms.visible + self.beta * (terms.prior - terms.posterior), axis=0)
 
     def at(self, step: Int[Array, ""]) -> "BetaVAE":
-        if not self.warm_up:
-            return self
-        share = jnp.minimum(step / self.warm_up, 1.0).astype(jnp.float32)
+        share = jnp.where(step < self.warm_up, step / jnp.maximum(self.warm_up, 1.0), 1.0)
         return eqx.tree_at(lambda estimator: estimator.beta, self, self.beta * share)

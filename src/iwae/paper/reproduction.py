@@ -75,6 +75,8 @@ def deviations(config: RunConfig, record: RunRecord, measured: MeasuredRun) -> l
         found.append("Adam's moments were current, not those before each gradient, as in the paper's code")
     if config.beta1 != 0.99:
         found.append(f"{config.recipe.optimizer}'s beta1 was {config.beta1:g}, not the 0.99 of the paper's code")
+    if config.patience is not None:
+        found.append(f"it was to end once the validation bound had not risen for {config.patience} epochs")
     if config.precision != "float32":
         found.append(f"its matrix products were of {config.precision} operands")
     if measured["data"]["mark"] == "own":

@@ -104,6 +104,9 @@ class RunConfig:
     learning_rate: float | None = None
     """The first learning rate; later ones keep their proportion to it (default: the schedule's; with --init-from: the
     paper's 1e-4)."""
+    patience: int | None = None
+    """End training after so many epochs in which the bound on validation examples did not rise; the best epoch's state
+    is the run's (default: train to the end)."""
 
     def __post_init__(self) -> None:
         """Raises IWAEError for any value that has no meaning."""
@@ -125,6 +128,8 @@ class RunConfig:
         if self.beta1 is None or not 0.0 <= self.beta1 < 1.0:
             raise IWAEError(f"`beta1` must be at least 0 and below 1, got {self.beta1!r}")
         self._check_warm_start()
+        if self.patience is not None:
+            check_count("patience", self.patience)
         self.architecture(visible=1)
 
     @property
@@ -292,6 +297,8 @@ class RunConfig:
             parts.append(f"rate{exact_number(self.learning_rate)}")
         if self.fresh_optimizer:
             parts.append("fresh")
+        if self.patience is not None:
+            parts.append(f"patience{self.patience}")
         return "-".join([*parts, f"seed{self.seed}"])
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A run: its directory's files, its lock, its checkpoints and its metrics.
 
 run.json                    configuration, architecture, data and its checksums; written once training may begin
-checkpoints/<n>.safetensors after n stages, 0 before the first; latest.safetensors in between
+checkpoints/<n>.safetensors after n stages, 0 before the first; latest.safetensors in between; of a run with
+                            `patience` best.safetensors, after its best epoch
 metrics.jsonl               one line per epoch: stage, epoch, step, learning_rate, bound
 evaluations/*.json, *.npz   what was measured, per checkpoint
 results.json                the finished run's summary
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LATEST = "latest"
+BEST = "best"
 LINE_BYTES = 4096
 """More than a line of metrics takes."""
 RESTORE = "restore it, or start over with `iwae train --fresh`"
@@ -194,7 +196,7 @@ class Run:
         """
         found = [name for name in WRITTEN if (self.path / name).exists()]
         numbers = [number for number in self.stage_checkpoints() if number > 0]
-        checkpoints = [*numbers, *([LATEST] if self.checkpoint_path(LATEST).exists() else [])]
+        checkpoints = [*numbers, *(name for name in (LATEST, BEST) if self.checkpoint_path(name).exists())]
         return found + [f"checkpoints/{name}.safetensors" for name in checkpoints]
 
     @property
@@ -222,8 +224,14 @@ class Run:
         # As `checkpoint_path` writes numbers: 0009 or other digits would be looked for as 9.
         return sorted(int(stem) for stem in stems if stem.isdecimal() and str(int(stem)) == stem)
 
-    def checkpoint(self, number: int | None = None) -> "Checkpoint":
-        """The checkpoint after `number` stages, or by default the one with the most steps.
+    @property
+    def has_best(self) -> bool:
+        """Whether this is a run with `patience`, after its first epoch."""
+        return self.config.patience is not None and self.checkpoint_path(BEST).exists()
+
+    def checkpoint(self, number: int | None = None, *, newest: bool = False) -> "Checkpoint":
+        """The checkpoint after `number` stages, or by default the one with the most steps; where there is a best one,
+        that instead, unless the `newest` is asked for.
 
         Raises CheckpointError when it is missing or damaged, also when the one that must be the newest is: the message
         then names the newest intact one, and nothing older is used silently.
@@ -232,6 +240,8 @@ class Run:
 
         numbers = self.stage_checkpoints()
         try:
+            if number is None and self.has_best and not newest:
+                return self._load(BEST)
             return self._newest(numbers) if number is None else self._load(number)
         except CheckpointError as error:
             others = [n for n in numbers if n != number] if number is not None else numbers
@@ -281,10 +291,27 @@ class Run:
                 return number
         return None
 
-    def put_aside_after(self, number: int) -> Path | None:
-        """Moves what lies beyond checkpoint `number` into `replaced-<i>/`; None when there was nothing."""
+    def best_until(self, step: int) -> "Checkpoint | None":
+        """The best checkpoint, unless it was made after `step`: then training comes to it again. Raises CheckpointError
+        for a damaged one.
+        """
+        from iwae.runs.checkpoint import CheckpointError
+
+        try:
+            best = self._load(BEST) if self.has_best else None
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; restore it, or delete it: the best epoch from here on is kept") from None
+        return best if best is not None and best.step <= step else None
+
+    def put_aside_after(self, number: int, *, kept_best: bool = False) -> Path | None:
+        """Moves what lies beyond checkpoint `number` into `replaced-<i>/`, and the best one unless it is to be kept;
+        None when there was nothing.
+        """
         later = [self.checkpoint_path(n) for n in self.stage_checkpoints() if n > number]
-        later += [p for p in (self.checkpoint_path(LATEST), self.results_path) if p.exists()]
+        others = [self.checkpoint_path(LATEST), self.results_path]
+        if not kept_best:
+            others.append(self.checkpoint_path(BEST))
+        later += [path for path in others if path.exists()]
         if not later:
             return None
         aside = _first_free(self.path / "replaced")

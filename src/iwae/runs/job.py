@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import optax
 
@@ -11,7 +12,7 @@ from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig
-from iwae.runs.directory import LATEST, Run
+from iwae.runs.directory import BEST, LATEST, Run
 from iwae.runs.evaluate import check_same_data, data_record, versions
 from iwae.runs.options import TrainOptions
 from iwae.runs.records import MetricsLine
@@ -23,6 +24,7 @@ from iwae.training.minibatches import steps_per_epoch
 from iwae.training.optim import nadam, paper_adam
 from iwae.training.schedule import Schedule, schedule_to_json, stage_end
 from iwae.training.step import TrainState
+from iwae.training.validation import EarlyStopping
 
 
 @dataclass
@@ -37,7 +39,9 @@ class Job:
     options: TrainOptions
     reporter: Reporter
     failure: Divergence | None = None
+    stopping: EarlyStopping | None = None
     _found: Checkpoint | None = None
+    _best: Checkpoint | None = None
     _state: TrainState | None = None
     _stages_done: int = 0
     _seconds: float = 0.0
@@ -55,6 +59,11 @@ class Job:
         return int(self.state.step)
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it has diverged, or the validation bound has stopped rising."""
+        return self.failure is not None or (self.stopping is not None and self.stopping.is_over)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Minibatches in one pass over the training set."""
         assert self.config.batch_size is not None
@@ -65,7 +74,8 @@ class Job:
         if not self.run.exists:
             return
         check_same_data(self.run, self.dataset)
-        self._found = self.run.checkpoint(self.options.checkpoint)
+        self._found = self.run.checkpoint(self.options.checkpoint, newest=True)
+        self._best = self.run.best_until(self._found.step)
 
     def begin(self) -> None:
         """Takes the state that was found; of a new run, writes the first checkpoint and the record."""
@@ -91,6 +101,8 @@ class Job:
         full = self.config.full_schedule()
         ends = [stage_end(full, count) * self.steps_per_epoch for count in range(1, len(full) + 1)]
         self._stages_done = sum(self.step >= end for end in ends)
+        if self.config.patience is not None:
+            self.stopping = EarlyStopping(self.config.patience, **self._best_so_far())
         self.reporter.message(f"Run: {self.run.path}")
 
     def advance(self, progress: Progress, seconds: float, *, save: bool) -> None:
@@ -100,11 +112,20 @@ class Job:
         self._state, self._seconds = progress.state, self._seconds + seconds
         if progress.epoch_done:
             self._record_epoch(progress)
+            if self.stopping is not None:
+                assert progress.valid_bound is not None
+                if self.stopping.improves(progress.valid_bound):
+                    self._save(BEST)
+                if self.stopping.is_over:
+                    self.reporter.message(
+                        f"{self.run.path}: the bound on validation examples has not risen for {self.stopping.waited}"
+                        f" epochs; epoch {progress.epoch + 1 - self.stopping.waited} was the best."
+                    )
         if progress.stage_done:
             self._stages_done = progress.stage + 1
             self._save(self._stages_done)
             self.run.checkpoint_path(LATEST).unlink(missing_ok=True)
-        elif save or time.monotonic() - self._saved >= self.options.save_every:
+        elif save or self.is_stopped or time.monotonic() - self._saved >= self.options.save_every:
             self._save(LATEST)
 
     def diverged(self, error: Divergence) -> None:
@@ -114,9 +135,17 @@ class Job:
         self.failure = Divergence(f"{self.run.path}: {error}", [self.state])
 
     def final_checkpoint(self, schedule: Schedule) -> Checkpoint:
-        """The newest checkpoint if it ends a stage, else that of the last stage asked for."""
-        newest = self.run.checkpoint()
-        return newest if newest.path.stem != LATEST else self.run.checkpoint(len(schedule))
+        """The best checkpoint, or the newest if it ends a stage, else that of the last stage asked for."""
+        found = self.run.checkpoint()
+        return found if found.path.stem != LATEST else self.run.checkpoint(len(schedule))
+
+    def _best_so_far(self) -> dict[str, Any]:
+        """What is known of the best epoch, for EarlyStopping."""
+        bounds = {line["step"]: line["valid_bound"] for line in self.run.metrics() if "valid_bound" in line}
+        if self._best is None or self._best.step not in bounds:
+            return {}
+        waited = self.step // self.steps_per_epoch - self._best.step // self.steps_per_epoch
+        return {"best": bounds[self._best.step], "waited": waited}
 
     def _initial_state(self, optimizer: optax.GradientTransformation) -> TrainState:
         if self.source is None:
@@ -131,7 +160,7 @@ class Job:
 
     def _put_aside_what_came_after(self) -> None:
         number = self.options.checkpoint
-        aside = None if number is None else self.run.put_aside_after(number)
+        aside = None if number is None else self.run.put_aside_after(number, kept_best=self._best is not None)
         if aside is not None:
             self.reporter.message(f"Restarting from checkpoint {number}; what came after it is now in {aside}.")
 
@@ -144,7 +173,8 @@ class Job:
             stages_done=self._stages_done,
             seconds=self._seconds,
         )
-        self._saved = time.monotonic()
+        if name != BEST:
+            self._saved = time.monotonic()
 
     def _record_epoch(self, progress: Progress) -> None:
         assert progress.learning_rate is not None
@@ -198,7 +228,7 @@ def train_jobs(
     optimizer = make_optimizer(config)
     end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch
     reporter.training_starts(schedule, jobs[0].steps_per_epoch, min(job.step for job in jobs))
-    while unfinished := [job for job in jobs if job.failure is None and job.step < end]:
+    while unfinished := [job for job in jobs if not job.is_stopped and job.step < end]:
         first = min(job.step for job in unfinished)
         group = [job for job in unfinished if job.step == first]
         until = min((job.step for job in unfinished if job.step > first), default=None)
@@ -219,6 +249,8 @@ def train_jobs(
                 reporter.training(replace(progress[0], bound=sum(bounds) / len(bounds)))
                 if is_signalled:
                     stop_if_signalled()
+                if any(job.is_stopped for job in group):
+                    break
         except Divergence as error:
             for index in error.diverged:
                 group[index].diverged(error)

@@ -102,6 +102,8 @@ def train_runs(
             f" {dataset.name}: choose a smaller one"
         )
     check_steps(schedule, steps_per_epoch(dataset, config.batch_size))
+    if config.patience is not None and len(dataset.valid) == 0:
+        raise IWAEError(f"`patience` needs validation examples, and {dataset.name} has none: leave it out")
     architecture = config.architecture(dataset.dim)
     source = None
     if config.init_from is not None and (options.fresh or not all(run.exists for run in runs)):
@@ -182,7 +184,7 @@ def _measured(
     """The results of a run that is trained to the end: those that are there, or new ones."""
     run, checkpoint = job.run, job.final_checkpoint(schedule)
     results = run.results()
-    if results is None or results["stages_done"] < checkpoint.stages_done:
+    if results is None or results["step"] < checkpoint.step:
         return measure_run(run, checkpoint, job.dataset, measure, reporter)
     test = results["test"]
     if measure_again and not measured_enough(test, measure.test_samples, measure.examples_for(job.config)):

@@ -12,6 +12,7 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.training.loop import Divergence
 from iwae.training.optim import Directions
 from iwae.training.step import LearningRates, TrainState, run_chunk
+from iwae.training.validation import EarlyStopping
 
 STEPS = 20
 """Of a chunk. Its rows have one shape whatever the table's length, so that one compiled program serves all tables of as
@@ -45,7 +46,7 @@ def fit_until(
     Raises Divergence where no round was finite.
     """
     best = state = TrainState.create(model, optimizer, seed)
-    best_score, waited, cuts, scores = -math.inf, 0, 0, []
+    stopping, cuts, scores = EarlyStopping(patience, tolerance), 0, []
     chunks, batches = max(1, round(len(rows) / (batch_size * STEPS))), _batches(rows, batch_size, seed)
     while len(scores) < max_rounds:
         rates, diverged = LearningRates.constant(learning_rate * CUT**cuts), False
@@ -65,16 +66,15 @@ def fit_until(
         scores.append(-math.inf if diverged else score(state.model))
         if callback is not None:
             callback(len(scores), scores[-1])
-        if scores[-1] > best_score + (tolerance * abs(best_score) if math.isfinite(best_score) else 0.0):
-            best, best_score, waited = state, scores[-1], 0
-            continue
-        waited += 1
-        if waited >= patience or diverged:
+        if stopping.improves(scores[-1]):
+            best = state
+        elif stopping.is_over or diverged:
             if cuts == CUTS:
                 break
             # Steps are counted in whole chunks: a chunk's first step takes the first batch of its rows.
-            state, waited, cuts = replace(best, step=jnp.int32(STEPS * chunks * len(scores))), 0, cuts + 1
-    if not math.isfinite(best_score):
+            state, cuts = replace(best, step=jnp.int32(STEPS * chunks * len(scores))), cuts + 1
+            stopping.waited = 0
+    if not math.isfinite(stopping.best):
         raise Divergence("training diverged in its first rounds: try a smaller `learning_rate`", [best])
     return best.model, scores
 

@@ -1,6 +1,5 @@
 """The training loop over compiled chunks of steps: a TrainState in, TrainStates out."""
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,11 @@ from iwae.models.networks.base import Network
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.training import minibatches
-from iwae.training.optim import Directions, paper_adam
+from iwae.training.optim import Directions, adam, paper_adam
 from iwae.training.progress import progress_line
 from iwae.training.schedule import Schedule, Stage, check_steps, locate, stage_end
 from iwae.training.step import LearningRates, TrainState, run_chunk
-from iwae.training.validation import validation_bound
+from iwae.training.validation import EarlyStopping, validation_bound
 
 DEFAULT_EPOCHS = 20
 CHUNK_SECONDS = 1.0
@@ -285,27 +284,30 @@ def fit(
     stages = schedule if isinstance(schedule, tuple | list) else None
     if stages is not None and epochs is not None:
         raise IWAEError("a schedule of stages says for how many epochs: leave out `epochs`")
-    if optimizer is None:
-        rate = schedule if callable(schedule) else learning_rate
-        optimizer = optax.adam(rate) if stages is None else paper_adam(batch_size)
-    if patience is not None:
-        check_count("patience", patience)
-        if len(dataset.valid) == 0:
-            raise IWAEError("`patience` needs validation examples: iwae.Dataset.from_arrays(train, test, valid)")
-    stages = (Stage(DEFAULT_EPOCHS if epochs is None else epochs),) if stages is None else tuple(stages)
+    count = DEFAULT_EPOCHS if epochs is None else epochs
+    if optimizer is None and stages is None and callable(schedule):
+        optimizer = optax.adam(schedule)
+    elif optimizer is None:
+        optimizer = adam() if stages is None else paper_adam(batch_size)
+        stages = (Stage(count, learning_rate),) if stages is None else stages
+    stopping = None if patience is None else EarlyStopping(patience)
+    if stopping is not None and len(dataset.valid) == 0:
+        raise IWAEError("`patience` needs validation examples: iwae.Dataset.from_arrays(train, test, valid)")
+    stages = (Stage(count),) if stages is None else tuple(stages)
     with standard_arithmetic():
         state = TrainState.create(model, optimizer, seed)
-    best: Progress | None = None
+    best = state.model
     with progress_line(stage_end(stages, len(stages)), progress) as line:
         for step in train(state, dataset, stages, estimator, optimizer, batch_size=batch_size):
             state = step.state
             line.update(step.epoch + step.epoch_done, step.bound, step.steps_per_second)
             if step.epoch_done and callback is not None:
                 callback(step)
-            if not step.epoch_done or patience is None:
+            if not step.epoch_done or stopping is None:
                 continue
-            if best is None or (step.valid_bound or -math.inf) > (best.valid_bound or -math.inf):
-                best = step
-            elif step.epoch - best.epoch >= patience:
+            assert step.valid_bound is not None
+            if stopping.improves(step.valid_bound):
+                best = state.model
+            elif stopping.is_over:
                 break
-    return state.model if best is None else best.state.model
+    return state.model if stopping is None else best

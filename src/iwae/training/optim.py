@@ -64,6 +64,12 @@ def paper_adam(batch_size: int = 20, *, beta1: float = PAPER_BETA1, moments: Mom
 
 
 @functools.cache
+def adam() -> Directions:
+    """Adam as Optax has it, without a learning rate."""
+    return Directions(*optax.chain(optax.scale_by_adam(), optax.scale(-1.0)))
+
+
+@functools.cache
 def nadam(batch_size: int = 100, *, beta1: float = 0.9) -> Directions:
     """Adam with Nesterov's momentum (Dozat 2016), its moments starting at zero, without a learning rate; of the summed
     gradient and going up, as `paper_adam`.

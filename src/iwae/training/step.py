@@ -123,33 +123,34 @@ def run_chunk(
 ) -> tuple[tuple[TrainState, ...], Int[Array, " models"], Float[Array, " models"]]:
     """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
     of every length. Each has its estimator and, where the data are shuffled, its order of the rows: all steps are of
-    one epoch then. With `as_batch` those of one estimator are one batch of models (`vmap`),
-    without it each is stepped as if alone.
+    one epoch then. With `as_batch` those whose estimators differ in traced numbers alone are one batch of models
+    (`vmap`), without it each is stepped as if alone.
 
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
     last step's mean bound. The loop ends early at such a step.
     """
     # Only arrays go around the loop: networks of one's own may hold functions and names.
     states, others = eqx.partition(states, eqx.is_array)
+    numbers, kinds = eqx.partition(estimators, eqx.is_array)
     groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
-    group_orders = [None if orders is None else group.put_orders(orders) for group in groups]
+    own = list(zip(numbers, orders or [None] * len(numbers), strict=True))
     first = states[0].step
 
     def step_of(member: int) -> Callable[..., tuple[TrainState, Array]]:
-        how: dict[str, Any] = {"estimator": estimators[member], "optimizer": optimizer, "batch_size": batch_size}
+        how: dict[str, Any] = {"optimizer": optimizer, "batch_size": batch_size}
 
-        def step(arrays: TrainState, *rest: Any) -> tuple[TrainState, Array]:
-            state, bound = train_step(eqx.combine(arrays, others[member]), *rest, **how)
+        def step(arrays: TrainState, own: Any, *rest: Any) -> tuple[TrainState, Array]:
+            numbers, order = own
+            estimator = eqx.combine(numbers, kinds[member])
+            state, bound = train_step(eqx.combine(arrays, others[member]), order, *rest, estimator=estimator, **how)
             return eqx.filter(state, eqx.is_array), bound
 
         return step
 
     def advance(models: Any) -> tuple[Any, Float[Array, " models"]]:
         steps = [group.step(step_of(group.members[0])) for group in groups]
-        pairs = [
-            step(model, order, rows, learning_rates)
-            for step, model, order in zip(steps, models, group_orders, strict=True)
-        ]
+        owned = [group.stacked(own) for group in groups]
+        pairs = [step(model, o, rows, learning_rates) for step, model, o in zip(steps, models, owned, strict=True)]
         bounds = _in_order(groups, [jnp.atleast_1d(values) for _, values in pairs])
         return tuple(model for model, _ in pairs), jnp.stack(bounds)
 
@@ -181,11 +182,15 @@ def _each(estimators: Sequence[Estimator]) -> list[list[int]]:
 
 
 def _alike(estimators: Sequence[Estimator]) -> list[list[int]]:
-    """Indices of equal estimators, group by group."""
+    """Indices of estimators that are equal but for the values of their arrays, group by group."""
+
+    def kind(estimator: Estimator) -> Any:
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf, estimator)
+
     groups: list[list[int]] = []
     for index, estimator in enumerate(estimators):
         for group in groups:
-            if eqx.tree_equal(estimators[group[0]], estimator):
+            if eqx.tree_equal(kind(estimators[group[0]]), kind(estimator)):
                 group.append(index)
                 break
         else:
@@ -205,14 +210,13 @@ class _Group:
         """
         if len(self.members) == 1:
             return states[self.members[0]]
-        batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(states[index] for index in self.members))
-        return eqx.tree_at(lambda state: state.step, batch, states[self.members[0]].step)
+        return eqx.tree_at(lambda state: state.step, self.stacked(states), states[self.members[0]].step)
 
-    def put_orders(self, orders: Sequence[Any]) -> Any:
-        """The members' orders of the rows as one, with an axis of models in a batch."""
+    def stacked(self, trees: Sequence[Any]) -> Any:
+        """The members' trees of arrays as one, with an axis of models where they are several."""
         if len(self.members) == 1:
-            return orders[self.members[0]]
-        return jnp.stack([orders[index] for index in self.members])
+            return trees[self.members[0]]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(trees[index] for index in self.members))
 
     def take(self, state: TrainState) -> list[TrainState]:
         """The members' states out of one."""
@@ -229,9 +233,10 @@ class _Group:
         if len(self.members) == 1:
             return one
 
-        def batched(batch: TrainState, orders: Any, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
+        def batched(batch: TrainState, own: Any, *rest: Any) -> tuple[TrainState, Float[Array, " models"]]:
             axes = eqx.tree_at(lambda state: state.step, jax.tree.map(lambda _: 0, batch), None)
-            return jax.vmap(one, in_axes=(axes, 0, *(None for _ in rest)), out_axes=(axes, 0))(batch, orders, *rest)
+            in_axes = (axes, 0, *(None for _ in rest))
+            return jax.vmap(one, in_axes=in_axes, out_axes=(axes, 0))(batch, own, *rest)
 
         return batched
 

@@ -1,4 +1,6 @@
-"""The bound on validation examples, by which one epoch is compared with another."""
+"""The bound on validation examples, by which one epoch is compared with another, and when that is enough."""
+
+import math
 
 import equinox as eqx
 import jax
@@ -9,6 +11,7 @@ from jaxtyping import Array, Float
 from iwae import bounds
 from iwae.arithmetic import standard_arithmetic
 from iwae.data import Dataset
+from iwae.errors import check_count
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -41,3 +44,26 @@ def _bounds(model: HierarchicalVAE, rows: Array, num_samples: int) -> Float[Arra
         return bounds.iwae(model.log_weights(model.prepare(block[0], data_key), noise_key, num_samples))
 
     return jax.lax.map(of_block, (rows, keys))
+
+
+class EarlyStopping:
+    """Says when scores have stopped rising: after `patience` of them in a row that are not above the best one by the
+    relative `tolerance`. `best` is the best so far, and `waited` says how many came since.
+    """
+
+    def __init__(self, patience: int, tolerance: float = 0.0, *, best: float = -math.inf, waited: int = 0):
+        """Raises IWAEError for a patience below one."""
+        check_count("patience", patience)
+        self.patience, self.tolerance, self.best, self.waited = patience, tolerance, best, waited
+
+    def improves(self, score: float) -> bool:
+        """Takes the next score, and says whether it is the best one."""
+        least = self.best + self.tolerance * abs(self.best) if math.isfinite(self.best) else self.best
+        improves = score > least
+        self.best, self.waited = (score, 0) if improves else (self.best, self.waited + 1)
+        return improves
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to stop."""
+        return self.waited >= self.patience

@@ -7,7 +7,7 @@ READY := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo quick test test-all bench torture fuzz lint format docs docs-quick wheel-check clean
+.PHONY: demo quick test test-all test-pythons bench torture fuzz lint format docs docs-quick wheel-check clean
 
 demo: $(READY)
 	$(BIN)/iwae train --dataset mnist --model iwae --k 5 --schedule quick --run-dir results/demo
@@ -24,6 +24,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not torture"
+
+# Half an hour: an environment for every Python that is there, with the newest and with the lowest releases.
+test-pythons: $(READY)
+	$(BIN)/python tests/pythons.py
 
 # An hour or so on two free cores: processes are killed 200 times and more, disks fill up, permissions go.
 torture: $(READY)

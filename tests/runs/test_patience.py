@@ -54,7 +54,8 @@ def test_the_best_epoch_is_what_is_measured(data: Path, stopped: Path) -> None:
     run = Run.open(stopped)
     bounds = [line["valid_bound"] for line in run.metrics()]
     best = int(np.argmax(bounds))
-    assert best > 0 and len(bounds) == best + 1 + PATIENCE < 300
+    assert best > 0
+    assert len(bounds) == best + 1 + PATIENCE < 300
     results = run.results()
     assert results is not None
     line = run.metrics()[best]

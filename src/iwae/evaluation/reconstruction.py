@@ -96,12 +96,18 @@ def _weighted_means(
         new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
         weights, rescale = jnp.exp(log_weights - new_peak), jnp.exp(peak - new_peak)
         given = model.decoder[0](latents[0])
-        mean = model.missing.mean(given) if of_missing and model.missing is not None else given.mean
-        means = model.likelihood.original(mean)
+        if of_missing and model.missing is not None:
+            means = model.likelihood.original(model.missing.mean(given))
+        else:
+            means = model.likelihood.averaged(given)
         added = jax.vmap(product, in_axes=1)(weights, means)
         return new_peak, total * rescale + jnp.sum(weights, axis=0), sums * rescale[:, None] + added
 
     blocks = (num_samples + SAMPLES_AT_ONCE - 1) // SAMPLES_AT_ONCE
-    start = (jnp.full(len(x), -jnp.inf), jnp.zeros(len(x)), jnp.zeros_like(x))
+    start = (
+        jnp.full(len(x), -jnp.inf),
+        jnp.zeros(len(x)),
+        jnp.zeros((len(x), model.likelihood.num_inputs(model.visible))),
+    )
     _, total, sums = jax.lax.fori_loop(0, blocks, body, start)
-    return sums / total[:, None]
+    return model.likelihood.summary(sums / total[:, None])

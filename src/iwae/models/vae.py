@@ -69,7 +69,7 @@ class HierarchicalVAE(eqx.Module):
         decoder: list[ConditionalLayer] = []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            inputs = 2 * sizes[0] if i == 0 and architecture.mask == "concatenate" else sizes[i]
+            inputs = _count_inputs(likelihood, sizes[0], architecture.mask) if i == 0 else sizes[i]
             encoder.append(kinds[i].create(inputs, hidden, sizes[i + 1], encoder_key, network))
             downwards = (sizes[i + 1], hidden[::-1], sizes[i], decoder_key)
             if i == 0:
@@ -77,6 +77,8 @@ class HierarchicalVAE(eqx.Module):
             else:
                 decoder.append(kinds[i - 1].create(*downwards, network))
         prior = _prior(kinds[-1] is GaussianLayer, sizes[-1])
+        if architecture.missing == "self-masking" and not likelihood.is_ordered:
+            raise IWAEError("`missing` self-masking needs values with an order, but the likelihood has categories")
         missing = SelfMasking.create(sizes[0]) if architecture.missing == "self-masking" else None
         return cls(tuple(encoder), tuple(decoder), prior, missing, architecture.mask)
 
@@ -110,7 +112,7 @@ class HierarchicalVAE(eqx.Module):
         down: list[ConditionalLayer] = []
         for i, (encode, decode) in enumerate(zip(encoder, decoder, strict=True)):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
-            inputs = 2 * visible if i == 0 and mask == "concatenate" else sizes[i]
+            inputs = _count_inputs(likelihood, visible, mask) if i == 0 else sizes[i]
             up.append(GaussianLayer.on(encode, sizes[i + 1], inputs=inputs, key=encoder_key))
             how = {"inputs": sizes[i + 1], "key": decoder_key}
             if i == 0:
@@ -196,7 +198,8 @@ class HierarchicalVAE(eqx.Module):
             raise IWAEError(
                 f"`x` must be prepared rows of floating point numbers, got {x.dtype}: call model.prepare(rows, key)"
             )
-        filled = jnp.where(jnp.isnan(x), 0.0, x) if self.likelihood.missing else x
+        inputs = self.likelihood.inputs(x)
+        filled = jnp.where(jnp.isnan(inputs), 0.0, inputs) if self.likelihood.missing else inputs
         return filled if self.mask == "zeros" else jnp.concatenate([filled, ~jnp.isnan(x)], axis=1)
 
     def log_posterior(
@@ -277,6 +280,10 @@ class HierarchicalVAE(eqx.Module):
             noise = jax.random.normal(jax.random.fold_in(key, i), conditional.mean.shape, self.dtype)
             latents.insert(0, conditional.sample(noise))
         return tuple(latents), self.decoder[0](latents[0])
+
+
+def _count_inputs(likelihood: Likelihood, visible: int, mask: Mask) -> int:
+    return likelihood.num_inputs(visible) + (visible if mask == "concatenate" else 0)
 
 
 def _prior(is_gaussian: bool, units: int) -> StandardNormal | Bernoulli:

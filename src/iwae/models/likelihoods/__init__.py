@@ -9,9 +9,14 @@ from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
+from iwae.models.likelihoods.categorical import CategoricalLikelihood
+from iwae.models.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from iwae.models.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+from iwae.models.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from iwae.models.likelihoods.gaussian import GaussianLikelihood
+from iwae.models.likelihoods.mixed import MixedLikelihood
 from iwae.models.likelihoods.student_t import StudentTLikelihood
+from iwae.models.likelihoods.zero_inflated import ZeroInflatedNegativeBinomialLikelihood
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
@@ -19,6 +24,11 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "student-t": StudentTLikelihood,
     "poisson": PoissonLikelihood,
     "negative-binomial": NegativeBinomialLikelihood,
+    "zero-inflated-negative-binomial": ZeroInflatedNegativeBinomialLikelihood,
+    "categorical": CategoricalLikelihood,
+    "discretized-logistic": DiscretizedLogisticLikelihood,
+    "continuous-bernoulli": ContinuousBernoulliLikelihood,
+    "mixed": MixedLikelihood,
 }
 
 
@@ -31,11 +41,18 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
     if isinstance(wanted, Likelihood):
         made = wanted
     else:
-        if wanted not in LIKELIHOODS:
-            raise IWAEError(f"`likelihood` must be one of {', '.join(LIKELIHOODS)}, or an object, got {wanted!r}")
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        unknown = [name for name in names if name not in LIKELIHOODS]
+        if unknown:
+            raise IWAEError(f"`likelihood` must be one of {', '.join(LIKELIHOODS)}, or an object, got {unknown[0]!r}")
         # What no likelihood scores is refused before one is made of it.
         Likelihood(missing=True).check(np.asarray(dataset.train), f"train split of {dataset.name}")
-        made = LIKELIHOODS[wanted].of_data(dataset.train, scale=dataset.scale, binary=dataset.binary)
+        if not isinstance(wanted, str) and len(names) != dataset.dim:
+            raise IWAEError(f"`likelihood` names {len(names)} kinds, but {dataset.name} has {dataset.dim} columns")
+        if len(set(names)) == 1:
+            made = LIKELIHOODS[names[0]].of_data(dataset.train, scale=dataset.scale, binary=dataset.binary)
+        else:
+            made = MixedLikelihood.of_kinds([LIKELIHOODS[name] for name in names], np.asarray(dataset.train))
     for name in ("train", "valid", "test"):
         made.check(np.asarray(dataset.split(name)), f"{name} split of {dataset.name}")
     return made
@@ -52,12 +69,17 @@ def likelihood_from_json(record: Mapping[str, Any]) -> Likelihood:
 __all__ = [
     "LIKELIHOODS",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
     "Likelihood",
+    "MixedLikelihood",
     "NegativeBinomialLikelihood",
     "PoissonLikelihood",
     "StudentTLikelihood",
     "VisibleLayer",
+    "ZeroInflatedNegativeBinomialLikelihood",
     "likelihood_from_json",
     "likelihood_of",
 ]

@@ -34,12 +34,16 @@ class Likelihood(eqx.Module):
     """For tables and pages."""
     outputs_per_unit: ClassVar[int] = 1
     """Numbers that the network gives for each visible unit; those of one kind lie side by side."""
+    is_ordered: ClassVar[bool] = True
+    """Whether larger and smaller values mean something."""
     missing: bool = eqx.field(static=True, default=False, kw_only=True)
 
     @classmethod
-    def of_data(cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False) -> "Likelihood":
+    def of_data(
+        cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False, levels: Sequence[int] = ()
+    ) -> "Likelihood":
         """The likelihood for training rows `[n, dim]` as they are stored: `rows * scale` are values, and with `binary`
-        all of them are zeros and ones.
+        all of them are zeros and ones; `levels` says of every column how many values it may have.
         """
         return cls(missing=has_missing(rows))
 
@@ -58,6 +62,30 @@ class Likelihood(eqx.Module):
     def original(self, values: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
         """Inverse of `prepare` for means and draws, in the units of the rows."""
         return values
+
+    def num_outputs(self, units: int) -> int:
+        """Numbers that the network gives for so many visible units."""
+        return self.outputs_per_unit * units
+
+    def num_units(self, outputs: int) -> int:
+        """Inverse of `num_outputs`."""
+        return outputs // self.outputs_per_unit
+
+    def num_inputs(self, units: int) -> int:
+        """Numbers that the encoder sees of so many visible units."""
+        return units
+
+    def inputs(self, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows inputs"]:
+        """What the encoder sees of prepared rows, `num_inputs` numbers."""
+        return x
+
+    def averaged(self, given: Distribution) -> Float[Array, "*rows inputs"]:
+        """What is averaged over h to say what a value is, `num_inputs` numbers: means, in the units of the rows."""
+        return self.original(given.mean)
+
+    def summary(self, averages: Float[Array, "*rows inputs"]) -> Float[Array, "*rows dim"]:
+        """The values, in the units of the rows, that stand for averages."""
+        return averages
 
     def distribution(self, outputs: Float[Array, "*rows outputs"]) -> Distribution:
         """p(x | h) for a network's outputs, `outputs_per_unit` times the number of visible units."""
@@ -114,7 +142,7 @@ class VisibleLayer(eqx.Module):
         """The paper's layer, on a tanh network; every linear layer is drawn independently."""
         sizes = (n_in, *hidden)
         keys = jax.random.split(key)
-        outputs = Linear.create(sizes[-1], likelihood.outputs_per_unit * dim, keys[1])
+        outputs = Linear.create(sizes[-1], likelihood.num_outputs(dim), keys[1])
         return cls(network(sizes, keys[0]), outputs, likelihood)
 
     @classmethod
@@ -123,12 +151,12 @@ class VisibleLayer(eqx.Module):
     ) -> "VisibleLayer":
         """A layer of `dim` visible units on any network that takes `inputs` numbers. Raises as `count_features`."""
         count = count_features(network, inputs)
-        return cls(network, Linear.create(count, likelihood.outputs_per_unit * dim, key), likelihood)
+        return cls(network, Linear.create(count, likelihood.num_outputs(dim), key), likelihood)
 
     @property
     def units(self) -> int:
         """Number of visible units."""
-        return self.outputs.bias.shape[-1] // self.likelihood.outputs_per_unit
+        return self.likelihood.num_units(self.outputs.bias.shape[-1])
 
     @property
     def heads(self) -> tuple[Linear, ...]:

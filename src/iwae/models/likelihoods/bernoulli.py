@@ -1,5 +1,6 @@
 """Binary data, and grey values as probabilities of ones."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -33,7 +34,9 @@ class BernoulliLikelihood(Likelihood):
     resample: bool = eqx.field(static=True, default=True)
 
     @classmethod
-    def of_data(cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False) -> "BernoulliLikelihood":
+    def of_data(
+        cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False, levels: Sequence[int] = ()
+    ) -> "BernoulliLikelihood":
         return cls(scale, not binary, missing=has_missing(rows))
 
     def check(self, rows: np.ndarray, what: str) -> None:

@@ -31,7 +31,7 @@ class Poisson(eqx.Module):
 
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The quantile of Phi(noise), for standard normal `noise`."""
-        return _quantile(lambda count: jax.scipy.special.gammaincc(count + 1.0, self.mean), self.mean, self.mean, noise)
+        return quantile(lambda count: jax.scipy.special.gammaincc(count + 1.0, self.mean), self.mean, self.mean, noise)
 
     def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
         """Log probability in nats, summed over units, or over those that `observed` has."""
@@ -50,22 +50,32 @@ class NegativeBinomial(eqx.Module):
     def mean(self) -> Float[Array, "*shape units"]:
         return jnp.exp(self.log_mean)
 
+    @property
+    def variance(self) -> Float[Array, "*shape units"]:
+        return self.mean + jnp.square(self.mean) * jnp.exp(-self.log_shape)
+
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The quantile of Phi(noise), for standard normal `noise`."""
+        return quantile(self.cdf, self.mean, self.variance, noise)
+
+    def cdf(self, count: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
+        """The probability of each unit's being at most `count`."""
         shape = jnp.exp(self.log_shape)
-        share = shape / (shape + self.mean)
-        variance = self.mean + jnp.square(self.mean) / shape
-        return _quantile(lambda n: jax.scipy.special.betainc(shape, n + 1.0, share), self.mean, variance, noise)
+        return jax.scipy.special.betainc(shape, count + 1.0, shape / (shape + self.mean))
 
     def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
         """Log probability in nats, summed over units, or over those that `observed` has."""
+        return total(self.log_probs(value), observed)
+
+    def log_probs(self, value: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
+        """Of each unit, in nats."""
         shape = jnp.exp(self.log_shape)
         log_sum = jnp.logaddexp(self.log_shape, self.log_mean)
         ways = gammaln(value + shape) - gammaln(shape) - gammaln(value + 1.0)
-        return total(ways + shape * (self.log_shape - log_sum) + value * (self.log_mean - log_sum), observed)
+        return ways + shape * (self.log_shape - log_sum) + value * (self.log_mean - log_sum)
 
 
-def _quantile(cdf: Callable[[Array], Array], mean: Array, variance: Array, noise: Array) -> Array:
+def quantile(cdf: Callable[[Array], Array], mean: Array, variance: Array, noise: Array) -> Array:
     """The least count whose distribution function reaches Phi(noise), by bisection; no gradient passes through it."""
     level = ndtr(noise)
     high = jnp.broadcast_to(jnp.ceil(mean + 12.0 * jnp.sqrt(variance) + 20.0), level.shape)
@@ -91,6 +101,10 @@ class PoissonLikelihood(Likelihood):
         values = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
         if values.size and (values.min() < 0 or (rows.dtype.kind == "f" and (values != np.floor(values)).any())):
             raise IWAEError(f"the {what} has values that are no counts: the {self.words} likelihood needs 0, 1, 2, ...")
+
+    def inputs(self, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows inputs"]:
+        """log(1 + x): the encoder sees counts of any size alike."""
+        return jnp.log1p(x)
 
     def distribution(self, outputs: Float[Array, "*rows outputs"]) -> Poisson | NegativeBinomial:
         return Poisson(_bounded(outputs))

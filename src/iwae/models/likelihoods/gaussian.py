@@ -1,6 +1,7 @@
 """Real numbers: a diagonal Gaussian of standardized values."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
@@ -53,7 +54,9 @@ class GaussianLikelihood(Likelihood):
     spread: tuple[float, ...] = eqx.field(static=True, default=())
 
     @classmethod
-    def of_data(cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False) -> "GaussianLikelihood":
+    def of_data(
+        cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False, levels: Sequence[int] = ()
+    ) -> "GaussianLikelihood":
         """Raises nothing: a dimension that never changes has a spread of one, one that was never seen mean zero."""
         values = np.asarray(rows, np.float64)
         seen = ~np.isnan(values)

@@ -67,7 +67,7 @@ def test_numbers_are_those_of_the_model(analyzed: tuple[Path, AnalysisRecord]) -
     for layer, variances in zip(found["layers"], units.variances, strict=True):
         assert layer["variances"] == pytest.approx(list(variances))
     assert found["effective_sample_size"]["quantiles"]["0.5"] == pytest.approx(np.median(test.effective_sample_size))
-    assert found["train_bound"] == Run(path).metrics()[-1]["bound"]
+    assert found["train_bound"] == Run(path).metrics.lines()[-1]["bound"]
 
 
 def test_the_json_is_complete(analyzed: tuple[Path, AnalysisRecord]) -> None:

@@ -64,7 +64,7 @@ def test_a_run_continues_with_the_same_order_and_split(rows: Path, tmp_path: Pat
     config = small_config(rows, schedule="quick", batch_size=30, split_seed=5)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     epochs = go(whole, config, stages=2)["epochs"]
-    assert Run.open(whole).metrics()[-1]["step"] == epochs * 3
+    assert Run.open(whole).metrics.lines()[-1]["step"] == epochs * 3
     for stages in (1, 2):
         go(parts, config, stages=stages)
     same_training(whole, parts, 2)

@@ -52,16 +52,16 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_best_epoch_is_what_is_measured(data: Path, stopped: Path) -> None:
     run = Run.open(stopped)
-    bounds = [line["valid_bound"] for line in run.metrics()]
+    bounds = [line["valid_bound"] for line in run.metrics.lines()]
     best = int(np.argmax(bounds))
     assert best > 0
     assert len(bounds) == best + 1 + PATIENCE < 300
     results = run.results()
     assert results is not None
-    line = run.metrics()[best]
+    line = run.metrics.lines()[best]
     assert (results["epochs"], results["step"], results["train_bound"]) == (best + 1, line["step"], line["bound"])
     assert (results["checkpoint"], run.checkpoint().step) == ("checkpoints/best.safetensors", line["step"])
-    assert run.checkpoint(newest=True).step == run.metrics()[-1]["step"]
+    assert run.checkpoint(newest=True).step == run.metrics.lines()[-1]["step"]
     assert results["weights_sha256"] == run.checkpoint().weights_digest()
     weight = run.checkpoint().arrays["model.encoder.0.hidden.0.weight"]
     np.testing.assert_array_equal(load(stopped).encoder[0].network.hidden[0].weight, weight)
@@ -97,7 +97,7 @@ def test_of_runs_that_train_together_each_stops_at_its_own_epoch(data: Path, sto
     runs = {tmp_path / f"seed{seed}": impatient(data, seed=seed) for seed in (0, 1)}
     train_runs(runs, options=TrainOptions(), measure=QUICK_MEASURE)
     for path in runs:
-        bounds = [line["valid_bound"] for line in Run(path).metrics()]
+        bounds = [line["valid_bound"] for line in Run(path).metrics.lines()]
         assert len(bounds) == int(np.argmax(bounds)) + 1 + PATIENCE
 
 

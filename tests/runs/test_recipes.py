@@ -96,7 +96,7 @@ def test_a_new_run_has_epochs_and_a_learning_rate_of_its_own(tmp_path: Path) -> 
     assert config.name().endswith("-epochs3-rate0.01-seed0")
     results = go(tmp_path / "run", config)
     assert (results["epochs"], results["stages_total"]) == (3, 1)
-    lines = Run.open(tmp_path / "run").metrics()
+    lines = Run.open(tmp_path / "run").metrics.lines()
     assert [line["learning_rate"] for line in lines] == [0.01] * 3
     assert len({line.get("valid_bound") for line in lines}) == 3
     assert go(tmp_path / "run", config) == results

@@ -66,12 +66,12 @@ def test_a_run_measures_itself_and_records_what_it_depends_on(data: Path, config
 @pytest.mark.parametrize("end", [b"", b'{"stage": 3, "epo', b'{"no": "line of metrics"}\n'])
 def test_the_epochs_done_are_those_of_the_last_whole_line(tmp_path: Path, epochs: int, end: bytes) -> None:
     run = Run(tmp_path)
-    assert run.epochs_done() == 0
+    assert run.metrics.epochs_done() == 0
     for epoch in range(1, epochs + 1):
-        run.append_metrics({"stage": 0, "epoch": epoch, "step": epoch, "learning_rate": 1e-3, "bound": -1.0})
-    with open(run.metrics_path, "ab") as file:
+        run.metrics.append({"stage": 0, "epoch": epoch, "step": epoch, "learning_rate": 1e-3, "bound": -1.0})
+    with open(run.metrics.path, "ab") as file:
         file.write(end)
-    assert run.epochs_done() == epochs == len(run.metrics())
+    assert run.metrics.epochs_done() == epochs == len(run.metrics.lines())
 
 
 def test_a_complete_run_is_not_trained_again(config: RunConfig, whole: Path) -> None:

@@ -33,7 +33,7 @@ def test_it_is_read(run: Path) -> None:
     results = opened.results()
     assert results is not None
     assert results["weights_sha256"] == opened.checkpoint().weights_digest() == opened.checkpoint(1).weights_digest()
-    assert [line["epoch"] for line in opened.metrics()] == [1, 2, 3, 4, 5]
+    assert [line["epoch"] for line in opened.metrics.lines()] == [1, 2, 3, 4, 5]
     assert iwae.load(run).latent == (3,)
     (row,) = iwae.results(run.parent)
     assert (row["name"], row["stages_done"], row["stages_total"], row["nll"]) == ("run", 1, 4, results["test"]["nll"])

@@ -56,7 +56,7 @@ def as_alone(directory: Path, alone: dict[int, Path]) -> None:
             assert mine.keys() == theirs.keys()
             for name, array in theirs.items():
                 np.testing.assert_allclose(mine[name], array, rtol=1e-4, atol=1e-5)
-        mine, theirs = (Run(path).metrics() for path in (run, expected))
+        mine, theirs = (Run(path).metrics.lines() for path in (run, expected))
         for line, other in zip(mine, theirs, strict=True):
             assert line == pytest.approx(other, rel=1e-5)
         mine, theirs = (json.loads((path / "results.json").read_text()) for path in (run, expected))

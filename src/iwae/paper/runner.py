@@ -219,7 +219,7 @@ class _Work:
         epochs = 0
         # What is wrong with a run is for its own process to say; the others go on.
         with contextlib.suppress(IWAEError, OSError):
-            epochs = min(self._total, run.epochs_done())
+            epochs = min(self._total, run.metrics.epochs_done())
         if self.failure is not None:
             state = "failed"
         elif self.ended:

@@ -59,7 +59,7 @@ def write_report(
             reporter.message(f"Analyzing {path}.")
             moved = dataset if run.config.dataset.endswith((".npy", ".npz")) else None
             analysis = analyze_run(path, options=least, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
-        metrics = [line for line in run.metrics() if line["step"] <= analysis["step"]]
+        metrics = [line for line in run.metrics.lines() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)
         link = _link(target, path / EXPLORER) if (path / EXPLORER).is_file() else None
         runs.append(Analyzed(path, _as_utf8(shown).decode(), run.record, analysis, metrics, link))

@@ -129,7 +129,7 @@ def analyze_run(
         model, data, num_samples=num_samples, num_examples=LOG_WEIGHT_EXAMPLES, kept=kept_units(run)
     )
     relative = weights.relative_log_weights(log_weights)
-    metrics = [line for line in run.metrics() if line["step"] <= loaded.step]
+    metrics = [line for line in run.metrics.lines() if line["step"] <= loaded.step]
     effective = test.likelihoods.effective_sample_size
     pictures, skipped = draw(
         Findings(

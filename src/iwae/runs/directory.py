@@ -11,7 +11,6 @@ replaced-<i>/               what a restart from an earlier checkpoint put aside
 """
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,17 +25,15 @@ from iwae.errors import IWAEError, RunBusyError
 from iwae.io.files import (
     acquire_lock,
     expanded,
-    naming,
-    open_regular,
-    read_bounded,
     remove_leftovers,
     write_atomically,
     write_json,
 )
-from iwae.io.json import MAX_JSON_BYTES, decode, shortened
+from iwae.io.json import shortened
 from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
-from iwae.runs.records import AnnealedRecord, DataRecord, MetricsLine, ResultsRecord, RunRecord, read_checked
+from iwae.runs.metrics import Metrics
+from iwae.runs.records import AnnealedRecord, DataRecord, ResultsRecord, RunRecord, read_checked
 
 if TYPE_CHECKING:
     from iwae.models.vae import HierarchicalVAE
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 LATEST = "latest"
 BEST = "best"
-LINE_BYTES = 4096
-"""More than a line of metrics takes."""
 RESTORE = "restore it, or start over with `iwae train --fresh`"
 # What a run writes into its directory beside its record and its checkpoints.
 WRITTEN = ("metrics.jsonl", "results.json", "samples.png", "samples.npy", "pruning.json", "analysis", "diagnostics")
@@ -63,7 +58,7 @@ class Run:
         self.path = expanded(path)
         self.record_path = self.path / "run.json"
         self.results_path = self.path / "results.json"
-        self.metrics_path = self.path / "metrics.jsonl"
+        self.metrics = Metrics(self.path / "metrics.jsonl")
         self.checkpoints_path = self.path / "checkpoints"
         self.evaluations_path = self.path / "evaluations"
 
@@ -263,7 +258,7 @@ class Run:
             raise CheckpointError(f"{self.checkpoints_path}: all checkpoints of this run are missing")
         newest = max(map(self._load, names), key=lambda checkpoint: checkpoint.step)
         # A stage's first line of metrics is written once the checkpoint of the stage before is safe.
-        lines, results = self.metrics(), self.results()
+        lines, results = self.metrics.lines(), self.results()
         recorded = max(lines[-1]["stage"] if lines else 0, results["stages_done"] if results else 0)
         if newest.stages_done < recorded:
             raise CheckpointError(f"{self.checkpoint_path(recorded)}: there is no such checkpoint, but there was")
@@ -316,58 +311,11 @@ class Run:
             return None
         aside = _first_free(self.path / "replaced")
         aside.mkdir()
-        if self.metrics_path.exists():
-            write_atomically(aside / self.metrics_path.name, self.metrics_path.read_bytes())
+        if self.metrics.path.exists():
+            write_atomically(aside / self.metrics.path.name, self.metrics.path.read_bytes())
         for path in later:
             os.replace(path, aside / path.name)
         return aside
-
-    # Metrics
-
-    def metrics(self, until: int | None = None) -> list[MetricsLine]:
-        """The lines of `metrics.jsonl` (those up to the step `until`) before the first damaged one, or the last where
-        that was only half written.
-
-        Raises IWAEError where it is no regular file or larger than any that training writes, and OSError where it
-        can't be read.
-        """
-        return [line for _, line in _intact(self._metrics_content()) if until is None or line["step"] <= until]
-
-    def cut_metrics(self, step: int) -> None:
-        """Drops the lines after `step`, and from the first damaged one on. Raises IWAEError as `metrics` does."""
-        content = self._metrics_content()
-        kept = b"".join(text for text, line in _intact(content) if line["step"] <= step)
-        if not self.metrics_path.exists() or content != kept:
-            write_atomically(self.metrics_path, kept)
-
-    def epochs_done(self) -> int:
-        """Epochs done by the last whole line of `metrics.jsonl`: cheap to ask again and again while it grows.
-
-        Raises what `metrics` does, but for a file that is too large.
-        """
-        try:
-            with open_regular(self.metrics_path) as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - LINE_BYTES))
-                *lines, _ = file.read(LINE_BYTES).split(b"\n")
-        except FileNotFoundError:
-            return 0
-        for text in reversed(lines):
-            with contextlib.suppress(ValueError):
-                return decode(text, MetricsLine)["epoch"]
-        return 0
-
-    def _metrics_content(self) -> bytes:
-        try:
-            return read_bounded(self.metrics_path, MAX_JSON_BYTES)
-        except FileNotFoundError:
-            return b""
-
-    def append_metrics(self, line: MetricsLine) -> None:
-        """Appends one line, durably. Raises OSError, naming the file."""
-        with naming(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _first_free(path: Path) -> Path:
@@ -376,18 +324,6 @@ def _first_free(path: Path) -> Path:
     while (free := path.with_name(f"{path.name}-{index}")).exists():
         index += 1
     return free
-
-
-def _intact(content: bytes) -> Iterator[tuple[bytes, MetricsLine]]:
-    """Lines of metrics, as text and read, up to the first that is damaged or not whole."""
-    for text in content.splitlines(keepends=True):
-        try:
-            line = decode(text, MetricsLine)
-        except ValueError:
-            return
-        if not text.endswith(b"\n"):
-            return
-        yield text, line
 
 
 def load(

@@ -295,7 +295,7 @@ def measure_run(
         model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
     )
     png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
-    metrics = run.metrics(checkpoint.step)
+    metrics = run.metrics.lines(checkpoint.step)
     results: ResultsRecord = {
         "config": config.to_json(),
         "seed": config.seed,
@@ -319,7 +319,7 @@ def measure_run(
             "samples": png_path.name,
             "sample_values": npy_path.name,
             "per_example": str(test.npz_path.relative_to(run.path)),
-            "metrics": run.metrics_path.name,
+            "metrics": run.metrics.path.name,
         },
         "versions": versions(),
         "device": device(),

@@ -84,7 +84,7 @@ class Job:
             state, self._seconds = self._found.train_state(optimizer), self._found.seconds
             self._put_aside_what_came_after()
             self._state, self._found = state, None
-            self.run.cut_metrics(self.step)
+            self.run.metrics.cut(self.step)
         else:
             self._state = self._initial_state(optimizer)
             self._save(0)
@@ -141,7 +141,7 @@ class Job:
 
     def _best_so_far(self) -> dict[str, Any]:
         """What is known of the best epoch, for EarlyStopping."""
-        bounds = {line["step"]: line["valid_bound"] for line in self.run.metrics() if "valid_bound" in line}
+        bounds = {line["step"]: line["valid_bound"] for line in self.run.metrics.lines() if "valid_bound" in line}
         if self._best is None or self._best.step not in bounds:
             return {}
         waited = self.step // self.steps_per_epoch - self._best.step // self.steps_per_epoch
@@ -187,7 +187,7 @@ class Job:
         }
         if progress.valid_bound is not None:
             line["valid_bound"] = progress.valid_bound
-        self.run.append_metrics(line)
+        self.run.metrics.append(line)
 
 
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:

@@ -218,8 +218,8 @@ def _write_model(
         stages_done=origin.stages_done,
         seconds=origin.seconds,
     )
-    metrics = [json.dumps(line) + "\n" for line in source.metrics(origin.step)]
-    write_atomically(out.metrics_path, "".join(metrics).encode())
+    metrics = [json.dumps(line) + "\n" for line in source.metrics.lines(origin.step)]
+    write_atomically(out.metrics.path, "".join(metrics).encode())
     left = _left_of_the_first(kept_units(source), kept)
     pruned: PrunedRecord = {
         **figures,

@@ -79,10 +79,10 @@ class Killer:
         return found
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(pid: int) -> list[int]:
     """The processes that a process started and that still live; needs Linux's /proc."""
     try:
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
         return []
     return [int(pid) for pid in listed.split()]
@@ -90,7 +90,7 @@ def children(process: subprocess.Popen[str]) -> list[int]:
 
 def kill_children(process: subprocess.Popen[str], rng: random.Random, *, most: int) -> int:
     """Kills up to `most` of the processes that a process started, any of them; returns how many it killed."""
-    living = children(process)
+    living = children(process.pid)
     chosen = rng.sample(living, min(most, len(living)))
     for pid in chosen:
         os.kill(pid, signal.SIGKILL)

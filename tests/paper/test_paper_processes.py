@@ -9,11 +9,14 @@ from pathlib import Path
 
 import equinox as eqx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from helpers.killing import children
 from helpers.small_runs import environment, go, small_config, write_data
 from iwae.paper import Cell, Published, status_of
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import together, train_cells
+from iwae.paper.runner import divided_cores, together, train_cells
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
@@ -103,6 +106,43 @@ def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_pat
     assert start["stages_done"] == 4
 
 
+@given(st.sets(st.integers(0, 200), min_size=1, max_size=30), st.integers(1, 40))
+def test_cores_are_divided_among_processes(cores, jobs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+        shares = divided_cores(jobs)
+    assert len(shares) == jobs
+    assert set().union(*shares) <= cores
+    sizes = [len(share) for share in shares]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    if jobs <= len(cores):
+        assert sorted(core for share in shares for core in share) == sorted(cores)
+    else:
+        times = [sum(core in share for share in shares) for core in cores]
+        assert max(times) - min(times) <= 1
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not keep processes to cores")
+def test_every_process_is_kept_to_its_cores_and_the_only_one_has_all(small, tmp_path):
+    cells = small_cells(small[1])
+    seen = {}
+
+    def look(progress):
+        if any(cell.state == "measuring" for cell in progress):
+            for child in children(os.getpid()):
+                seen.setdefault(child, os.sched_getaffinity(child))
+
+    assert train(cells[:2], tmp_path / "two", jobs=2, on_cells=look) == []
+    expected = [set(share) for share in divided_cores(2)]
+    assert seen
+    assert all(cores in expected for cores in seen.values())
+    seen.clear()
+    assert train(cells[:1], tmp_path / "one", jobs=2, on_cells=look) == []
+    assert all(cores == os.sched_getaffinity(0) for cores in seen.values())
+
+
 def model_cells(data, *changes):
     return [Cell("1", small_config(data, schedule="quick", **change), Published(1.0, None)) for change in changes]
 
@@ -166,7 +206,7 @@ from pathlib import Path
 from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import together, train_cells
+from iwae.paper.runner import divided_cores, together, train_cells
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions
 cells = [Cell("1", RunConfig.of(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),

@@ -92,7 +92,7 @@ class TableKiller:
         process = self.start(name)
         _wait(process, after(self._rng.uniform(0.0, self.longest / 2)))
         if most := self._rng.choice((0, 1, 2)):
-            _wait(process, lambda: bool(children(process)))
+            _wait(process, lambda: bool(children(process.pid)))
             # A parent that lives on takes note of a cell that died, and goes on with the others.
             self.cells += kill_children(process, self._rng, most=most)
         _wait(process, after(self._rng.choice((0.0, self._rng.uniform(0.0, self.longest / 4)))))
@@ -194,6 +194,6 @@ def test_the_processes_that_one_started_are_found_and_killed() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert len(children(process)) == 2
+        assert len(children(process.pid)) == 2
         assert kill_children(process, random.Random(0), most=3) == 2
         process.kill()

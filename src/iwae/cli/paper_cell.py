@@ -1,9 +1,9 @@
 """Cells of the paper's tables, as the process that `iwae paper run` starts for them.
 
 `python -m iwae.cli.paper_cell ORDER`, where ORDER is JSON: `runs` (the configuration of each, by its directory),
-`stages`, `measure` and `datasets_dir`. Trains the runs together or continues them, measures them, and analyzes them
-for the gap between test and training data. Standard input must be a pipe that the parent holds open: when it closes,
-the parent is gone, and this process saves and ends as if it had been told to.
+`stages`, `measure`, `datasets_dir` and `cores`, those that it may use. Trains the runs together or continues them,
+measures them, and analyzes them for the gap between test and training data. Standard input must be a pipe that the
+parent holds open: when it closes, the parent is gone, and this process saves and ends as if it had been told to.
 """
 
 import json
@@ -34,7 +34,12 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run(runs: dict[str, Any], stages: int | None, measure: dict[str, Any], datasets_dir: str | None) -> int:
+def _run(
+    runs: dict[str, Any], stages: int | None, measure: dict[str, Any], datasets_dir: str | None, cores: list[int]
+) -> int:
+    if cores:
+        # Before JAX counts them.
+        os.sched_setaffinity(0, cores)
     from iwae.runs.analyze import AnalyzeOptions, analyze_run
     from iwae.runs.train import train_runs
     from iwae.training.loop import Divergence

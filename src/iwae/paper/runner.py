@@ -1,7 +1,9 @@
 """Trains the cells of the paper's tables that are missing, in processes of their own, some at once."""
 
 import contextlib
+import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -54,8 +56,9 @@ def train_cells(
     """Trains, measures and analyzes the work of a plan in `jobs` processes at once; returns what failed, a line each.
 
     Cells that share data, network and number of samples are trained by one process in one compiled program, unless
-    other processes would have nothing to do. Unfinished runs are continued. A cell that starts from another run waits
-    for it. What a process says goes to `<run>.train.log`, named after the first of its runs.
+    other processes would have nothing to do. Each process has its share of the cores. Unfinished runs are continued. A
+    cell that starts from another run waits for it. What a process says goes to `<run>.train.log`, named after the first
+    of its runs.
 
     On SIGINT, SIGTERM and their like all processes are told to save and stop, and Interrupted is raised once they have;
     a further signal kills those that are left. Should this process die, they save and stop by themselves.
@@ -63,14 +66,14 @@ def train_cells(
     results_dir.mkdir(parents=True, exist_ok=True)
     measure = measure or MeasureOptions()
     work = [_Work(cells, results_dir, stages, measure, datasets_dir) for cells in together(plan.work, jobs)]
+    shares = divided_cores(max(1, min(jobs, len(work))))
     with SignalWatch(hold=True) as signals:
         try:
             while any(not job.ended for job in work) and signals.received is None:
-                running = sum(job.is_running for job in work)
                 for job in work:
-                    if running < jobs and job.can_start(work):
-                        job.start()
-                        running += not job.ended
+                    free = sorted(set(range(len(shares))) - {other.share for other in work if other.is_running})
+                    if free and job.can_start(work):
+                        job.start(free[0], shares[free[0]])
                 if on_cells is not None:
                     on_cells(_progress(work))
                 for job in work:
@@ -83,6 +86,18 @@ def train_cells(
     if on_cells is not None:
         on_cells(_progress(work))
     return [job.failure for job in work if job.failure is not None]
+
+
+def divided_cores(jobs: int) -> list[list[int]]:
+    """The cores that this process may use, divided among so many processes: each has at least one, and no core is in
+    two shares while there are enough. Two processes with a core each do more than with both cores at once (see
+    docs/speed.md). Shares are empty where the system has no such affinity.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [[] for _ in range(jobs)]
+    cores = sorted(os.sched_getaffinity(0))
+    ends = [len(cores) * job // jobs for job in range(jobs + 1)]
+    return [cores[start:end] or [cores[start % len(cores)]] for start, end in itertools.pairwise(ends)]
 
 
 def _end(work: Sequence["_Work"], signals: SignalWatch, on_cells: OnCells | None) -> bool:
@@ -142,6 +157,7 @@ class _Work:
         self.failure: str | None = None
         self.ended = False
         self.stopping = False
+        self.share: int | None = None
         first = cells[0].config
         self._stages = None if first.init_from else stages
         self._total = stage_end(first.full_schedule(self._stages), len(first.full_schedule(self._stages)))
@@ -164,16 +180,18 @@ class _Work:
         source = self.cells[0].source
         return not any(cell.config == source for other in work if not other.ended for cell in other.cells)
 
-    def start(self) -> None:
+    def start(self, share: int, cores: Sequence[int]) -> None:
+        """Starts its process on these cores, the share of this number."""
         source = self.cells[0].source
         done, needed = source_stages(self.cells[0], self.results_dir)
         if source is not None and not self.runs[0].exists and done < needed:
             self._fail(f"not begun: {source.name()}, which it starts from, has {done} of {needed} stages")
             return
+        self.share = share
         with open(self.log_path, "ab") as log:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", CELL_MODULE, json.dumps(self._order)],
+                [sys.executable, "-m", CELL_MODULE, json.dumps({**self._order, "cores": list(cores)})],
                 # Held open and never written to: it closes when this process dies, however it does.
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -101,9 +101,9 @@ def examine(name: str, python: str, pins: Sequence[str], folder: Path) -> Outcom
             print(f"{name}, {step} warns:", *done.stderr.strip().splitlines()[-5:], sep="\n  ", flush=True)
         return done.stdout
 
-    said("install", python, "-m", "venv", environment)
-    pip = (environment / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    said("install", *pip, "--prefer-binary", f"{ROOT}[report]", *pins)
+    said("install", python, "-m", "venv", "--without-pip", environment)
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin/python", "install")
+    said("install", *pip, "--quiet", "--disable-pip-version-check", "--no-compile", f"{ROOT}[report]", *pins)
     if outcome.failed:
         return outcome
     code = "from importlib.metadata import version; import sys; print(*map(version, sys.argv[1:]))"

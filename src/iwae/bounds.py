@@ -14,6 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from iwae.errors import IWAEError
@@ -71,7 +72,7 @@ def ciwae(log_weights: Float[Array, "k *batch"], beta: Parameter) -> Float[Array
 
 
 def _is_known(parameter: Parameter) -> bool:
-    return not isinstance(parameter, jax.core.Tracer)
+    return not isinstance(parameter, Tracer)
 
 
 def renyi(log_weights: Float[Array, "k *batch"], alpha: Parameter) -> Float[Array, "*batch"]:

@@ -49,7 +49,7 @@ def test_a_file_comes_back_complete(run, tmp_path, capsys):
         ("x.csv", "y.csv", r"must both be \.npy or both be \.npz files, got x.csv and y.csv"),
         ("x.npy", "y.npz", "must both be"),
         ("x.npy", "x.npy", "`output` .* is `input`"),
-        ("other.npz", "y.npz", "has none of the arrays train, valid and test"),
+        ("other.npz", "y.npz", "has no array train or valid or test"),
         ("bad.npy", "y.npy", "cannot use .*bad.npy as data"),
     ],
 )

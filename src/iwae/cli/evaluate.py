@@ -1,6 +1,7 @@
 """`iwae evaluate`: a run's likelihood on a split. JAX is imported only when it runs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from iwae.cli import tables
@@ -8,6 +9,7 @@ from iwae.cli.app import with_dashes
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
 from iwae.data import Dataset
+from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 
@@ -21,6 +23,11 @@ AIS_EXAMPLES = 1000
 class Evaluate(OfRunAndData):
     """Measure a run's likelihood on a split."""
 
+    dataset: Path | None = None
+    """Where your own data is now, if it has moved since training; or other rows like it, an .npy file or an .npz
+    archive, which are scored instead. A row's draws depend on --seed and its position in the file."""
+    output: Path | None = None
+    """With other rows: write each row's figures to this new .npy or .csv file."""
     split: Literal["test", "train", "valid"] = "test"
     """Which examples to measure."""
     method: Literal["importance", "ais"] = "importance"
@@ -47,12 +54,34 @@ class Evaluate(OfRunAndData):
             from iwae.runs.evaluate import run_dataset
 
             checkpoint = run.checkpoint(self.checkpoint)
-            dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
-            run.create()
-            measure = self._importance if self.method == "importance" else self._annealed
-            lines = measure(run, checkpoint, dataset, reporter)
+            lines = self._other_rows(run, checkpoint, reporter)
+            if lines is None:
+                dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
+                run.create()
+                measure = self._importance if self.method == "importance" else self._annealed
+                lines = measure(run, checkpoint, dataset, reporter)
         print_lines(*lines)
         return 0
+
+    def _other_rows(self, run: Run, checkpoint: "Checkpoint", reporter: Reporter) -> list[str] | None:
+        from iwae.runs.evaluate import finite_or_none
+        from iwae.runs.score import has_other_rows, score_file
+
+        if self.dataset is None or not has_other_rows(run, self.dataset):
+            if self.output is not None:
+                raise IWAEError("`output` is for other rows, which `dataset` gives: a split's are in RUN/evaluations")
+            return None
+        if self.method != "importance":
+            raise IWAEError(f"`method` {self.method} measures the run's own data, which {self.dataset} is not")
+        options = {"samples": self.samples, "seed": self.seed, "examples": self.examples, "output": self.output}
+        found = score_file(run, checkpoint, self.dataset, self.split, reporter=reporter, **options)
+        figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.stderr))
+        return [
+            f"NLL, L_{self.samples}: {figure} nats, on {len(found.log_likelihood):,} rows of {self.dataset}",
+            f"Mean effective sample size: {found.mean_effective_sample_size:.1f} of {self.samples}",
+            f"Checkpoint: {checkpoint.path}",
+            *([] if self.output is None else [f"Per row: {self.output}"]),
+        ]
 
     def _importance(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.runs.evaluate import evaluate_checkpoint

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iwae.data.files import BadFileError
-from iwae.data.formats import read_npy, read_npz
 from iwae.errors import IWAEError
 from iwae.evaluation.imputation import impute, impute_multiple
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.evaluate import write_arrays
+from iwae.runs.score import read_arrays
 
 
 def impute_file(
@@ -35,12 +34,7 @@ def impute_file(
         )
     if target.exists() and target.samefile(source):
         raise IWAEError(f"`output` {target} is `input`: what was observed would be lost among what was not")
-    try:
-        arrays = {"x": read_npy(source)} if suffix == ".npy" else read_npz(source, ("train", "valid", "test"))
-    except BadFileError as error:
-        raise IWAEError(f"cannot use {source} as data: {error}") from error
-    if not arrays:
-        raise IWAEError(f"{source} has none of the arrays train, valid and test")
+    arrays = read_arrays(source, ("x",) if suffix == ".npy" else ("train", "valid", "test"))
     completed = {
         name: impute(model, rows, num_samples=samples, seed=seed)
         if draws is None

@@ -1,0 +1,97 @@
+"""Rows that are no part of a run's data, scored by its model."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from iwae.data import Split
+from iwae.data.files import BadFileError
+from iwae.data.formats import read_npy, read_npz
+from iwae.errors import IWAEError
+from iwae.evaluation.likelihood import Likelihoods, likelihoods
+from iwae.io.files import check_writable, write_atomically
+from iwae.runs.checkpoint import Checkpoint
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import kept_units, write_arrays
+from iwae.runs.reporter import Reporter
+
+
+def has_other_rows(run: Run, path: Path) -> bool:
+    """Whether a file is there and, by its checksum, is not what the run was trained on."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        checksum = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return checksum not in [file["checksum"] for file in run.data["files"]]
+
+
+def score_file(
+    run: Run,
+    checkpoint: Checkpoint,
+    path: Path,
+    split: Split = "test",
+    *,
+    samples: int = 5000,
+    seed: int = 0,
+    examples: int | None = None,
+    output: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Likelihoods:
+    """L_k of the rows of an .npy file, or of one split of an .npz archive, stored as those that the run was trained on;
+    `output` is a new file for each row's figures: .npy for the log likelihoods, float64 `[n]`, or .csv.
+
+    A row's draws depend on `seed` and its position in the file alone, also those which make grey values binary.
+    Nothing is written into the run.
+
+    Raises IWAEError for other files, for rows that the model can't score, and where `output` is there already; OSError
+    where a file can't be read or written.
+    """
+    reporter = reporter or Reporter()
+    if output is not None:
+        if output.suffix.lower() not in (".npy", ".csv"):
+            raise IWAEError(f"`output` must be an .npy or .csv file, got {output}")
+        if output.exists():
+            raise IWAEError(f"`output` {output} is there already: remove it, or choose another name")
+        check_writable(output.parent)
+    rows = read_arrays(path, (split,))[split]
+    reporter.message(f"{path} is not the data of {run.path}: its {len(rows):,} rows are scored.")
+    found = likelihoods(
+        checkpoint.model(),
+        rows,
+        split,
+        num_samples=samples,
+        seed=seed,
+        max_examples=examples,
+        kept=kept_units(run),
+        on_examples=lambda done, total: reporter.measuring(f"rows, k={samples}", done, total),
+    )
+    if output is not None:
+        _write(output, found)
+    return found
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Arrays of rows from an .npz archive, those of `names` that it has, or from an .npy file, by the first name.
+
+    Raises IWAEError for other files and for an archive that has none of them, and OSError where it can't be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".npy", ".npz"):
+        raise IWAEError(f"{path} is not an .npy or .npz file")
+    try:
+        arrays = {names[0]: read_npy(path)} if suffix == ".npy" else read_npz(path, names)
+    except BadFileError as error:
+        raise IWAEError(f"cannot use {path} as data: {error}") from error
+    if not arrays:
+        raise IWAEError(f"{path} has no array {' or '.join(names)}")
+    return arrays
+
+
+def _write(output: Path, found: Likelihoods) -> None:
+    if output.suffix.lower() == ".npy":
+        write_arrays(output, np.save, found.log_likelihood)
+        return
+    figures = zip(found.log_likelihood.tolist(), found.effective_sample_size.tolist(), strict=True)
+    lines = [f"{row},{value!r},{size!r}\n" for row, (value, size) in enumerate(figures)]
+    write_atomically(output, "".join(["row,log_likelihood,effective_sample_size\n", *lines]).encode())

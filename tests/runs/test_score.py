@@ -1,0 +1,86 @@
+"""`iwae evaluate RUN --dataset OTHER`: rows that are no part of a run's data."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.small_runs import files_below
+from iwae import load, log_likelihood
+from iwae.cli import main
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    rows = np.random.default_rng(1).integers(0, 2, (25, 6)).astype(np.uint8)
+    np.save(tmp_path / "other.npy", rows)
+    return tmp_path / "other.npy"
+
+
+def evaluate(run: Path, *arguments: str | Path) -> int:
+    return main(["evaluate", str(run), "--samples", "40", *map(str, arguments)])
+
+
+def test_other_rows_are_scored_and_written_where_asked(whole: Path, other: Path, tmp_path: Path, capsys) -> None:
+    before = files_below(whole)
+    assert evaluate(whole, "--dataset", other, "--output", tmp_path / "scores.npy", "--seed", "3") == 0
+    scores = np.load(tmp_path / "scores.npy")
+    np.testing.assert_array_equal(scores, log_likelihood(load(whole), np.load(other), num_samples=40, seed=3))
+    shown = capsys.readouterr().out
+    assert f"NLL, L_40: {-scores.mean():.2f} ± {scores.std(ddof=1) / 5:.2f} nats, on 25 rows of" in shown
+    assert evaluate(whole, "--dataset", other, "--output", tmp_path / "scores.csv", "--seed", "3") == 0
+    with open(tmp_path / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == list(range(25))
+    np.testing.assert_array_equal([float(row["log_likelihood"]) for row in rows], scores)
+    assert all(1 <= float(row["effective_sample_size"]) <= 40 for row in rows)
+    # Its position gives a row its draws: the first rows of a file are as they are alone.
+    assert evaluate(whole, "--dataset", other, "--output", tmp_path / "few.npy", "--seed", "3", "--examples", "4") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "few.npy"), scores[:4], rtol=1e-6)
+    np.savez(tmp_path / "other.npz", valid=np.load(other)[:1])
+    assert evaluate(whole, "--dataset", tmp_path / "other.npz", "--split", "valid") == 0
+    assert "nats, on 1 rows of" in capsys.readouterr().out
+    assert files_below(whole) == before
+
+
+def test_the_runs_own_file_elsewhere_is_its_own_data(whole: Path, data: Path, tmp_path: Path, capsys) -> None:
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(data.read_bytes())
+    assert evaluate(whole, "--dataset", moved) == 0
+    assert "test NLL, L_40" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--output", "old.csv"], "--output old.csv is there already: remove it, or choose another name"),
+        (["--output", "new.txt"], "--output must be an .npy or .csv file, got new.txt"),
+        (["--output", "nowhere/new.csv"], "nowhere: No such file or directory"),
+        (["--method", "ais"], "--method ais measures the run's own data"),
+        (["--dataset", "wide.npy"], "`x` has 7 dimensions, but the model was built for 6"),
+        (["--dataset", "grey.npy"], "must be zeros and ones: the model was trained on such"),
+        (["--dataset", "test.npz", "--split", "train"], "test.npz has no array train"),
+        (["--dataset", "rows.csv"], "rows.csv is not an .npy or .npz file"),
+        (["--dataset", "gone.npy"], "gone.npy; give the path of an .npz or .npy file"),
+    ],
+)
+def test_what_has_no_meaning_is_one_line(
+    arguments: list[str], problem: str, whole: Path, other: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.csv").write_text("mine")
+    Path("rows.csv").write_text("1,0")
+    np.save("wide.npy", np.zeros((3, 7), np.uint8))
+    np.save("grey.npy", np.full((3, 6), 7, np.uint8))
+    np.savez("test.npz", test=np.zeros((3, 6), np.uint8))
+    given = arguments if "--dataset" in arguments else ["--dataset", str(other), *arguments]
+    assert evaluate(whole, *given) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert problem.replace("`", "") in error
+    assert Path("old.csv").read_text() == "mine"
+
+
+def test_output_is_for_other_rows(whole: Path, capsys) -> None:
+    assert evaluate(whole, "--output", "scores.csv") == 1
+    assert "--output is for other rows, which --dataset gives" in capsys.readouterr().err

@@ -287,6 +287,7 @@ def test_help_fits_the_terminal(
         "show": "--results-dir",
         "sample": "--out",
         "impute": "--draws",
+        "compare": "--format",
     }
     assert documented.get(command, "--datasets-dir") in out
     # Of a default that is to give nothing the option's own words say what it means.

@@ -1,7 +1,11 @@
 """What the commands print while they work: live progress on a terminal, plain lines elsewhere."""
 
+import csv
+import json
+import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.filesize import decimal
@@ -9,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from iwae.cli import tables
 from iwae.io.text import printable
 from iwae.runs.reporter import Reporter
 from iwae.training.schedule import Schedule, stage_end
@@ -28,6 +33,30 @@ def print_lines(*lines: str) -> None:
 def print_line(console: Console, line: str) -> None:
     """One line, as `print_lines` prints it, on any console."""
     console.print(printable(line), soft_wrap=True, highlight=False, markup=False)
+
+
+def print_records(
+    records: Sequence[dict[str, Any]],
+    heading: Sequence[str],
+    cells: Callable[[dict[str, Any]], list[str]],
+    style: tables.Format,
+) -> None:
+    """Records of one kind: all their fields as JSON or CSV, or as a table of `cells`."""
+    if style == "json":
+        print(json.dumps(records, indent=2))
+    elif style == "csv":
+        writer = csv.DictWriter(sys.stdout, records[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    else:
+        rows = [[printable(cell) for cell in cells(record)] for record in records]
+        if style == "markdown":
+            table = [[cell.replace("|", "\\|") for cell in row] for row in (heading, ["---"] * len(heading), *rows)]
+            print_lines(*(f"| {' | '.join(row)} |" for row in table))
+            return
+        console = Console()
+        # A pipe has no width.
+        print_lines(*tables.aligned(heading, rows, console.width if console.is_terminal else None))
 
 
 def training_line(progress: "TrainingProgress", schedule: Schedule) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "impute": Command("iwae.cli.impute:Impute", "Fill in what is missing in a file of rows."),
     "sample": Command("iwae.cli.sample:Sample", "Draw samples from a run's model."),
     "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),
+    "compare": Command("iwae.cli.compare:Compare", "Compare runs, test example by test example."),
     "prune": Command("iwae.cli.prune:Prune", "Write a smaller model without a run's inactive units."),
     "analyze": Command("iwae.cli.analyze:Analyze", "Measure and draw what a run has learned.", "report"),
     "report": Command("iwae.cli.report:Report", "Write one self-contained HTML page about runs.", "report"),

@@ -1,24 +1,18 @@
 """`iwae show`: runs as a table, JSON, CSV or Markdown."""
 
-import csv
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from iwae.cli import tables
 from iwae.cli.app import fail
-from iwae.cli.console import print_lines
+from iwae.cli.console import print_lines, print_records
 from iwae.cli.options import default_results_dir
 from iwae.errors import IWAEError
-from iwae.io.text import printable
 from iwae.runs.directory import Run
-from iwae.runs.records import ResultsRecord
 
 HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "active")
 
@@ -29,7 +23,7 @@ class Show:
 
     paths: Positional[tuple[Path, ...]] = ()
     """The runs' directories (default: all in --results-dir); plain files among them are passed over."""
-    format: Literal["table", "json", "csv", "markdown"] = "table"
+    format: tables.Format = "table"
     """How to print them: json and csv have every figure, one record a run."""
     results_dir: Path = field(default_factory=default_results_dir)
     """Where runs are kept (also: IWAE_RESULTS_DIR)."""
@@ -46,7 +40,9 @@ class Show:
             except IWAEError as error:
                 failures.append(str(error))
         if records:
-            self._print(records, results)
+            print_records(records, HEADING, _cells, self.format)
+            if self.format == "table":
+                print_lines(*tables.seeds_lines(results))
         for failure in failures:
             fail(failure, 1)
         return 1 if failures else 0
@@ -61,25 +57,6 @@ class Show:
             where = "among what was given" if self.paths else f"in {self.results_dir}"
             raise IWAEError(f"no runs {where}: `iwae train` makes one, or give a run's directory")
         return runs
-
-    def _print(self, records: list[dict[str, Any]], results: list[ResultsRecord]) -> None:
-        if self.format == "json":
-            print(json.dumps(records, indent=2))
-        elif self.format == "csv":
-            writer = csv.DictWriter(sys.stdout, records[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(records)
-        else:
-            rows = [[printable(cell) for cell in _cells(record)] for record in records]
-            if self.format == "markdown":
-                rule = ["---"] * len(HEADING)
-                table = [[cell.replace("|", "\\|") for cell in row] for row in (HEADING, rule, *rows)]
-                print_lines(*(f"| {' | '.join(row)} |" for row in table))
-                return
-            console = Console()
-            # A pipe has no width.
-            print_lines(*tables.aligned(HEADING, rows, console.width if console.is_terminal else None))
-            print_lines(*tables.seeds_lines(results))
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -4,12 +4,15 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
 from iwae.runs.records import AnnealedRecord, DataRecord, Measured, ResultsRecord
+
+Format = Literal["table", "json", "csv", "markdown"]
 
 
 def data_label(data: DataRecord) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from iwae import bounds
@@ -133,6 +134,54 @@ def test_special_cases_are_those_bounds(log_weights):
     np.testing.assert_allclose(bounds.miwae(w[:, None]), bounds.elbo(w), rtol=1e-6, atol=1e-6)
 
 
+@given(WILD, st.integers(1, 6), st.floats(0.01, 0.99))
+def test_tvo_lies_between_the_elbo_and_the_largest_log_weight(log_weights, partitions, first_beta):
+    w = jnp.asarray(log_weights)
+    for value in (bounds.tvo(w, partitions, first_beta), bounds.tvo_moments(w, partitions)):
+        assert below(bounds.elbo(w), value, log_weights)
+        assert below(value, bounds.vr_max(w), log_weights)
+    np.testing.assert_allclose(bounds.tvo(w, 1, first_beta), bounds.elbo(w), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bounds.tvo_moments(w, 1), bounds.elbo(w), rtol=1e-5, atol=1e-5)
+
+
+def tvo_by_hand(log_weights: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    total = np.zeros(log_weights.shape[1])
+    for beta, end in zip(betas, [*betas[1:], 1.0], strict=True):
+        shares = np.exp(beta * log_weights - logsumexp(beta * log_weights, axis=0))
+        total += (end - beta) * np.sum(shares * log_weights, axis=0)
+    return total
+
+
+def test_tvo_is_the_left_sum_over_intervals_equally_apart_in_log_beta():
+    log_weights = np.random.default_rng(0).normal(size=(7, 4)) * 3 - 90
+    betas = np.array([0.0, 0.05, 0.05 ** (2 / 3), 0.05 ** (1 / 3)])
+    actual = bounds.tvo(jnp.asarray(log_weights, jnp.float32), 4, 0.05)
+    np.testing.assert_allclose(actual, tvo_by_hand(log_weights, betas), rtol=1e-6)
+
+
+def test_by_moments_the_mean_of_log_w_grows_equally():
+    log_weights = np.random.default_rng(1).normal(size=(9, 1)) * 4 - 90
+
+    def mean(beta: float) -> float:
+        shares = np.exp(beta * log_weights - logsumexp(beta * log_weights))
+        return float(np.sum(shares * log_weights))
+
+    wanted = np.linspace(mean(0.0), mean(1.0), 6)[1:5]
+    betas = np.array([0.0, *(brentq(lambda beta, m=m: mean(beta) - m, 0.0, 1.0) for m in wanted)])
+    actual = bounds.tvo_moments(jnp.asarray(log_weights, jnp.float32), 5)
+    np.testing.assert_allclose(actual, tvo_by_hand(log_weights, betas), rtol=1e-6)
+
+
+def test_tvo_tends_to_the_log_of_the_mean_weight():
+    """Where the samples are all that there is, the integral is log of the mean weight, L_k."""
+    log_weights = jnp.asarray(np.random.default_rng(2).normal(size=(6, 3)) * 2, jnp.float32)
+    limit = bounds.iwae(log_weights)
+    far, near = (limit - bounds.tvo_moments(log_weights, partitions) for partitions in (20, 2000))
+    assert np.all(np.asarray(far) > 0)
+    np.testing.assert_allclose(near, 0.0, atol=3e-3)
+    np.testing.assert_allclose(bounds.tvo(log_weights, 3000, 1e-3), limit, atol=1e-2)
+
+
 @pytest.mark.parametrize("alpha", [-3.0, -1.0, 0.3, 0.999999, 1.000001, 1.7, 4.0])
 def test_renyi_and_its_gradient_are_those_of_double_precision(alpha):
     rng = np.random.default_rng(0)
@@ -166,6 +215,9 @@ def test_jvi_is_nowozins_formula():
         (lambda w: bounds.renyi(w, float("-inf")), "finite alpha, got -inf: vr_max"),
         (lambda w: bounds.jvi(w[:1]), "k of at least 2"),
         (lambda w: bounds.jvi2(w[:2]), "k of at least 3"),
+        (lambda w: bounds.tvo(w, 0, 0.1), "`partitions` must be an integer of at least 1, got 0"),
+        (lambda w: bounds.tvo(w, 3, 1.0), "first beta must lie between 0 and 1, got 1"),
+        (lambda w: bounds.tvo_moments(w, 0), "`partitions` must be an integer of at least 1, got 0"),
     ],
 )
 def test_parameters_without_meaning_are_refused(bound, problem):
@@ -197,6 +249,8 @@ IMPOSSIBLE = np.array(
         lambda w: bounds.renyi(w, 0.5),
         lambda w: bounds.renyi(w, 1.5),
         lambda w: bounds.renyi(w, -2.0),
+        lambda w: bounds.tvo(w, 4, 0.1),
+        lambda w: bounds.tvo_moments(w, 4),
     ],
 )
 def test_derivatives_are_finite_where_the_bound_is(bound):

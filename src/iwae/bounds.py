@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 
 # Where exp(d) of all deviations d from the mean is this close to 1, the log of their mean is taken by expm1 and
 # log1p, which keep the digits that a log-sum-exp divided by a small number loses.
@@ -150,6 +150,81 @@ def jvi(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:
     others = leave_one_out(log_weights - center) - math.log(count - 1)
     corrected = center + count * (bound - center) - (count - 1) * jnp.mean(others, axis=0)
     return jnp.where(jnp.isneginf(bound), bound, corrected)
+
+
+def tvo(log_weights: Float[Array, "k *batch"], partitions: int, first_beta: Parameter) -> Float[Array, "*batch"]:
+    """The thermodynamic variational objective: the left Riemann sum of log p(x) = int_0^1 E_beta[log w] d beta.
+
+    E_beta is the expectation under q^(1 - beta) p^beta, normalized, and is estimated by the samples with weights
+    w^beta. The sum is over `partitions` intervals, which begin at 0 and at points from `first_beta` in (0, 1) towards 1
+    that are equally apart in log beta. With one it is the ELBO; from infinitely many samples it is a lower bound on
+    log p(x), tighter the more intervals there are. From k samples it is never above the largest log weight.
+
+    Masrani, Le & Wood (2019), "The thermodynamic variational objective".
+
+    Raises IWAEError for less than one interval, and a first beta outside of (0, 1).
+    """
+    check_count("partitions", partitions)
+    if _is_known(first_beta) and not 0.0 < float(first_beta) < 1.0:
+        raise IWAEError(f"TVO's first beta must lie between 0 and 1, got {float(first_beta)!r}")
+    return _left_sum(log_weights, tvo_betas(partitions, first_beta).reshape(-1, *[1] * (log_weights.ndim - 1)))
+
+
+def tvo_betas(partitions: int, first_beta: Parameter) -> Float[Array, " partitions"]:
+    """Where the intervals of `tvo` begin: 0, then from `first_beta` equally apart in log beta."""
+    exponents = jnp.arange(partitions - 1, dtype=float) / max(partitions - 1, 1)
+    powers = jax.lax.stop_gradient(jnp.asarray(first_beta, float)) ** (1.0 - exponents)
+    return jnp.concatenate([jnp.zeros(1), powers])
+
+
+def tvo_moments(log_weights: Float[Array, "k *batch"], partitions: int) -> Float[Array, "*batch"]:
+    """`tvo` over intervals that are chosen, for each example, so that E_beta[log w] grows by the same from one to the
+    next: many where it grows quickly. They are held fixed in derivatives.
+
+    Brekelmans, Masrani, Wood, Ver Steeg & Galstyan (2020), "All in the exponential family: Bregman duality in
+    thermodynamic variational inference": their schedule by moments.
+
+    Raises IWAEError for less than one interval.
+    """
+    check_count("partitions", partitions)
+    fixed = jax.lax.stop_gradient(log_weights - _finite_peak(log_weights))
+    shares = (jnp.arange(partitions) / partitions).reshape(-1, *[1] * (fixed.ndim - 1)).astype(fixed.dtype)
+    low_mean, high_mean = _mean_at(fixed, jnp.zeros_like(shares)), _mean_at(fixed, jnp.ones_like(shares))
+    wanted = (1.0 - shares) * low_mean + shares * high_mean
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = 0.5 * (low + high)
+        is_below = _mean_at(fixed, middle) < wanted
+        return jnp.where(is_below, middle, low), jnp.where(is_below, high, middle)
+
+    start = jnp.zeros_like(wanted), jnp.ones_like(wanted)
+    low, _ = jax.lax.fori_loop(0, BISECTIONS, halve, start)
+    return _left_sum(log_weights, jnp.where(shares == 0.0, 0.0, low))
+
+
+# Of the interval [0, 1]: as many as float32 has digits.
+BISECTIONS = 24
+
+
+def _left_sum(
+    log_weights: Float[Array, "k *batch"], betas: Float[Array, "partitions *#batch"]
+) -> Float[Array, "*batch"]:
+    """sum_j (beta_{j+1} - beta_j) E_{beta_j}[log w], from rising betas, the first of them 0."""
+    ends = jnp.concatenate([betas[1:], jnp.ones_like(betas[:1])])
+    peak = jax.lax.stop_gradient(_finite_peak(log_weights))
+    sums = jnp.sum((ends - betas) * _mean_at(log_weights - peak, betas), axis=0) + peak
+    # At beta = 0 every sample counts.
+    return jnp.where(jnp.any(jnp.isneginf(log_weights), axis=0), -jnp.inf, sums)
+
+
+def _mean_at(
+    log_weights: Float[Array, "k *batch"], betas: Float[Array, "partitions *#batch"]
+) -> Float[Array, "partitions *batch"]:
+    """The mean of log weights under weights w^beta, for every beta; of what is not -inf."""
+    finite = jnp.where(jnp.isneginf(log_weights), 0.0, log_weights)
+    shares = jax.nn.softmax(betas[:, None] * finite, axis=1)
+    return jnp.sum(shares * finite, axis=1)
 
 
 def cubo(log_weights: Float[Array, "k *batch"]) -> Float[Array, "*batch"]:

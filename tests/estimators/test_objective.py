@@ -10,7 +10,7 @@ from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
 from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
-from iwae.estimators.score import OVIS, VIMCO, ReweightedWakeSleep
+from iwae.estimators.score import OVIS, VIMCO, LeaveOneOut, ReweightedWakeSleep, ThermodynamicScore
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.config import RunConfig
@@ -46,6 +46,8 @@ def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
         (Objective("piwae", k=4, m=3, estimator="dreg"), PIWAEDReG, 12),
         (Objective("rws", k=4, sleep=0.5), ReweightedWakeSleep, 4),
         (Objective("rws", k=4, estimator="rws-dreg"), DReGAlpha, 4),
+        (Objective("elbo", k=4, estimator="rloo"), LeaveOneOut, 4),
+        (Objective("tvo", k=4, estimator="score"), ThermodynamicScore, 4),
         (Objective("vimco", k=4), VIMCO, 4),
         (Objective("ovis", k=4), OVIS, 4),
     ],
@@ -63,6 +65,10 @@ def test_names_build_what_they_say(objective, kind, samples):
         (Objective("iwae", k=3), bounds.iwae),
         (Objective("ciwae", k=3, beta=0.2), lambda w: bounds.ciwae(w, 0.2)),
         (Objective("renyi", k=3, alpha=-2.0), lambda w: bounds.renyi(w, -2.0)),
+        (Objective("vr-iwae", k=3, alpha=0.3), lambda w: bounds.renyi(w, 0.3)),
+        (Objective("tvo", k=3), lambda w: bounds.tvo(w, 5, 0.1)),
+        (Objective("tvo", k=3, partitions=2, first_beta=0.3), lambda w: bounds.tvo(w, 2, 0.3)),
+        (Objective("tvo-moments", k=3, partitions=4), lambda w: bounds.tvo_moments(w, 4)),
         (Objective("vr-max", k=3), bounds.vr_max),
         (Objective("jvi", k=3), bounds.jvi),
         (Objective("miwae", k=3, m=2), lambda w: bounds.miwae(w.reshape(2, 3, -1))),

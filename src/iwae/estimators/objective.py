@@ -14,7 +14,9 @@ from iwae.errors import IWAEError, check_count
 from iwae.estimators.parameters import (
     CIWAE_BETA,
     DREG_ALPHA,
+    FIRST_BETA,
     GAMMA,
+    PARTITIONS,
     RENYI_ALPHA,
     SLEEP,
     VAE_BETA,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Method:
     """An estimator's class, `name` in the module `iwae.estimators.<module>`, and what it is made with: the bound that
-    it differentiates (`of_bound`), its own `parameters`, `fixed` arguments.
+    it differentiates (`of_bound`), its own `parameters`, `fixed` arguments; and the fewest samples that it needs.
     """
 
     module: str
@@ -41,6 +43,7 @@ class Method:
     of_bound: bool = False
     parameters: tuple[Parameter, ...] = ()
     fixed: Mapping[str, Number] = dataclasses.field(default_factory=dict)
+    least_samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,12 @@ METHOD_WORDS = {
     "dreg": "DReG",
     "rws-dreg": "DReG",
     "score": "score function",
+    "rloo": "RLOO",
 }
+# Those that differentiate through samples need Gaussian latents; these do not.
+BY_SCORE = ("score", "rloo")
+# Other names of an objective, in the papers that study it.
+ALIASES = {"vr-iwae": "renyi"}
 _OF_BOUNDS = {
     "reparameterized": Method("bound", "Reparameterized", of_bound=True),
     "stl": Method("bound", "StickingTheLanding", of_bound=True),
@@ -75,7 +83,11 @@ _OF_BOUNDS = {
 
 OBJECTIVES: dict[str, Row] = {
     "elbo": Row(
-        "VAE", "the variational bound: the average of {k} log weights", _OF_BOUNDS, bound="elbo", run_name="vae"
+        "VAE",
+        "the variational bound: the average of {k} log weights",
+        {**_OF_BOUNDS, "rloo": Method("score", "LeaveOneOut", least_samples=2)},
+        bound="elbo",
+        run_name="vae",
     ),
     "iwae": Row(
         "IWAE",
@@ -112,6 +124,20 @@ OBJECTIVES: dict[str, Row] = {
         bound="vr_max",
     ),
     "jvi": Row("JVI-1", "JVI-1: the jackknife's correction of L_{k}", _OF_BOUNDS, bound="jvi", least_samples=2),
+    "tvo": Row(
+        "TVO",
+        "the thermodynamic variational objective over {partitions} intervals, from {k} weights",
+        {**_OF_BOUNDS, "score": Method("score", "ThermodynamicScore")},
+        bound="tvo",
+        parameters=(PARTITIONS, FIRST_BETA),
+    ),
+    "tvo-moments": Row(
+        "TVO (moments)",
+        "the thermodynamic variational objective over {partitions} intervals of equal growth, from {k} weights",
+        _OF_BOUNDS,
+        bound="tvo_moments",
+        parameters=(PARTITIONS,),
+    ),
     "rws": Row(
         "RWS",
         "reweighted wake-sleep: L_{k} for the decoder, the wake-phi update for the encoder",
@@ -190,6 +216,7 @@ class Objective:
         **given: Number | None,
     ):
         """Raises IWAEError for names that are unknown and for combinations that have no meaning, saying which do."""
+        name = ALIASES.get(name, name)
         if name not in OBJECTIVES:
             raise IWAEError(f"`objective` must be one of {', '.join(OBJECTIVES)}, got {name!r}")
         row = OBJECTIVES[name]
@@ -214,8 +241,8 @@ class Objective:
                 raise IWAEError(f"`objective` {name} needs `{parameter.name}`")
             values[parameter.name] = parameter.checked(value)
         # Wake-sleep without wake-phi compares nothing.
-        least = 1 if values.get("sleep") == 1.0 else row.least_samples
-        check_count("k", k, least, f" for `objective` {name}" if least > 1 else "")
+        least = 1 if values.get("sleep") == 1.0 else max(row.least_samples, row.methods[estimator].least_samples)
+        check_count("k", k, least, f" for {_described(name, estimator)}" if least > 1 else "")
         self.__dict__.update(name=name, k=int(k), estimator=estimator, backward=None, parameters=values)
         if backward is not None:
             check_count("backward", backward)
@@ -261,7 +288,7 @@ class Objective:
     @property
     def needs_gaussian_latents(self) -> bool:
         """Whether the estimator differentiates through the samples, which binary ones do not allow."""
-        return self.estimator != "score"
+        return self.estimator not in BY_SCORE
 
     @property
     def has_default_estimator(self) -> bool:
@@ -357,7 +384,9 @@ def bound_of(name: str, parameters: Mapping[str, Number]) -> Callable[..., Any]:
     if not parameters:
         return function
     traced = import_module("iwae.estimators.base").traced
-    return import_module("jax.tree_util").Partial(function, **{name: traced(v) for name, v in parameters.items()})
+    # Counts are sizes of arrays, which are compiled in.
+    given = {name: value if isinstance(value, int) else traced(value) for name, value in parameters.items()}
+    return import_module("jax.tree_util").Partial(function, **given)
 
 
 def _owners(name: str) -> str:

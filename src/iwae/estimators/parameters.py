@@ -48,6 +48,16 @@ VAE_BETA = Parameter(
     "beta", float, "0 or more", lambda v: 0.0 <= v < math.inf, "beta", "beta-vae: the KL's weight, 1 by default", 1.0
 )
 WARM_UP = Parameter("warm_up", int, "", bool, "warm_up", "beta-vae: steps in which the KL's weight grows from 0", 0)
+PARTITIONS = Parameter("partitions", int, "", bool, "partitions", "tvo: intervals of the sum, 5 by default", 5)
+FIRST_BETA = Parameter(
+    "first_beta",
+    float,
+    "a number between 0 and 1",
+    lambda value: 0.0 < value < 1.0,
+    "first_beta",
+    "tvo: where the second interval begins, 0.1 by default; the later ones are equally apart in log beta",
+    0.1,
+)
 GAMMA = _share("gamma", "ovis: 1, the default, for effective sample sizes well above 1; 0 for those near 1", 1.0)
 SLEEP = _share("sleep", "rws: the share of sleep-phi in the encoder's update, 0 by default", 0.0)
 

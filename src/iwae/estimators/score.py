@@ -1,4 +1,6 @@
-"""Estimators by the score of q, which need no derivative through samples: reweighted wake-sleep, VIMCO, OVIS."""
+"""Estimators by the score of q, which need no derivative through samples: RLOO, reweighted wake-sleep,
+the thermodynamic objective's, VIMCO, OVIS.
+"""
 
 import math
 from functools import partial
@@ -12,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from iwae import bounds
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimate, WeightedEstimator, normalized_weights, traced
+from iwae.estimators.bound import slopes
 from iwae.estimators.gradients import Coefficients, EncoderDerivative
 from iwae.models.vae import HierarchicalVAE
 
@@ -54,6 +57,48 @@ class ReweightedWakeSleep(WeightedEstimator):
         share = self.sleep
         sleep = eqx.filter_grad(lambda m: -share * jnp.mean(m.log_posterior(dream, latents)))(model)
         return Estimate(value, jax.tree.map(jnp.add, gradient, sleep))
+
+
+class LeaveOneOut(WeightedEstimator):
+    """RLOO, the score-function gradient of the ELBO with a baseline for each sample, the mean of the others' log
+    weights: the encoder's coefficients are (log w_i - mean log w) / (k - 1).
+
+    Kool, van Hoof & Welling (2019). It is also VarGrad, the gradient of half the variance of
+    log w (Richter et al. 2020). Unbiased, for discrete latents too; k of at least 2.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+
+    def __check_init__(self) -> None:
+        """Raises IWAEError for a single sample, which has no others."""
+        check_count("num_samples", self.num_samples, 2, " for RLOO")
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        bound = bounds.elbo(log_weights)
+        deviations = (log_weights - bound) / (self.num_samples - 1)
+        return Coefficients(bound, jnp.full_like(log_weights, 1.0 / self.num_samples), deviations)
+
+
+class ThermodynamicScore(WeightedEstimator):
+    """The gradient of the thermodynamic variational objective by covariances under w^beta, as in its paper: for the
+    encoder the sum over intervals of v_i ((1 - beta) (log w_i - mean) - 1) times the score, v being the normalized
+    weights w^beta; for the decoder the derivative of the estimate.
+
+    Masrani, Le & Wood (2019). For discrete latents too. It is consistent: biased by O(1/k), as the
+    estimates of expectations under w^beta are.
+    """
+
+    derivative: ClassVar[EncoderDerivative] = "score"
+    partitions: int = eqx.field(static=True)
+    first_beta: Float[Array, ""] = eqx.field(converter=traced)
+
+    def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
+        value, slope = slopes(partial(bounds.tvo, partitions=self.partitions, first_beta=self.first_beta), log_weights)
+        betas = bounds.tvo_betas(self.partitions, self.first_beta)[:, None, None]
+        widths = jnp.diff(betas, axis=0, append=1.0)
+        shares = jax.nn.softmax(betas * log_weights, axis=1)
+        deviations = log_weights - jnp.sum(shares * log_weights, axis=1, keepdims=True)
+        return Coefficients(value, slope, jnp.sum(widths * shares * ((1.0 - betas) * deviations - 1.0), axis=0))
 
 
 class VIMCO(WeightedEstimator):

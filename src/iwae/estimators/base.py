@@ -90,8 +90,8 @@ class WeightedEstimator(Estimator):
 
 
 def traced(value: float | int) -> Float[Array, ""]:
-    """A number as an argument of the compiled step, not a part of it: another value needs no compilation. Its
-    precision is that of what it meets.
+    """A number as an argument of the compiled step, not a part of it: another value needs no compilation. It does not
+    change the type of what it meets.
     """
     return jnp.asarray(float(value))
 

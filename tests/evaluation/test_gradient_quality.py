@@ -9,6 +9,7 @@ from helpers.linear_gaussian import LinearGaussian
 from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.bound import Reparameterized
+from iwae.estimators.gradients import Coefficients
 from iwae.estimators.objective import Objective
 from iwae.evaluation.gradient_quality import (
     _gap,  # pyright: ignore[reportPrivateUsage]
@@ -60,6 +61,27 @@ def test_bias_is_seen_where_there_is_one_and_nowhere_else():
     # Wake-phi is its own objective, and no gradient of L_k.
     assert biased == {"iwae:stl", "iwae:dreg:alpha=1"}
     assert not any(quality.decoder.bias.is_visible for quality in found)
+
+
+class HalvedDecoder(Reparameterized):
+    """Half of the decoder's gradient."""
+
+    def coefficients(self, log_weights):
+        bound, decoder, encoder = super().coefficients(log_weights)
+        return Coefficients(bound, 0.5 * decoder, encoder)
+
+
+def test_a_custom_estimator_is_held_against_the_objective_that_it_is_given_with():
+    exact = LinearGaussian.random(2)
+    model = jax.tree.map(jnp.float32, exact.model(shift=0.5, widen=1.2))
+    x, target = jnp.asarray(exact.sample(3), jnp.float32), Objective("iwae", k=4)
+    given = [(Reparameterized(4, bounds.iwae), target), (HalvedDecoder(4, bounds.iwae), target)]
+    same, halved = gradient_quality(model, x, given, draws=500, reference_k=8)
+    by_name, _ = gradient_quality(model, x, [target, target], draws=500, reference_k=8)
+    assert same.decoder == by_name.decoder
+    assert halved.decoder.bias.is_visible
+    assert halved.decoder.bias.norm == pytest.approx(same.decoder.mean_norm / 2, rel=0.2)
+    assert not halved.encoder.bias.is_visible
 
 
 def test_what_noise_alone_does_is_rarely_called_visible():

@@ -80,6 +80,8 @@ def test_what_is_not_installed_is_said_before_any_work(trained, tmp_path, monkey
     ("arguments", "problem"),
     [
         (["--estimators", "iwae:magic"], "estimator must be one of"),
+        (["--estimators", "nowhere:Mine"], "'nowhere:Mine': expected a known objective, or a module"),
+        (["--estimators", "iwae.bounds:elbo"], "makes an iwae.Estimator of a number of samples"),
         (["--estimators", "iwae:power=2"], "'iwae:power=2': expected a word such as"),
         (["--estimators", "ciwae:beta=much"], "beta must be a number, got 'much'"),
         (["--estimators", "vimco", "--k", "1"], "nothing to diagnose at k = 1, since vimco compare samples"),
@@ -101,6 +103,16 @@ def test_the_command_refuses_what_has_no_meaning_in_one_line(trained, arguments,
     assert problem in error
     assert len(error.strip().splitlines()) == 1
     assert not (path / "diagnostics").exists()
+
+
+def test_a_custom_estimator_is_a_module_and_a_class(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("from iwae.estimators.score import VIMCO\n\nclass Mine(VIMCO):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["vimco", "mine:Mine", "mine:Mine:elbo"]
+    assert main(["diagnose", str(trained[0]), *QUICK, "--k", "3", "--estimators", *words]) == 0
+    record = json.loads((trained[0] / "diagnostics" / "diagnostics.json").read_text())
+    assert [one["estimator"] for one in record["gradients"]] == words
+    assert "mine:Mine:elbo" in capsys.readouterr().out
 
 
 def test_what_is_left_out_at_one_sample_is_said(trained, capsys):

@@ -1,5 +1,7 @@
 """`iwae diagnose`. JAX and Matplotlib are imported only when it runs."""
 
+import os
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +29,8 @@ class Diagnose(OfRunAndData):
         with make_reporter() as reporter:
             from iwae.runs.diagnose import DIRECTORY, FILE, diagnose_run
 
+            # Where a custom estimator's module is looked for, as Python does for a script.
+            sys.path.insert(0, os.getcwd())
             found = diagnose_run(
                 self.path,
                 options=self.diagnosis,

@@ -68,7 +68,9 @@ class Gap:
 
 @dataclass(frozen=True)
 class EstimatorQuality:
-    """An objective with its estimator and k, and the quality of its gradient by group of parameters."""
+    """An objective with its estimator and k (of a custom estimator, the objective that it was held against), and the
+    quality of its gradient by group of parameters.
+    """
 
     objective: Objective
     encoder: GradientQuality
@@ -88,32 +90,36 @@ class _Moments:
 def gradient_quality(
     model: HierarchicalVAE,
     x: Float[Array, "batch visible"],
-    objectives: Sequence[Objective],
+    objectives: Sequence[Objective | tuple[Estimator, Objective]],
     *,
     draws: int = 200,
     reference_k: int = 1000,
     seed: int = 0,
     on_estimator: OnEstimator | None = None,
 ) -> list[EstimatorQuality]:
-    """The quality of each objective's gradient estimator at fixed binary examples, from `draws` independent draws.
+    """The quality of each objective's gradient estimator at fixed examples, from `draws` independent draws. A custom
+    estimator comes with the objective, and its k, that it is held against: `(MyEstimator(5), Objective("iwae", k=5))`.
 
     The biases are against `unbiased` estimators: of the same k from as many draws of their own, and of `reference_k`
     samples from a tenth as many, at least 10.
 
     Raises IWAEError as `check_counts` does.
     """
-    check_counts(objectives, draws, reference_k)
+    pairs = [(make_estimator(given), given) if isinstance(given, Objective) else given for given in objectives]
+    targets = [objective for _, objective in pairs]
+    check_counts(targets, draws, reference_k)
     binary = not model.is_reparameterized
-    own = [unbiased(objective, binary) for objective in objectives]
-    large = [unbiased(objective.changed(k=reference_k), binary) for objective in objectives]
+    own = [unbiased(objective, binary) for objective in targets]
+    large = [unbiased(objective.changed(k=reference_k), binary) for objective in targets]
     fewer = max(FEWEST_DRAWS, draws // 10)
     # An objective stands here once more where it is its own reference: a bias against itself would be no test.
-    work = [(o, draws) for o in objectives] + [(o, draws) for o in dict.fromkeys(own)]
-    work += [(o, fewer) for o in dict.fromkeys(large)]
+    work = [(estimator, draws) for estimator, _ in pairs]
+    work += [(make_estimator(o), draws) for o in dict.fromkeys(own)]
+    work += [(make_estimator(o), fewer) for o in dict.fromkeys(large)]
     key = purpose_key(seed, Purpose.DIAGNOSE)
     moments: list[_Moments] = []
-    for number, (objective, count) in enumerate(work):
-        moments.append(_moments(model, x, make_estimator(objective), jax.random.fold_in(key, number), count))
+    for number, (estimator, count) in enumerate(work):
+        moments.append(_moments(model, x, estimator, jax.random.fold_in(key, number), count))
         if on_estimator is not None:
             on_estimator(number + 1, len(work))
     first = len(objectives)
@@ -121,7 +127,7 @@ def gradient_quality(
     of_large = dict(zip(dict.fromkeys(large), moments[first + len(of_own) :], strict=True))
     return [
         EstimatorQuality(o, *(_quality(found, of_own[same_k], of_large[large_k], group) for group in GROUPS))
-        for o, found, same_k, large_k in zip(objectives, moments, own, large, strict=False)
+        for o, found, same_k, large_k in zip(targets, moments, own, large, strict=False)
     ]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from iwae.errors import IWAEError, check_count, needs_extra
-from iwae.estimators.objective import Objective
+from iwae.estimators.base import Estimator
+from iwae.estimators.objective import OBJECTIVES, Objective
 from iwae.evaluation import importance_weights as weights
 from iwae.evaluation.batches import on_data, prepared_batches
 from iwae.evaluation.gradient_quality import (
@@ -59,7 +61,8 @@ def diagnose_run(
     loaded = run.checkpoint(checkpoint)
     check_count("weight_samples", options.weight_samples, weights.FEWEST_PARETO_SAMPLES)
     words, objectives, left_out = _objectives(options, loaded)
-    check_counts(objectives, options.draws, options.reference_k)
+    targets = [given if isinstance(given, Objective) else given[1] for given in objectives]
+    check_counts(targets, options.draws, options.reference_k)
     for word in left_out:
         reporter.message(f"{word} compares samples: it is left out at k = 1.")
     data = run_dataset(run, datasets_dir, reporter, dataset)
@@ -111,23 +114,22 @@ def diagnose_run(
     return record
 
 
-def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[str], list[Objective], list[str]]:
-    """Each estimator's word and objective, k by k, once; and those that are left out at k = 1, since they compare
-    samples.
+def _objectives(
+    options: DiagnoseOptions, checkpoint: Checkpoint
+) -> tuple[list[str], list[Objective | tuple[Estimator, Objective]], list[str]]:
+    """Each estimator's word and what `gradient_quality` takes, k by k, once; and those that are left out at k = 1,
+    since they compare samples.
     """
     binary = "bernoulli" in checkpoint.architecture.kinds
     words = dict.fromkeys(options.estimators or (BINARY if binary else GAUSSIAN))
-    left_out = [word for word in words if 1 in options.k and _compares_samples(Objective.parse(word, 2))]
+    left_out = [word for word in words if 1 in options.k and _compares_samples(_parsed(word, 2))]
     chosen = [
-        (word, Objective.parse(word, k))
-        for word in words
-        for k in dict.fromkeys(options.k)
-        if k > 1 or word not in left_out
+        (word, _parsed(word, k)) for word in words for k in dict.fromkeys(options.k) if k > 1 or word not in left_out
     ]
     if not chosen:
         raise IWAEError(f"nothing to diagnose at k = 1, since {' and '.join(words)} compare samples: give a larger `k`")
     for word, objective in chosen:
-        if binary and objective.needs_gaussian_latents:
+        if binary and isinstance(objective, Objective) and objective.needs_gaussian_latents:
             raise IWAEError(
                 f"{word} differentiates through samples, but this run's latents are binary: choose among"
                 f" {', '.join(BINARY)}"
@@ -135,8 +137,33 @@ def _objectives(options: DiagnoseOptions, checkpoint: Checkpoint) -> tuple[list[
     return [word for word, _ in chosen], [objective for _, objective in chosen], left_out
 
 
-def _compares_samples(objective: Objective) -> bool:
+def _parsed(word: str, k: int) -> Objective | tuple[Estimator, Objective]:
+    """An objective; or of `module:Class`, `module:Class:objective` a custom estimator, made with its number of samples,
+    and the objective that it is held against, by default L_k.
+
+    Raises IWAEError for words that have no meaning.
+    """
+    module, _, rest = word.partition(":")
+    if module in OBJECTIVES or not rest:
+        return Objective.parse(word, k)
+    name, _, target = rest.partition(":")
+    objective = Objective.parse(target or "iwae", k)
+    try:
+        estimator = getattr(import_module(module), name)(objective.num_samples)
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"got {type(estimator).__name__}")
+    except (ImportError, AttributeError, TypeError) as error:
+        raise IWAEError(
+            f"{word!r}: expected a known objective, or a module and what in it makes an iwae.Estimator of a number of"
+            f" samples ({error})"
+        ) from error
+    return estimator, objective
+
+
+def _compares_samples(objective: Objective | tuple[Estimator, Objective]) -> bool:
     """Whether one sample alone gives it nothing; wake-sleep without wake-phi is the exception to its row."""
+    if not isinstance(objective, Objective):
+        return False
     return objective.row.least_samples > 1 and objective.parameters.get("sleep") != 1.0
 
 

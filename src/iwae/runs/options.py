@@ -65,7 +65,8 @@ class DiagnoseOptions:
     """Numbers of samples (in each group, for miwae and piwae)."""
     estimators: tuple[str, ...] = ()
     """Objectives with their estimators and parameters, such as iwae, iwae:dreg, ciwae:stl:beta=0.5, miwae:m=4
-    (default: iwae iwae:stl iwae:dreg rws:rws-dreg; for binary latents iwae:score vimco ovis:gamma=0 rws)."""
+    (default: iwae iwae:stl iwae:dreg rws:rws-dreg; for binary latents iwae:score vimco ovis:gamma=0 rws). A custom one
+    is module:Class, made with the number of samples and held against L_k, or module:Class:objective."""
     draws: int = 200
     """Independent gradients of each estimator."""
     examples: int = 20

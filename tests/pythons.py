@@ -152,6 +152,7 @@ def main(versions: Sequence[str]) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 print(f"Python {version}, {kind} ...", flush=True)
                 outcomes.append(examine(f"{version}, {kind}", python, pins, Path(folder)))
+            print(lines_of(outcomes)[-1], flush=True)
     print(*lines_of(outcomes), sep="\n")
     return int(not outcomes or any(one.failed for one in outcomes))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from iwae.data import load_dataset
+from iwae.data.columns import Reading
 from iwae.data.values import TOLERANCE, pack
 from iwae.errors import IWAEError
 
@@ -100,7 +101,7 @@ def test_loaded_arrays_are_read_only(tmp_path):
 
 @pytest.mark.parametrize(("rows", "held_out"), [(10, 1), (29, 2), (30, 3)])
 def test_a_single_array_is_split_in_its_order_on_demand(tmp_path, rows, held_out):
-    dataset = load_dataset(save(tmp_path / "d.npy", GREY[:rows]), shuffled=False)
+    dataset = load_dataset(save(tmp_path / "d.npy", GREY[:rows]), reading=Reading(shuffled=False))
     assert len(dataset.test) == len(dataset.valid) == held_out
     joined = np.concatenate([dataset.train, dataset.valid, dataset.test])
     np.testing.assert_array_equal(joined, GREY[:rows].reshape(rows, 20))
@@ -109,7 +110,7 @@ def test_a_single_array_is_split_in_its_order_on_demand(tmp_path, rows, held_out
 
 def test_a_single_array_is_split_by_seed(tmp_path):
     path = save(tmp_path / "d.npy", np.arange(200, dtype=np.uint8).reshape(100, 2))
-    first, again, other = (load_dataset(path, split_seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load_dataset(path, reading=Reading(split_seed=seed)) for seed in (0, 0, 1))
     assert first.shuffled
     assert [len(first.train), len(first.valid), len(first.test)] == [80, 10, 10]
     joined = np.concatenate([first.train, first.valid, first.test])
@@ -139,17 +140,17 @@ def with_value(value):
         ({"train": BITS, "test": BITS[:0]}, "'test' is empty"),
         ({"train": BITS, "test": BITS, "valid": BITS[:0]}, "'valid' is empty"),
         ({"train": BITS[:, :0], "test": BITS}, "'train' is empty"),
-        ({"train": BITS, "test": BITS[:, :3]}, "shape (4, 5), those of 'test' (3, 5)"),
-        ({"train": BITS, "test": BITS.reshape(30, 20)}, "shape (4, 5), those of 'test' (20,)"),
+        ({"train": BITS, "test": BITS[:, :3]}, "shape (4, 5), those of `test` (3, 5)"),
+        ({"train": BITS, "test": BITS.reshape(30, 20)}, "shape (4, 5), those of `test` (20,)"),
         ({"train": BITS[..., None, None], "test": BITS}, "expected [n, height, width]"),
         ({"train": np.stack([BITS, BITS], -1), "test": BITS}, "expected [n, height, width]"),
         ({"train": np.ones(5), "test": BITS}, "expected [n, height, width]"),
         ({"train": np.float32(1), "test": BITS}, "expected [n, height, width]"),
-        ({"train": with_value(np.nan), "test": with_value(0)}, "NaN"),
-        ({"train": with_value(0), "test": with_value(np.inf)}, "'test' contains NaN or infinite"),
-        ({"train": with_value(-0.01), "test": with_value(0)}, "reach from -0.01 to 0.3"),
-        ({"train": with_value(1.01), "test": with_value(0)}, "reach from 0.3 to 1.01"),
-        ({"train": GREY.astype(np.int32), "test": BITS}, "uint8 grey values"),
+        ({"train": with_value(0), "test": with_value(np.inf)}, "'test' contains infinite"),
+        ({"train": with_value(-np.inf), "test": with_value(7)}, "'train' contains infinite"),
+        ({"train": with_value(2) * [1, 1, np.nan], "test": with_value(0)}, "column '2' has no value in the training"),
+        ({"train": with_value(1.7e9) + 1.7e9, "test": with_value(0)}, "column '0' varies by"),
+        ({"train": GREY // 16, "test": GREY // 16}, "reach to 15, those of grey images to 255: give `likelihood`"),
         ({"train": GREY, "test": GREY / 255}, "beside uint8 grey values"),
         ({"train": np.array([[{}]]), "test": BITS}, "expected numbers"),
         ({"train": np.array([["a"]]), "test": BITS}, "expected numbers"),

@@ -67,7 +67,7 @@ def test_an_infinite_number_is_not_a_missing_one(has_gaps: bool) -> None:
         iwae.log_likelihood(model, rows, num_samples=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(iwae.IWAEError, match="NaN or infinite"):
+        with pytest.raises(iwae.IWAEError, match="column '2' has an infinite value"):
             iwae.create_model(iwae.Dataset.from_arrays(rows, likelihood="gaussian"), ARCHITECTURE)
 
 
@@ -76,9 +76,9 @@ def test_an_infinite_number_is_not_a_missing_one(has_gaps: bool) -> None:
     [
         ((RNG.random((9, 6)) * 255,), {}, r"reach from .* to .*numbers in \[0, 1\].*'gaussian'"),
         ((RNG.random((9, 6)) * 2 - 1,), {}, r"reach from -.*'gaussian'"),
-        ((np.where(BITS == 1, np.nan, 0.0),), {}, "NaN or infinite"),
+        ((np.where(BITS == 1, np.inf, 0.0),), {}, "contains infinite"),
         ((np.full((9, 6), "a"),), {}, "real numbers"),
-        ((np.zeros(9),), {}, r"`train` has shape \(9,\), expected \[n, dim\]"),
+        ((np.zeros(9),), {}, r"`train` has shape \(9,\), expected .* or \[n, dim\]"),
         ((np.zeros((9, 2, 3, 3)),), {}, r"`train` has shape \(9, 2, 3, 3\)"),
         ((BITS, BITS[:, :1]), {}, "examples of `train` have shape .*, those of `test`"),
         ((np.zeros((0, 6)),), {}, "`train` has no rows"),

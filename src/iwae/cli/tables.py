@@ -1,6 +1,7 @@
 """How runs read in tables and in lines: labels, aligned columns, means over seeds."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +40,10 @@ def measured_label(test: Measured | AnnealedRecord, split: str, data: DataRecord
     part = ""
     if test["num_examples"] != test["split_examples"]:
         part = f"the first {test['num_examples']:,} of {test['split_examples']:,} {split} examples of "
-    return f"{figure_label(test['nll'], test['stderr'])} nats, on {part}{data_label(data)}"
+    bits = ""
+    if data.get("likelihood") == "discretized-logistic" and test["nll"] is not None:
+        bits = f" ({test['nll'] / (data['dim'] * math.log(2)):.3f} bits per dimension)"
+    return f"{figure_label(test['nll'], test['stderr'])} nats{bits}, on {part}{data_label(data)}"
 
 
 def units_label(counts: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from iwae.data.catalog import PUBLISHED, Published
+from iwae.data.columns import AUTO, Reading
 from iwae.data.dataset import DataFile, Dataset
 from iwae.data.files import (
     ENVIRONMENT_VARIABLE,
@@ -18,7 +19,7 @@ from iwae.data.files import (
     read_content,
     search_directories,
 )
-from iwae.data.own import is_own, load_own
+from iwae.data.own import ANY_FILE, is_own, load_own
 from iwae.data.sources import FetchError, ProgressCallback
 from iwae.errors import IWAEError
 from iwae.io.files import remove_leftovers, write_atomically
@@ -59,8 +60,8 @@ class DatasetStatus:
 def canonical_name(name: str) -> str:
     """The one name a dataset goes by: `mnist`, `binfixmnist` or `omniglot`, or the absolute path of own data.
 
-    The paper's spellings (`MNIST`, `BinFixMNIST`, `OMNI`) are accepted, in upper or lower case. What ends in
-    `.npz` or `.npy` is a path; whether that file exists shows when it is loaded.
+    The paper's spellings (`MNIST`, `BinFixMNIST`, `OMNI`) are accepted, in upper or lower case. What ends as
+    files of own data do (`.npz`, `.csv` and so on) is a path; whether that file exists shows when it is loaded.
     Raises `IWAEError` for anything else.
     """
     for published in PUBLISHED.values():
@@ -68,10 +69,7 @@ def canonical_name(name: str) -> str:
             return published.name
     if is_own(name) and "\0" not in name:
         return os.path.abspath(os.path.expanduser(name))
-    raise IWAEError(
-        f"unknown dataset '{one_line(name)}'; expected {', '.join(PUBLISHED)}, "
-        "or the path of an .npz or .npy file with your own data"
-    )
+    raise IWAEError(f"unknown dataset '{one_line(name)}'; expected {', '.join(PUBLISHED)}, or {ANY_FILE}")
 
 
 def load_dataset(
@@ -81,8 +79,7 @@ def load_dataset(
     default_directory: str | Path | None = None,
     obtain: bool = True,
     progress: ProgressCallback | None = None,
-    shuffled: bool | None = None,
-    split_seed: int = 0,
+    reading: Reading | None = None,
 ) -> Dataset:
     """A dataset in memory, every published file of it verified.
 
@@ -95,18 +92,20 @@ def load_dataset(
       `numpy.random.RandomState(123)` and the last 1,345 are the validation split. A file with another
       checksum but the right layout is used and marked `verified=False`.
 
-    For custom data see `iwae.data.own.load_own`, which takes `split_seed`. `shuffled` says whether training takes the
-    rows in a new order in each epoch: by default those of custom data, while published ones keep the paper's order.
-    The arrays are read-only.
+    For custom data see `iwae.data.own.load_own`; of a published dataset `reading` can choose another likelihood, and
+    say that training takes the rows in a new order in each epoch, where by default it keeps the paper's. The arrays are
+    read-only.
     Raises `IWAEError` where a file is missing, cannot be obtained, is corrupt, or is not usable.
     """
     key = canonical_name(name)
     if key not in PUBLISHED:
-        dataset = load_own(key, shuffled=shuffled is not False, split_seed=split_seed)
+        dataset = load_own(key, reading)
     else:
         directories = search_directories(directory, default_directory)
         dataset = _load_published(PUBLISHED[key], directories, obtain=obtain, progress=progress)
-        dataset = replace(dataset, shuffled=bool(shuffled))
+        dataset = replace(dataset, shuffled=reading is not None and bool(reading.shuffled))
+        if reading is not None and reading.likelihood != AUTO:
+            dataset = replace(dataset, likelihood=reading.likelihood)
     for array in (dataset.train, dataset.valid, dataset.test):
         array.flags.writeable = False
     return dataset

@@ -12,12 +12,13 @@ from typing import Any, Literal, get_args
 import msgspec
 import numpy as np
 
-from iwae.data import canonical_name, is_own
+from iwae.data import Reading, canonical_name, is_own
+from iwae.data.columns import AUTO
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters
 from iwae.estimators.parameters import exact_number
 from iwae.io.json import shortened
-from iwae.models.architecture import Architecture, LatentKind, Precision
+from iwae.models.architecture import DEFAULTS, Architecture, LatentKind, Mask, Missing, Precision
 from iwae.training.schedule import (
     FEW_BACKWARD,
     MANY_SAMPLES,
@@ -33,8 +34,16 @@ from iwae.training.schedule import (
 MAY_DIFFER = {"seed", "model", "objective", "estimator", "backward", *all_parameters()} - {"m"}
 # What the paper trained: `model` is short for these two objectives.
 SHORT_FORMS: dict[str, str] = {"vae": "elbo", "iwae": "iwae"}
-
-
+# Fields that a record leaves out where they have these values: 0.1 knows its own runs.
+USUAL = {
+    "order": "file",
+    "split_seed": 0,
+    "likelihood": AUTO,
+    "columns": (),
+    "target": (),
+    "mask": "zeros",
+    "missing": "at-random",
+}
 ELBO = Objective("elbo")
 
 
@@ -62,12 +71,19 @@ class RunConfig:
     the same runs are trained together (--seeds)."""
 
     dataset: str = "mnist"
-    """A name that `iwae data` lists, or the path of an .npz or .npy file."""
+    """A name that `iwae data` lists, or the path of own data: .npz, .npy, .csv, .tsv or .parquet."""
     order: Literal["shuffled", "file"] | None = None
     """Order of the training examples: anew in each epoch by --seed (shuffled, the default for custom data), or that of
-    the file, as in the paper's code; so for the rows of a single array when they are split, by --split-seed."""
+    the file, as in the paper's code; so for the rows of one array or table when they are split, by --split-seed."""
     split_seed: int = 0
-    """Seed of the split of a single array's rows into training, validation and test examples."""
+    """Seed of the split of one array's or table's rows into training, validation and test examples."""
+    likelihood: str = AUTO
+    """Kind of the values: auto, by their types; one for all columns, such as gaussian (see docs/how-to/likelihood.md);
+    or column=KIND,column=KIND for some of a table's."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table to use (default: all)."""
+    target: tuple[str, ...] = ()
+    """Columns of a table to leave out."""
     objective: Objective = ELBO
     layers: int | None = None
     """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""
@@ -80,6 +96,10 @@ class RunConfig:
     """Kind of the deterministic layers: the paper's tanh, or gated (Tomczak & Welling 2018)."""
     latent_kind: LatentKind = "gaussian"
     """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
+    mask: Mask = "zeros"
+    """What the encoder sees of missing values: zeros, or these and which values are there (concatenate)."""
+    missing: Missing = "at-random"
+    """How values go missing: at-random, or with a probability that depends on them and is learned (self-masking)."""
     schedule: Literal["paper", "quick", "fast"] = "paper"
     """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: this project's recipe, Nadam for 800
     epochs (400 with many samples), for likelihoods like the paper's in a fraction of the time (see docs/speed.md)."""
@@ -142,15 +162,12 @@ class RunConfig:
         if self.order not in ("shuffled", "file"):
             raise IWAEError(f"`order` must be shuffled or file, got {self.order!r}")
         check_seed(self.split_seed, "split_seed")
-        if self.split_seed and not (self.order == "shuffled" and self.dataset.lower().endswith(".npy")):
+        is_whole = is_own(self.dataset) and not self.dataset.lower().endswith(".npz")
+        if self.split_seed and not (self.order == "shuffled" and is_whole):
             raise IWAEError(
-                f"`split_seed` {self.split_seed} has no meaning here: it is for the rows of one array (.npy) in"
+                f"`split_seed` {self.split_seed} has no meaning here: it is for the rows of one array or table, in"
                 " `order` shuffled"
             )
-
-    def data_order(self) -> dict[str, Any]:
-        """What `load_dataset` must be told, for the same splits in the same order."""
-        return {"shuffled": self.order == "shuffled", "split_seed": self.split_seed}
 
     def _resolve_recipe(self) -> None:
         """Writes out what the schedule brings along."""
@@ -241,14 +258,20 @@ class RunConfig:
         assert self.layers is not None
         kinds = (self.latent_kind,) * self.layers
         if not self.latent and not self.hidden:
-            return replace(Architecture.paper(self.layers, visible), kinds=kinds, network=self.network)
+            options = {"network": self.network, "mask": self.mask, "missing": self.missing}
+            return replace(Architecture.paper(self.layers, visible), kinds=kinds, **options)
         if len(self.latent) != self.layers or len(self.hidden) != self.layers:
             raise IWAEError(
                 f"`layers` {self.layers} needs as many numbers in `latent` and in `hidden`,"
                 f" got {len(self.latent)} and {len(self.hidden)}"
             )
         hidden = tuple((width, width) if width else () for width in self.hidden)
-        return Architecture(visible, self.latent, hidden, kinds, self.network)
+        return Architecture(visible, self.latent, hidden, kinds, self.network, self.mask, self.missing)
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are read."""
+        return Reading(self.likelihood, self.columns, self.target, self.order == "shuffled", self.split_seed)
 
     def full_schedule(self, stages: int | None = None) -> Schedule:
         """The schedule, cut after `stages` stages; a warm start has one stage of its own."""
@@ -269,11 +292,10 @@ class RunConfig:
             parts.append("file-order" if self.order == "file" else "shuffled")
         if self.split_seed:
             parts.append(f"split{self.split_seed}")
-        parts += [*self.objective.name_parts(), f"{self.layers}layer"]
+        parts += [*self.reading.name_parts(), *self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
-        if self.network != "tanh":
-            parts.append(self.network)
+        parts += [part for part in (self.network, self.mask, self.missing) if part not in DEFAULTS.values()]
         if self.latent:
             parts.append("-".join(f"{h}x{u}" for h, u in zip(self.hidden, self.latent, strict=True)))
         if self.schedule != "paper":
@@ -304,9 +326,11 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain values on one level, which `from_json` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        said = {name: v for name, v in fields.items() if name not in USUAL or v != USUAL[name]}
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}
         own = {"model": self.model, "objective": self.objective.name, "estimator": self.objective.estimator}
         numbers = {**dict.fromkeys(all_parameters()), "backward": None, **self.objective.numbers()}
-        return {**fields, **own, **numbers, "latent": list(self.latent), "hidden": list(self.hidden)}
+        return {**plain, **own, **numbers}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "RunConfig":
@@ -347,8 +371,8 @@ class RunConfig:
         """`field: mine, there` for every field that keeps two runs from being trained together: they may differ in
         seed and objective, not in the number of samples.
         """
-        mine, there = self.to_json(), other.to_json()
-        return _different({field: value for field, value in mine.items() if field not in MAY_DIFFER}, there)
+        mine, there = ({f: v for f, v in c.to_json().items() if f not in MAY_DIFFER} for c in (self, other))
+        return _different(mine, there)
 
 
 def _as_objective(kind: type, value: Any) -> Objective:
@@ -369,4 +393,5 @@ def _with_less_noise(name: str, own: dict[str, Any], latent_kind: str) -> dict[s
 
 
 def _different(mine: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    mine, there = USUAL | mine, USUAL | there
     return [f"{field}: {mine[field]}, there {there[field]}" for field in mine if mine[field] != there[field]]

@@ -27,7 +27,15 @@ from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
-from iwae.runs.records import DataRecord, EvaluationRecord, GapRecord, Measured, ResultsRecord, measured_enough
+from iwae.runs.records import (
+    ColumnRecord,
+    DataRecord,
+    EvaluationRecord,
+    GapRecord,
+    Measured,
+    ResultsRecord,
+    measured_enough,
+)
 from iwae.runs.reporter import Reporter
 from iwae.version import __version__
 
@@ -37,8 +45,10 @@ MAX_HEADER_BYTES = 1 << 12
 
 
 def data_record(dataset: Dataset) -> DataRecord:
-    """What a run's record says of its data: name, mark, sizes and checksums."""
+    """What a run's record says of its data: name, mark, sizes and checksums, and what is not Bernoulli."""
+    kind = dataset.likelihood if isinstance(dataset.likelihood, str) else getattr(dataset.likelihood, "name", "mixed")
     return {
+        **({"likelihood": kind} if kind != "bernoulli" else {}),
         "name": dataset.name,
         "mark": dataset.mark,
         "examples": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
@@ -47,6 +57,20 @@ def data_record(dataset: Dataset) -> DataRecord:
         "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
         "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
     }
+
+
+def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
+    """What a run's record says of a table's columns; nothing for other data."""
+    if not dataset.columns:
+        return {}
+    with np.errstate(all="ignore"):
+        sums, counts = np.nansum(dataset.train, axis=0, dtype=np.float64), (~np.isnan(dataset.train)).sum(axis=0)
+    means = sums / np.maximum(counts, 1)
+    found: list[ColumnRecord] = []
+    for column, mean in zip(dataset.columns, means.tolist(), strict=True):
+        what = {"levels": list(column.levels)} if column.levels else {"mean": mean}
+        found.append({"name": column.name, "kind": column.kind, "type": column.type, **what})  # pyright: ignore[reportArgumentType]
+    return {"columns": found}
 
 
 def check_same_data(run: Run, dataset: Dataset) -> None:
@@ -66,12 +90,8 @@ def run_dataset(run: Run, datasets_dir: Path | None, reporter: Reporter, moved_t
 
     Raises IWAEError when it can't be had or has changed.
     """
-    dataset = load_dataset(
-        str(moved_to or run.config.dataset),
-        directory=datasets_dir,
-        progress=reporter.obtaining,
-        **run.config.data_order(),
-    )
+    name, how = str(moved_to or run.config.dataset), {"progress": reporter.obtaining, "reading": run.config.reading}
+    dataset = load_dataset(name, directory=datasets_dir, **how)
     check_same_data(run, dataset)
     return dataset
 

@@ -13,7 +13,7 @@ from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import BEST, LATEST, Run
-from iwae.runs.evaluate import check_same_data, data_record, versions
+from iwae.runs.evaluate import check_same_data, columns_record, data_record, versions
 from iwae.runs.options import TrainOptions
 from iwae.runs.records import MetricsLine
 from iwae.runs.reporter import Reporter
@@ -93,7 +93,7 @@ class Job:
                     "config": self.config.to_json(),
                     "architecture": self.architecture.to_json(),
                     "schedule": schedule_to_json(self.config.full_schedule()),
-                    "data": data_record(self.dataset),
+                    "data": {**data_record(self.dataset), **columns_record(self.dataset)},  # pyright: ignore[reportArgumentType]
                     "versions": versions(),
                     **({"init_from": self.source.record()} if self.source is not None else {}),
                 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 from msgspec import Meta
 
 from iwae.data import Mark, Split
+from iwae.data.columns import ValueType
 from iwae.errors import IWAEError
 from iwae.io.json import Count, Positive, Real, Seconds, read_json
 from iwae.models.architecture import MAX_UNITS, Architecture, ArchitectureRecord
@@ -20,7 +21,7 @@ from iwae.runs.config import RunConfig
 MAX_PRUNINGS = 50
 
 Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-ConfigRecord = dict[str, bool | Integer | Real | str | list[Integer] | None]
+ConfigRecord = dict[str, bool | Integer | Real | str | list[Integer | str] | None]
 """`RunConfig.to_json()`; `RunConfig.from_json` checks the fields."""
 
 
@@ -40,8 +41,20 @@ class DataFileRecord(TypedDict):
     verified: bool | None
 
 
+class ColumnRecord(TypedDict):
+    """A column of a table, as `iwae.data.Column`; of numbers the training mean."""
+
+    name: str
+    kind: str
+    type: ValueType
+    levels: NotRequired[list[str | Integer | Real | bool]]
+    mean: NotRequired[Real]
+
+
 class DataRecord(TypedDict):
-    """The data of a run, as `runs.measure.data_record` has them; `image_shape` is height and width."""
+    """The data of a run, as `runs.evaluate.data_record` has them; `image_shape` is height and width. The kind of values
+    is `likelihood`, without it Bernoulli; run.json alone has the columns of a table.
+    """
 
     name: str
     mark: Mark
@@ -50,6 +63,8 @@ class DataRecord(TypedDict):
     binary: bool
     image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=2)] | None
     files: list[DataFileRecord]
+    likelihood: NotRequired[str]
+    columns: NotRequired[list[ColumnRecord]]
 
 
 class StageRecord(TypedDict):
@@ -361,6 +376,8 @@ def _check_data(data: DataRecord) -> None:
     shape = data["image_shape"]
     if shape is not None and shape[0] * shape[1] != data["dim"]:
         raise IWAEError(f"images of {shape[0]} x {shape[1]} pixels do not have {data['dim']} dimensions")
+    if len(data.get("columns", ())) not in (0, data["dim"]):
+        raise IWAEError(f"{len(data.get('columns', ()))} columns are not {data['dim']} dimensions")
 
 
 def _check_pruned(pruned: PrunedRecord, architecture: Architecture) -> None:

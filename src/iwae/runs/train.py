@@ -8,6 +8,7 @@ from pathlib import Path
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import MAX_SAMPLES
+from iwae.models.likelihoods import likelihood_of
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import measure_run
@@ -93,8 +94,12 @@ def train_runs(
         directory=datasets_dir,
         default_directory=default_datasets_dir,
         progress=reporter.obtaining,
-        **config.data_order(),
+        reading=config.reading,
     )
+    # Refused before a directory is made.
+    likelihood_of(dataset)
+    for line in dataset.description():
+        reporter.message(line)
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(

@@ -1,13 +1,14 @@
 """Kinds of visible data, by name. A new one is a file here and a line in `LIKELIHOODS`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError
-from iwae.models.likelihoods.base import Likelihood, VisibleLayer
+from iwae.models.likelihoods.base import Likelihood, VisibleLayer, has_missing
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
 from iwae.models.likelihoods.categorical import CategoricalLikelihood
 from iwae.models.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
@@ -49,10 +50,14 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
         Likelihood(missing=True).check(np.asarray(dataset.train), f"train split of {dataset.name}")
         if not isinstance(wanted, str) and len(names) != dataset.dim:
             raise IWAEError(f"`likelihood` names {len(names)} kinds, but {dataset.name} has {dataset.dim} columns")
+        levels = [len(column.levels) for column in dataset.columns]
         if len(set(names)) == 1:
-            made = LIKELIHOODS[names[0]].of_data(dataset.train, scale=dataset.scale, binary=dataset.binary)
+            how: dict[str, Any] = {"scale": dataset.scale, "binary": dataset.binary, "levels": levels}
+            made = LIKELIHOODS[names[0]].of_data(dataset.train, **how)
         else:
-            made = MixedLikelihood.of_kinds([LIKELIHOODS[name] for name in names], np.asarray(dataset.train))
+            made = MixedLikelihood.of_kinds([LIKELIHOODS[name] for name in names], np.asarray(dataset.train), levels)
+    if any(has_missing(np.asarray(dataset.split(name))) for name in ("train", "valid", "test")):
+        made = replace(made, missing=True)
     for name in ("train", "valid", "test"):
         made.check(np.asarray(dataset.split(name)), f"{name} split of {dataset.name}")
     return made

@@ -1,0 +1,163 @@
+"""What the columns of own data are: their names, kinds of values and levels; decided where nobody says it."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from iwae.errors import IWAEError
+
+AUTO = "auto"
+SHOWN = 60
+"""More columns than this are printed as sums, not one by one."""
+LARGEST_COUNT = 1_000_000
+
+ValueType = Literal["bool", "integer", "real", "text"]
+Level = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its `name`, the `kind` of its values (a name of `iwae.models.likelihoods`), the `type` in
+    which they are stored, and of a categorical one the `levels`, which rows hold by their numbers.
+    """
+
+    name: str
+    kind: str
+    type: ValueType
+    levels: tuple[Level, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How own data is read: `likelihood` is auto, a kind for all columns, or `column=kind` and so on, separated by
+    commas, perhaps after a kind for the others; `columns` are those to use, by default all but `target`. `shuffled`
+    says that the rows of one array or table are permuted by `split_seed` before they are split, and that training takes
+    rows in a new order in each epoch: None is yes for own data and no for published ones.
+    """
+
+    likelihood: str = AUTO
+    columns: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    shuffled: bool | None = None
+    split_seed: int = 0
+
+    def kinds(self, names: Sequence[str]) -> list[str]:
+        """Of every column of `names`: what it is said to be, or auto. Raises IWAEError for a column that is none."""
+        usual, own = AUTO, {}
+        for part in filter(None, map(str.strip, self.likelihood.split(","))):
+            name, equals, kind = part.rpartition("=")
+            if equals:
+                own[name] = kind
+            else:
+                usual = kind
+        check_names("likelihood", own, names)
+        return [own.get(name, usual) for name in names]
+
+    def chosen(self, names: Sequence[str]) -> list[int]:
+        """The places of the columns to use. Raises IWAEError for columns that there are not, or none left."""
+        for what in ("columns", "target"):
+            check_names(what, getattr(self, what), names)
+        wanted = [names.index(name) for name in self.columns] if self.columns else range(len(names))
+        left = [place for place in wanted if names[place] not in self.target]
+        if not left:
+            raise IWAEError(f"no column is left of {listed(names)}: `target` leaves out columns")
+        return left
+
+    def name_parts(self) -> list[str]:
+        """Parts of a run's name that say what was read of its data, where that was said: in words, or by a digest."""
+        said = (self.likelihood, self.columns, self.target)
+        if said == (AUTO, (), ()):
+            return []
+        words = "-".join(
+            [*[self.likelihood] * (self.likelihood != AUTO), *self.columns, *(f"no-{name}" for name in self.target)]
+        )
+        if re.fullmatch(r"[\w.-]{1,40}", words):
+            return [words]
+        return [f"read-{hashlib.sha256(repr(said).encode()).hexdigest()[:8]}"]
+
+
+def listed(values: Sequence[Any], most: int = 10) -> str:
+    """The first values in a line."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def check_names(what: str, given: Sequence[str] | Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises IWAEError, naming the argument `what`, for a name that is no column."""
+    for name in given:
+        if name not in names:
+            raise IWAEError(f"`{what}`: there is no column {name!r}, the columns are {listed(names)}")
+
+
+def kind_of_counts(values: np.ndarray) -> str:
+    """For whole numbers, NaN where one is missing: bernoulli for 0 and 1; for counts poisson, or negative-binomial
+    where they vary more than a Poisson's; gaussian for what is no count.
+    """
+    seen = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    if not seen.size or (seen.max() <= 1 and seen.min() >= 0):
+        return "bernoulli"
+    mean, variance = seen.mean(dtype=np.float64), seen.var(dtype=np.float64)
+    if seen.min() < 0 or seen.max() > LARGEST_COUNT or variance < 0.5 * mean:
+        return "gaussian"
+    return "negative-binomial" if variance > 1.5 * mean else "poisson"
+
+
+def kind_of_array(rows: np.ndarray) -> str:
+    """For an array `[n, dim]` of numbers that are no probabilities, by its type alone: whole numbers are counts."""
+    if rows.dtype.kind == "f":
+        return "gaussian"
+    kinds = {kind_of_counts(column) for column in rows.T}
+    order = ("gaussian", "negative-binomial", "poisson", "bernoulli")
+    found = next(kind for kind in order if kind in kinds)
+    # A column of zeros and ones among counts is one of them.
+    return "poisson" if found == "bernoulli" else found
+
+
+def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:
+    """Raises IWAEError, naming the column, where training rows `[n, dim]` can't be learned from: none of its values is
+    there, one is infinite, or float32 can't tell them apart.
+    """
+    if rows.dtype.kind != "f":
+        return
+    for values, column in zip(rows.T, columns, strict=True):
+        seen = values[~np.isnan(values)].astype(np.float64)
+        if not seen.size:
+            raise IWAEError(f"column {column.name!r} has no value in the training rows: leave it out (`columns`)")
+        if np.isinf(seen).any():
+            raise IWAEError(f"column {column.name!r} has an infinite value: only NaN, or an empty cell, is missing")
+        spread, largest = seen.std(), np.abs(seen).max()
+        if column.kind in ("gaussian", "student-t") and 0 < spread < 1e-5 * largest:
+            raise IWAEError(
+                f"column {column.name!r} varies by {spread:.3g} around {seen.mean():.6g}, too little for float32:"
+                " subtract a constant from it"
+            )
+
+
+def description(rows: np.ndarray, columns: Sequence[Column], *, each: bool = True) -> list[str]:
+    """Lines that say of every column of the training rows what it was taken for: one a column, or where there are many
+    and without `each`, one for all that are alike.
+    """
+    lines: dict[str, int] = {}
+    each = each and len(columns) <= SHOWN
+    for values, column in zip(rows.T, columns, strict=True):
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+        seen = values[~missing]
+        words = [f"{column.name}: " if each else "", column.type, f" -> {column.kind}"]
+        if column.levels and each:
+            words.append(f" ({len(column.levels)} levels: {listed(column.levels, 6)})")
+        if each and missing.any():
+            words.append(f", {missing.sum():,} of {len(values):,} missing")
+        if seen.size and (seen == seen[0]).all():
+            words.append(", never changes: its density says nothing")
+        line = "".join(words)
+        lines[line] = lines.get(line, 0) + 1
+    found = [line if each else f"{count:,} columns: {line}" for line, count in lines.items()]
+    missing = int(np.isnan(rows).sum()) if rows.dtype.kind == "f" else 0
+    if missing and not each:
+        found.append(f"{missing:,} of {rows.size:,} values are missing")
+    if missing and (empty := int(np.isnan(rows).all(axis=1).sum())):
+        found.append(f"{empty:,} rows have no value at all: their log density is 0")
+    return found

@@ -72,9 +72,8 @@ class Reading:
         said = (self.likelihood, self.columns, self.target)
         if said == (AUTO, (), ()):
             return []
-        words = "-".join(
-            [*[self.likelihood] * (self.likelihood != AUTO), *self.columns, *(f"no-{name}" for name in self.target)]
-        )
+        kind = [self.likelihood] if self.likelihood != AUTO else []
+        words = "-".join([*kind, *self.columns, *(f"no-{name}" for name in self.target)])
         if re.fullmatch(r"[\w.-]{1,40}", words):
             return [words]
         return [f"read-{hashlib.sha256(repr(said).encode()).hexdigest()[:8]}"]

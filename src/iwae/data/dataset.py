@@ -181,6 +181,7 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
     if set(kinds) <= {AUTO, "bernoulli"} and len(set(kinds)) == 1:
         try:
             packed, scale, binary = pack(rows)
+            check_values(rows["train"], [Column(name, "bernoulli", "real") for name in names])
             return _made(packed, "bernoulli", scale=scale, binary=binary, image_shape=image_shape)
         except OutOfRangeError:
             if kinds[0] != AUTO:

@@ -51,6 +51,10 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
         if not isinstance(wanted, str) and len(names) != dataset.dim:
             raise IWAEError(f"`likelihood` names {len(names)} kinds, but {dataset.name} has {dataset.dim} columns")
         levels = [len(column.levels) for column in dataset.columns]
+        if "categorical" in names and not any(levels):
+            splits = [dataset.split(name) for name in ("train", "valid", "test")]
+            largest = [np.nan_to_num(np.asarray(split)).max(axis=0) for split in splits if len(split)]
+            levels = (np.max(largest, axis=0) + 1).astype(int).tolist()
         if len(set(names)) == 1:
             how: dict[str, Any] = {"scale": dataset.scale, "binary": dataset.binary, "levels": levels}
             made = LIKELIHOODS[names[0]].of_data(dataset.train, **how)

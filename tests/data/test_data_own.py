@@ -149,7 +149,7 @@ def with_value(value):
         ({"train": with_value(0), "test": with_value(np.inf)}, "'test' contains infinite"),
         ({"train": with_value(-np.inf), "test": with_value(7)}, "'train' contains infinite"),
         ({"train": with_value(2) * [1, 1, np.nan], "test": with_value(0)}, "column '2' has no value in the training"),
-        ({"train": 1.7e9 + with_value(5), "test": with_value(0)}, "column '0' varies by"),
+        ({"train": 1.7e9 + with_value(5), "test": with_value(0)}, "column '2' varies by"),
         ({"train": GREY // 16, "test": GREY // 16}, "reach to 15, those of grey images to 255: give `likelihood`"),
         ({"train": GREY, "test": GREY / 255}, "beside uint8 grey values"),
         ({"train": np.array([[{}]]), "test": BITS}, "expected numbers"),

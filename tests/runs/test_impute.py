@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from helpers.small_runs import go, small_config, write_data
@@ -46,7 +47,8 @@ def test_a_file_comes_back_complete(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("x.csv", "y.csv", r"must both be \.npy or both be \.npz files, got x.csv and y.csv"),
+        ("x.csv", "y.npy", r"must both be \.npy, both \.npz or both \.csv, .* files, got x.csv and y.npy"),
+        ("x.csv", "y.csv", "the run was trained on an array, and x.csv is a table"),
         ("x.npy", "y.npz", "must both be"),
         ("x.npy", "x.npy", "`output` .* is `input`"),
         ("other.npz", "y.npz", "has no array train or valid or test"),
@@ -60,3 +62,52 @@ def test_other_files_are_refused(run, tmp_path, source, target, message):
     model = Run.open(run).checkpoint(None).model()
     with pytest.raises(IWAEError, match=message):
         impute_file(model, tmp_path / source, tmp_path / target)
+
+
+def test_a_table_is_trained_on_and_comes_back_complete(tmp_path, capsys):
+    """Names of columns, types, order of rows and other columns stay; what is missing becomes a value of its column."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=60)
+    cells = {
+        "id": [f"p{row}" for row in range(60)],
+        "age": (50 + 10 * hidden).round(1).tolist(),
+        "city": np.where(hidden > 0, "Oslo", "Rome").tolist(),
+        "visits": rng.poisson(np.exp(1 + hidden)).tolist(),
+        "smokes": (hidden > 0.5).tolist(),
+    }
+    for name, gaps in (("age", slice(3, 60, 7)), ("city", slice(1, 60, 9)), ("visits", [4]), ("smokes", [0, 5])):
+        for row in np.arange(60)[gaps]:
+            cells[name][row] = None
+    table, run = pl.DataFrame(cells), tmp_path / "run"
+    table.write_csv(tmp_path / "d.csv")
+    options = "--target id --likelihood visits=negative-binomial --mask concatenate --latent 2 --hidden 8 --epochs 2"
+    words = [*options.split(), "--test-samples", "5", "--run-dir", str(run)]
+    assert main(["train", "--dataset", str(tmp_path / "d.csv"), *words]) == 0
+    printed = capsys.readouterr().err
+    for line in (
+        "age: real -> gaussian",
+        "city: text -> categorical (2 levels: Oslo, Rome)",
+        "smokes: bool -> bernoulli",
+    ):
+        assert line in printed
+    columns = {column["name"]: column for column in Run.open(run).record["data"]["columns"]}
+    assert list(columns) == ["age", "city", "visits", "smokes"]
+    assert columns["city"]["levels"] == ["Oslo", "Rome"]
+    assert abs(columns["age"]["mean"] - 50) < 8
+    files = [f"--input={tmp_path / 'd.csv'}", f"--output={tmp_path / 'out.parquet'}", "--samples", "20"]
+    assert main(["impute", str(run), *files]) == 0
+    assert "Missing in smokes: 2 values" in capsys.readouterr().out
+    made = pl.read_parquet(tmp_path / "out.parquet")
+    assert made.schema == table.schema
+    assert made.null_count().row(0) == (0,) * 5
+    for name in table.columns:
+        assert [new for new, old in zip(made[name], table[name], strict=True) if old is not None] == (
+            table[name].drop_nulls().to_list()
+        )
+    assert main(["impute", str(run), files[0], f"--output={tmp_path / 'out.csv'}", "--draws", "2", *files[2:]]) == 0
+    drawn = pl.read_csv(tmp_path / "out.csv")
+    assert drawn["draw"].to_list() == [0] * 60 + [1] * 60
+    assert set(drawn["city"]) == {"Oslo", "Rome"}
+    table.drop("age").write_csv(tmp_path / "other.csv")
+    assert main(["impute", str(run), f"--input={tmp_path / 'other.csv'}", f"--output={tmp_path / 'x.csv'}"]) == 1
+    assert "the table has no column 'age', which the model was trained on" in capsys.readouterr().err

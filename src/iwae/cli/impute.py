@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from iwae.cli.console import print_lines
 from iwae.cli.options import OfRun
@@ -13,7 +14,7 @@ class Impute(OfRun):
     """Fill in what is missing (NaN) in a file of rows like those that the run was trained on."""
 
     input: Path
-    """An .npy file, or an .npz archive with any of train, valid and test."""
+    """An .npy file, an .npz archive with any of train, valid and test, or a table (.csv, .tsv, .parquet)."""
     output: Path
     """The file to write, of the same kind."""
     draws: int | None = None
@@ -29,7 +30,7 @@ class Impute(OfRun):
         from iwae.runs.impute import impute_file
 
         model = run.checkpoint(self.checkpoint).model()
-        how = {"draws": self.draws, "samples": self.samples, "seed": self.seed}
+        how: Any = {"columns": run.columns, "draws": self.draws, "samples": self.samples, "seed": self.seed}
         missing = impute_file(model, self.input, self.output, **how)
         print_lines(*(f"Missing in {name}: {count:,} values" for name, count in missing.items()))
         print_lines(f"Written: {self.output}")

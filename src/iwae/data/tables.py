@@ -118,7 +118,9 @@ def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
             if _type_of(series) is not None:
                 made = made.cast(series.dtype)
             table = table.with_columns(made)
-    return nw.to_native(table)
+    found = nw.to_native(table)
+    # Types for integers and truth values with gaps stay, too.
+    return found.astype(frame.dtypes.to_dict()) if table.implementation.is_pandas() else found
 
 
 def repeated(frames: Sequence[Any]) -> Any:
@@ -203,13 +205,8 @@ def _check_no_numbers(parts: Sequence["nw.Series[Any]"]) -> None:
 
 
 def _levels(parts: Sequence["nw.Series[Any]"], kind: ValueType) -> tuple[Level, ...]:
-    """The levels of a column: in the order of its type where that has one, else sorted."""
-    import narwhals as nw
-
-    if all(part.dtype in (nw.Categorical, nw.Enum) for part in parts):
-        found = list(dict.fromkeys(level for part in parts for level in part.cat.get_categories().to_list()))
-    else:
-        found = sorted({value for part in parts for value in part.filter(~part.is_null()).to_list() if value == value})
+    """The values of a column, sorted."""
+    found = sorted({value for part in parts for value in part.filter(~part.is_null()).to_list() if value == value})
     if len(found) > MOST_LEVELS:
         raise IWAEError(
             f"column {parts[0].name!r} has {len(found):,} different values, and at most {MOST_LEVELS:,} can be levels:"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from iwae.data import Column
 from iwae.errors import IWAEError, RunBusyError
 from iwae.io.files import (
     acquire_lock,
@@ -93,6 +94,12 @@ class Run:
     def data(self) -> DataRecord:
         """The data that it is trained on."""
         return self.record["data"]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the table that it is trained on; none for arrays."""
+        recorded = self.data.get("columns", ())
+        return tuple(Column(own["name"], own["kind"], own["type"], tuple(own.get("levels", ()))) for own in recorded)
 
     @cached_property
     def architecture(self) -> Architecture:

@@ -1,0 +1,174 @@
+"""Tables: what columns are taken for, rows of numbers and back, files of every kind, and refusals that name columns."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import iwae
+from iwae.data import load_dataset
+from iwae.data.columns import Column, Reading
+from iwae.data.tables import completed, learn_columns, read_table, repeated, to_rows, write_table
+from iwae.errors import IWAEError
+
+CELLS: dict[str, list[Any]] = {
+    "age": [31.5, None, 62.25, 44.0, 18.0, 29.0, 51.0, 73.0, 38.0, 26.0, 44.5, 57.0],
+    "smokes": [True, False, None, True, False, False, True, True, False, True, False, True],
+    "city": ["Oslo", "Rome", "Lima", None, "Rome", "Oslo", "Rome", "Lima", "Rome", "Oslo", "Rome", "Oslo"],
+    "visits": [0, 12, 3, 1, None, 7, 25, 0, 2, 4, 9, 1],
+    "outcome": [1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 0],
+}
+COLUMNS = (
+    Column("age", "gaussian", "real"),
+    Column("smokes", "bernoulli", "bool"),
+    Column("city", "categorical", "text", ("Lima", "Oslo", "Rome")),
+    Column("visits", "negative-binomial", "integer"),
+)
+ROWS = np.array(
+    [CELLS["age"], CELLS["smokes"], [{"Lima": 0, "Oslo": 1, "Rome": 2}.get(c) for c in CELLS["city"]], CELLS["visits"]],
+    dtype=np.float64,
+).T
+
+
+def pandas_frame(**dtypes: Any) -> pd.DataFrame:
+    frame = pd.DataFrame({**CELLS, "smokes": pd.array(CELLS["smokes"], "boolean")}, index=list("abcdefghijkl"))
+    return frame.astype({"visits": "Int64", **dtypes})
+
+
+FRAMES = {
+    "polars": pl.DataFrame(CELLS),
+    "pandas": pandas_frame(),
+    "pandas categories": pandas_frame(city="category"),
+    "polars categories": pl.DataFrame(CELLS).with_columns(pl.col("city").cast(pl.Categorical)),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_frame_becomes_rows_and_a_frame_again(name: str) -> None:
+    frame = FRAMES[name]
+    columns = learn_columns({"train": frame}, Reading(target=("outcome",)))
+    assert columns == COLUMNS
+    rows = to_rows(frame, columns)
+    np.testing.assert_array_equal(rows, ROWS)
+    filled = np.where(np.isnan(rows), [40.125, 0.7, 1, 5.4], rows)
+    back = completed(frame, columns, filled)
+    assert type(back) is type(frame)
+    made = {name: list(back[name]) for name in back.columns}
+    for column, new in (("age", 40.125), ("smokes", True), ("city", "Oslo"), ("visits", 5)):
+        assert made[column] == [new if value is None else value for value in CELLS[column]]
+    assert made["outcome"] == CELLS["outcome"]
+    if isinstance(frame, pd.DataFrame):
+        pd.testing.assert_index_equal(back.index, frame.index)
+    for column in frame.columns:
+        assert back[column].dtype == frame[column].dtype
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_files_of_every_kind_hold_the_same(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"d{suffix}"
+    write_table(path, pl.DataFrame(CELLS))
+    assert read_table(path).equals(pl.DataFrame(CELLS))
+    data = load_dataset(str(path), reading=Reading(target=("outcome",)))
+    assert data.columns == COLUMNS
+    joined = np.concatenate([data.train, data.valid, data.test])
+    np.testing.assert_array_equal(joined[np.lexsort(joined.T)], ROWS[np.lexsort(ROWS.T)].astype(np.float32))
+    assert data.description()[2] == "city: text -> categorical (3 levels: Lima, Oslo, Rome), 1 of 10 missing"
+    likelihood = iwae.create_model(data, iwae.Architecture(None, (2,), ((4,),))).likelihood
+    assert likelihood.name == "mixed"
+    assert likelihood.num_outputs(4) == 2 + 1 + 3 + 2
+
+
+def test_a_frame_of_one_kind_has_that_likelihood() -> None:
+    frame = pl.DataFrame({"a": [0.5, 1.5, None, 4.0], "b": [1.0, 2.0, 3.0, 7.0]})
+    data = iwae.Dataset.from_frame(frame, frame[:2])
+    assert (data.likelihood, data.train.dtype, len(data.test)) == ("gaussian", np.float32, 2)
+    bits = iwae.Dataset.from_frame(pl.DataFrame({"a": [True, False], "b": [False, None]}))
+    assert (bits.likelihood, bits.binary) == ("bernoulli", True)
+    said = iwae.Dataset.from_frame(frame, likelihood="student-t,b=poisson", columns=["b", "a"])
+    assert (said.likelihood, [column.name for column in said.columns]) == (("poisson", "student-t"), ["b", "a"])
+
+
+def test_levels_are_those_of_all_rows_and_may_be_numbers() -> None:
+    train, test = pl.DataFrame({"x": [3, 1, 3]}), pl.DataFrame({"x": [2, None]})
+    data = iwae.Dataset.from_frame(train, test, likelihood="categorical")
+    assert data.columns[0].levels == (1, 2, 3)
+    np.testing.assert_array_equal(data.test, [[1], [np.nan]])
+    assert completed(test, data.columns, np.array([[1.0], [2.0]]))["x"].to_list() == [2, 3]
+
+
+def test_completed_tables_lie_one_below_the_other() -> None:
+    frame = repeated([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [2]})])
+    assert frame.to_dict(as_series=False) == {"draw": [0, 1], "a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("cells", "reading", "words"),
+    [
+        ({"a": [1.0, float("inf"), 3.0]}, {}, "column 'a' has an infinite value in row 2"),
+        ({"a": ["1", "2.5", "x7", "4"]}, {}, r"column 'a' has the text 'x7' among its numbers \(row 3\)"),
+        ({"a": [None, None], "b": [1, 2]}, {}, "column 'a' has no value: leave it out"),
+        ({"a": ["x", "y"]}, {"likelihood": "a=gaussian"}, "column 'a' has texts, such as 'x': gaussian needs numbers"),
+        ({"a": [str(i) + "x" for i in range(1001)]}, {}, "column 'a' has 1,001 different values"),
+        ({"a": pd.to_datetime(["2020-01-01", "2021-01-01"])}, {}, "column 'a' is of type Datetime"),
+        ({"a": [1, 2]}, {"likelihood": "b=poisson"}, "`likelihood`: there is no column 'b', the columns are a"),
+        ({"a": [1, 2]}, {"target": ["b"]}, "`target`: there is no column 'b'"),
+        ({"a": [1, 2]}, {"target": ["a"]}, "no column is left of a"),
+        ({"a": [1.7e9, 1.7e9 + 2]}, {}, "column 'a' varies by 1 around 1.7e"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused_by_its_name(cells: Any, reading: Any, words: str) -> None:
+    for frame in (pd.DataFrame(cells), pl.DataFrame(cells)):
+        with pytest.raises(IWAEError, match=words) as raised:
+            iwae.Dataset.from_frame(frame, **reading)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"city": "Bonn"},
+            "column 'city' has 'Bonn' in row 1, which was not there when the model was trained: its levels",
+        ),
+        ({"age": "old"}, "column 'age' has texts, such as 'old', instead of numbers"),
+        ({"visits": float("inf")}, "column 'visits' has an infinite value in row 1"),
+    ],
+)
+def test_new_rows_that_do_not_fit_are_refused_by_their_column(change: dict[str, Any], words: str) -> None:
+    row = {name: cells[0] for name, cells in CELLS.items()}
+    with pytest.raises(IWAEError, match=words):
+        to_rows(pl.DataFrame([row | change]), COLUMNS)
+    row.pop("smokes")
+    with pytest.raises(IWAEError, match="the table has no column 'smokes'"):
+        to_rows(pl.DataFrame([row]), COLUMNS)
+    assert to_rows(pl.DataFrame([{name: cells[0] for name, cells in CELLS.items()}]), COLUMNS).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a,b,a\n1,2,3\n", "two columns are called 'a': rename one"),
+        ("1,2\n3,4\n", "its first line has numbers instead of the columns' names"),
+        ("a,b\n1,2,3\n", "not a readable table"),
+        ("", "not a readable table"),
+        ("a\n1\n2\n", "2 rows are too few to be split"),
+    ],
+)
+def test_unusable_files_are_refused_in_one_line(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text(content)
+    with pytest.raises(IWAEError, match=words) as raised:
+        load_dataset(str(path))
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_frames_with_doubled_names_and_other_things_are_refused() -> None:
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(IWAEError, match="two columns are called 'a'"):
+        iwae.Dataset.from_frame(twice)
+    with pytest.raises(IWAEError, match="expected a frame of pandas or polars, got list"):
+        iwae.Dataset.from_frame([1, 2])

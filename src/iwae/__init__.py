@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from iwae.evaluation.bidirectional import certify as certify
     from iwae.evaluation.imputation import impute as impute
     from iwae.evaluation.imputation import impute_multiple as impute_multiple
-    from iwae.evaluation.ladder import ladder as ladder
+    from iwae.evaluation.likelihood import ladder as ladder
     from iwae.evaluation.likelihood import likelihoods as likelihoods
     from iwae.evaluation.likelihood import log_likelihood as log_likelihood
     from iwae.evaluation.posterior import posterior as posterior
@@ -88,10 +88,9 @@ _HOMES = {
     "iwae.evaluation.annealed": ("ais",),
     "iwae.evaluation.bidirectional": ("certify",),
     "iwae.evaluation.imputation": ("impute", "impute_multiple"),
-    "iwae.evaluation.ladder": ("ladder",),
     "iwae.evaluation.posterior": ("posterior",),
     "iwae.evaluation.batches": ("prepare",),
-    "iwae.evaluation.likelihood": ("likelihoods", "log_likelihood"),
+    "iwae.evaluation.likelihood": ("ladder", "likelihoods", "log_likelihood"),
     "iwae.evaluation.reconstruction": ("encode", "reconstruct"),
     "iwae.models.architecture": ("Architecture",),
     "iwae.models.layers": ("BernoulliLayer", "GaussianLayer"),

@@ -330,12 +330,12 @@ def test_help_imports_no_command() -> None:
     assert command_output(sys.executable, "-c", check).returncode == 0
 
 
-EXTRA = ("matplotlib", "jinja2", "arviz_stats")
+EXTRA = ("matplotlib", "jinja2")
 BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({EXTRA}))\n"
 
 
 def test_the_core_needs_no_package_of_the_extra(trained: Path, tmp_path: Path) -> None:
-    """Training, measuring, samples and tables where matplotlib, jinja2 and arviz-stats are not there."""
+    """Training, measuring, samples and tables where matplotlib and jinja2 are not there."""
     (script := tmp_path / "core.py").write_text(
         f"""{BLOCKED}
 from iwae.cli.options import option_names
@@ -356,7 +356,7 @@ assert main(["paper", "run", "--stages", "1"]) == 1
     assert done.returncode == 0, done.stderr
     errors = [line for line in done.stderr.splitlines() if "error" in line]
     names = ("iwae analyze", "iwae report", "iwae diagnose", "iwae paper run")
-    needs = 'needs matplotlib and jinja2 and arviz_stats: pip install "iwae[report]"'
+    needs = 'needs matplotlib and jinja2: pip install "iwae[report]"'
     assert errors == [f"iwae: error: {name} {needs}" for name in names]
 
 

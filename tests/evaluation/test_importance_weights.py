@@ -2,11 +2,15 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.evaluation.importance_weights import (
+    Tail,
     mean_effective_sample_size,
     pareto_k,
     pareto_limit,
@@ -38,6 +42,42 @@ def test_the_limit_of_pareto_k_falls_with_the_number_of_samples():
     assert pareto_limit(100) == pytest.approx(0.5)
     assert pareto_limit(1000) == pytest.approx(2 / 3)
     assert pareto_limit(10_000) == 0.7
+
+
+@pytest.mark.parametrize("count", [100, 225, 226, 1000])
+def test_pareto_k_is_that_of_arviz(count):
+    from arviz_stats.base.array import array_stats
+
+    rng = np.random.default_rng(count)
+    rows = rng.normal(size=(12, count)) * np.linspace(0.1, 12.0, 12)[:, None] - 90.0
+    rows[3, rng.random(count) < 0.3] = -np.inf
+    # Weights that equal the largest one outside the tail.
+    rows[4] = np.maximum(rows[4], np.sort(rows[4])[-int(min(count / 5, 3 * count**0.5)) + 3])
+    expected = [float(array_stats.psislw(-row)[1]) for row in rows]
+    np.testing.assert_allclose(pareto_k(rows), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("count", [3, 5, 8, 9, 34, 200, 3000])
+def test_a_tail_gives_the_bounds_jvi2_and_k_hat_in_whatever_parts_it_was_made(count, spread):
+    log_weights = np.random.default_rng(count).normal(size=(9, count)) * spread - 400.0
+    with jax.enable_x64(True):
+        expected = np.asarray(bounds.jvi2(jnp.asarray(log_weights.T)))
+    parts = Tail.empty(9, count)
+    for part in np.array_split(log_weights, 7, axis=1):
+        parts = parts.adding(part)
+    np.testing.assert_allclose(parts.jvi2, expected, rtol=1e-11, atol=1e-9)
+    np.testing.assert_array_equal(parts.pareto_k, Tail.of(log_weights).pareto_k)
+    assert parts.largest.shape[1] < 3 * count**0.5 + 34
+
+
+def test_jvi2_where_weights_are_zero():
+    rows = np.full((4, 9), -np.inf)
+    rows[1, :1], rows[2, :2], rows[3, :3] = 0.0, [0.0, 1.0], [0.0, 1.0, 2.0]
+    expected = np.asarray(bounds.jvi2(jnp.asarray(rows.T)))
+    np.testing.assert_allclose(Tail.of(rows).jvi2, expected, rtol=1e-4)
+    assert Tail.of(rows).jvi2[:3].tolist() == [-np.inf, np.inf, -np.inf]
+    assert np.isnan(Tail.of(rows[:, :2]).jvi2).all()
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])

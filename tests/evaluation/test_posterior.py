@@ -9,10 +9,10 @@ from helpers.deep_gaussian import DeepGaussian
 from helpers.toy import toy_dataset
 from iwae import bounds
 from iwae.errors import IWAEError
+from iwae.evaluation import likelihood
 from iwae.evaluation.chains import AnnealedSettings
-from iwae.evaluation.importance_weights import example_log_weights
-from iwae.evaluation.ladder import ladder
-from iwae.evaluation.likelihood import likelihoods
+from iwae.evaluation.importance_weights import example_log_weights, pareto_k
+from iwae.evaluation.likelihood import ladder, likelihoods
 from iwae.evaluation.posterior import annealed_posterior, posterior
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
@@ -65,19 +65,32 @@ def test_the_ladder_is_the_likelihood_at_every_k():
     model = HierarchicalVAE.create(Architecture(6, (4, 2), ((5,), (3,))), jax.random.key(0))
     data = toy_dataset(test=70)
     rungs = ladder(model, data, [50, 2, 333])
-    assert [rung.k for rung in rungs] == [2, 50, 333]
+    assert [rung.num_samples for rung in rungs] == [2, 50, 333]
     log_weights = example_log_weights(model, data, num_samples=333).T
     for rung in rungs:
-        expected = likelihoods(model, data, num_samples=rung.k)
+        expected = likelihoods(model, data, num_samples=rung.num_samples)
         np.testing.assert_allclose(rung.log_likelihood, expected.log_likelihood, atol=1e-4)
         np.testing.assert_allclose(rung.effective_sample_size, expected.effective_sample_size, rtol=1e-3)
-        weights = np.exp(log_weights[: rung.k].astype(np.float64))
-        delta = weights.var(axis=0) / weights.mean(axis=0) ** 2 / (2 * rung.k)
+        weights = np.exp(log_weights[: rung.num_samples].astype(np.float64))
+        delta = weights.var(axis=0) / weights.mean(axis=0) ** 2 / (2 * rung.num_samples)
         np.testing.assert_allclose(rung.delta, delta, rtol=1e-3, atol=1e-6)
-        if rung.k > 2:
-            np.testing.assert_allclose(rung.jvi2, bounds.jvi2(jnp.asarray(log_weights[: rung.k])), atol=1e-3)
+        if rung.num_samples > 2:
+            np.testing.assert_allclose(rung.jvi2, bounds.jvi2(jnp.asarray(log_weights[: rung.num_samples])), atol=1e-3)
     assert np.all(np.isnan(rungs[0].jvi2))
     assert np.all(rungs[2].delta <= 0.5)
+    assert np.isnan(rungs[1].pareto_k).all()
+    np.testing.assert_allclose(rungs[2].pareto_k, pareto_k(log_weights.T), atol=1e-3)
+
+
+def test_a_ladder_of_full_blocks_has_the_bits_of_each_k_alone(monkeypatch):
+    model, data = HierarchicalVAE.create(Architecture(6, (4,), ((5,),)), jax.random.key(0)), toy_dataset(test=50)
+    monkeypatch.setattr(likelihood, "LOG_WEIGHTS_AT_ONCE", 150)
+    for rung in ladder(model, data, [50, 400], seed=2):
+        alone = likelihoods(model, data, num_samples=rung.num_samples, seed=2)
+        np.testing.assert_array_equal(rung.log_likelihood, alone.log_likelihood)
+        np.testing.assert_array_equal(rung.effective_sample_size, alone.effective_sample_size)
+        np.testing.assert_allclose(rung.jvi2, alone.jvi2, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(rung.pareto_k, alone.pareto_k)
 
 
 def test_jvi2_and_the_delta_method_say_where_the_likelihood_lies():
@@ -99,7 +112,8 @@ def test_jvi2_and_the_delta_method_say_where_the_likelihood_lies():
         (lambda m, x: posterior(m, x, num_draws=0), "`num_draws` must be an integer of at least 1, got 0"),
         (lambda m, x: posterior(m, x, num_samples=10**6), "`num_samples` must be at most 100,000, got 1000000"),
         (lambda m, x: annealed_posterior(m, x, num_draws=0), "`num_draws` must be an integer of at least 1, got 0"),
-        (lambda m, x: ladder(m, x, [0, 5]), "`ks` must be one or more numbers of samples from 1 to 100,000"),
+        (lambda m, x: ladder(m, x, []), "`ks` must be one or more numbers of samples, got none"),
+        (lambda m, x: ladder(m, x, [0, 5]), "`ks` must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_refused_in_a_line(call, problem):

@@ -70,8 +70,8 @@ def test_a_shape_that_is_not_defined_is_null(trained, monkeypatch):
 
 def test_what_is_not_installed_is_said_before_any_work(trained, tmp_path, monkeypatch):
     path = shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("diagnostics"))
-    monkeypatch.setitem(sys.modules, "arviz_stats", None)
-    with pytest.raises(IWAEError, match=r'this needs arviz_stats, .*: pip install "iwae\[report\]"'):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(IWAEError, match=r'this needs matplotlib, .*: pip install "iwae\[report\]"'):
         diagnose_run(path)
     assert not (path / "diagnostics").exists()
 

@@ -187,7 +187,8 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
     assert record["weights_sha256"] == checkpoint.weights_digest()
     assert record["data"]["files"][0]["checksum"] == run_json(whole)["data"]["files"][0]["checksum"]
     with np.load(result.npz_path) as arrays:
-        values, effective = arrays["log_likelihood"], arrays["effective_sample_size"]
+        values, effective, jvi2 = arrays["log_likelihood"], arrays["effective_sample_size"], arrays["jvi2"]
+        assert np.isnan(arrays["pareto_k"]).all()
     assert values.shape == effective.shape == (count,)
     assert values.dtype == effective.dtype == np.float64
     expected = iwae.likelihoods(iwae.load(whole, checkpoint=2), dataset, split, num_samples=9, seed=4)
@@ -195,6 +196,9 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
     assert record["nll"] == pytest.approx(-values.mean())
     assert record["stderr"] == pytest.approx(values.std(ddof=1) / math.sqrt(count))
     assert record["mean_effective_sample_size"] == pytest.approx(effective.mean())
+    assert record["delta"] == pytest.approx(np.mean(0.5 / effective - 0.5 / 9))
+    assert record["jvi2_nll"] == pytest.approx(-jvi2.mean())
+    assert record["pareto_k_median"] is record["pareto_k_above"] is None
     assert effective.min() >= 1
     assert effective.max() <= 9.001
     assert seen[-1][1:] == (count, count)

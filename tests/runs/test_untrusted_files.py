@@ -144,7 +144,7 @@ def test_an_archive_that_unpacks_to_more_than_its_examples_is_refused(tmp_path: 
     with pytest.raises(BadFileError, match="unpacks to more than"):
         read_likelihoods(path, typed)
     np.savez(path, log_likelihood=zeros, effective_sample_size=zeros)
-    with pytest.raises(BadFileError, match="more than two arrays of 3 numbers"):
+    with pytest.raises(BadFileError, match="more than four arrays of 3 numbers"):
         read_likelihoods(path, typed)
 
 

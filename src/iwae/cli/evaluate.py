@@ -93,6 +93,7 @@ class Evaluate(OfRunAndData):
             f"{self.split} NLL, L_{self.samples}: {tables.measured_label(record, self.split, run.data)}",
             f"Examples: {record['num_examples']:,}",
             f"Mean effective sample size: {size:.1f} of {self.samples}",
+            *tables.weights_lines(record),
             f"Checkpoint: {checkpoint.path}",
             f"Written: {result.path}",
             f"Per example: {result.npz_path}",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from iwae.errors import IWAEError
 
-EXTRAS = {"report": ("matplotlib", "jinja2", "arviz_stats")}
+EXTRAS = {"report": ("matplotlib", "jinja2")}
 """The packages that each of this package's extras brings."""
 
 

@@ -14,7 +14,7 @@ from iwae.cli.options import default_results_dir
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 
-HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "active")
+HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "delta, JVI-2, k-hat > 0.7", "active")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "stages_done": results["stages_done"] if results else (run.stage_checkpoints() or [0])[-1],
         "stages_total": results["stages_total"] if results else len(config.full_schedule()),
         **{name: test.get(name) for name in ("nll", "stderr", "num_samples", "num_examples", "split_examples")},
+        **{name: test.get(name) for name in ("delta", "jvi2_nll", "pareto_k_median", "pareto_k_above")},
         **{f"ais_{name}": annealed.get(name) for name in ("nll", "stderr", "num_examples")},
         "active_units": tables.units_label(results["active_units"]) if results else None,
     }
@@ -90,11 +91,14 @@ def _cells(record: dict[str, Any]) -> list[str]:
     if record["ais_nll"] is not None:
         part = "" if record["ais_num_examples"] == record["split_examples"] else f" ({record['ais_num_examples']:,})"
         measured += f", AIS {tables.figure_label(record['ais_nll'], record['ais_stderr'])}{part}"
+    delta, jvi2, above = (record[name] for name in ("delta", "jvi2_nll", "pareto_k_above"))
+    weights = [tables.number_label(delta), tables.number_label(jvi2), "-" if above is None else f"{above:.0%}"]
     return [
         record["run"],
         record["data"],
         record["objective"],
         f"{record['stages_done']}/{record['stages_total']}",
         measured,
+        "" if delta is None else ", ".join(weights),
         record["active_units"] or "",
     ]

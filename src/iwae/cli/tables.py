@@ -46,6 +46,19 @@ def measured_label(test: Measured | AnnealedRecord, split: str, data: DataRecord
     return f"{figure_label(test['nll'], test['stderr'])} nats{bits}, on {part}{data_label(data)}"
 
 
+def weights_lines(test: Measured) -> list[str]:
+    """What the draws say of L_k, a line each: JVI-2, the delta method, Pareto k-hat; fewer where k is small."""
+    lines = []
+    if (jvi2 := test.get("jvi2_nll")) is not None:
+        lines.append(f"NLL by JVI-2, no bound: {jvi2:.2f} nats")
+    if (delta := test.get("delta")) is not None:
+        lines.append(f"Delta method: L_{test['num_samples']} is about {delta:.2f} nats too low, or more")
+    if (above := test.get("pareto_k_above")) is not None:
+        median = number_label(test.get("pareto_k_median"))
+        lines.append(f"Pareto k-hat: median {median}, above 0.7 (do not trust L_k) for {above:.0%} of examples")
+    return lines
+
+
 def units_label(counts: Sequence[int]) -> str:
     """`26+7`: active units, h_1 first."""
     return "+".join(map(str, counts))

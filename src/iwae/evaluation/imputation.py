@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import checked_rows
 from iwae.evaluation.examples import example_batches, prepare_examples
-from iwae.evaluation.posterior import check_number, resample
+from iwae.evaluation.likelihood import check_samples
+from iwae.evaluation.posterior import resample
 from iwae.evaluation.reconstruction import weighted_means
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -48,7 +49,7 @@ def impute(
     Raises IWAEError for rows that the model can't score, a number of samples outside 1 to 100,000, and `indices` that
     are not one integer of at least 0 a row.
     """
-    check_number("num_samples", num_samples)
+    check_samples("num_samples", num_samples)
     model, rows, numbers, chosen = _incomplete(model, x, indices)
     completed = np.array(x, order="C")
     if len(rows):
@@ -72,8 +73,8 @@ def impute_multiple(
     Each draw takes one of `num_samples` samples of q(h | x) with a probability proportional to its importance weight
     (sampling importance resampling), and the missing values from the decoder there. All else is as for `impute`.
     """
-    check_number("num_samples", num_samples)
-    check_number("num_draws", num_draws)
+    check_samples("num_samples", num_samples)
+    check_samples("num_draws", num_draws)
     model, rows, numbers, chosen = _incomplete(model, x, indices)
     completed = np.repeat(np.asarray(x)[None], num_draws, axis=0)
     flat, done = completed.reshape(num_draws, completed.shape[1], -1), 0

@@ -1,6 +1,7 @@
-"""Importance-sampled likelihoods."""
+"""Importance-sampled likelihoods, at one number of samples or a ladder of them, and how far to trust them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout, OnExamples, example_noise, on_data, prepared_batches
+from iwae.evaluation.importance_weights import Tail
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -21,19 +23,43 @@ MAX_SAMPLES = 100_000
 # Rows of one block of work (examples times samples): large enough for the matrix products, small enough that
 # the widest layer's activations stay in the processor's cache.
 BLOCK_ROWS = 2000
+# Log weights of an example that go to the host at once.
+LOG_WEIGHTS_AT_ONCE = 5000
+ARRAYS = ("log_likelihood", "effective_sample_size", "jvi2", "pareto_k")
 
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """Importance-sampled log likelihoods of some examples.
+    """Importance-sampled log likelihoods of some examples, float64 arrays `[examples]`.
 
-    `log_likelihood` is each example's L_k, in nats; `effective_sample_size` is (sum w)^2 / sum w^2, from 1 to k;
-    both are float64 arrays `[examples]`.
+    `log_likelihood` is each example's L_k, in nats: a lower bound of log p(x) in expectation. `effective_sample_size`
+    is (sum w)^2 / sum w^2, from 1 to k. `jvi2` is the second-order jackknife's estimate of log p(x)
+    (`iwae.bounds.jvi2`), no bound, and NaN for k below 3. `pareto_k` is the shape of the weights' tail
+    (`iwae.evaluation.importance_weights.pareto_k`), NaN for k below 100: above 0.7, L_k can't be relied on as an
+    estimate of log p(x).
     """
 
     log_likelihood: np.ndarray
     effective_sample_size: np.ndarray
     num_samples: int
+    jvi2: np.ndarray
+    pareto_k: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The four, by their names."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
+    @property
+    def delta(self) -> np.ndarray:
+        """(1/ESS - 1/k) / 2 in nats `[examples]`: how far L_k lies below log p(x) to first order in 1/k, by the delta
+        method (Nowozin 2018).
+
+        A warning where it is large, no proof where it is small: it is never above half a nat, and heavy tails, whose
+        large weights are not among the draws, make it look better than it is.
+        """
+        with np.errstate(divide="ignore"):
+            return 0.5 * (1.0 / self.effective_sample_size - 1.0 / self.num_samples)
 
     @property
     def nll(self) -> float:
@@ -47,6 +73,12 @@ class Likelihoods:
         return float(np.std(self.log_likelihood, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
     @property
+    def jvi2_nll(self) -> float:
+        """Mean of -JVI-2 over the examples, in nats."""
+        with np.errstate(invalid="ignore"):
+            return -float(np.mean(self.jvi2))
+
+    @property
     def mean_effective_sample_size(self) -> float:
         """Mean over examples."""
         return float(np.mean(self.effective_sample_size))
@@ -57,12 +89,11 @@ def log_likelihood(
 ) -> Float[np.ndarray, " n"]:
     """L_k of every row of `x`, `[n, visible]` or `[n, height, width]`, as the data are stored: float64 `[n]`, in nats.
 
-    See `likelihoods`, which gives the effective sample sizes too.
+    See `likelihoods`, which also says how far to trust them.
     """
     return likelihoods(model, x, num_samples=num_samples, seed=seed).log_likelihood
 
 
-@standard_arithmetic()
 def likelihoods(
     model: HierarchicalVAE,
     data: Dataset | ArrayLike,
@@ -81,63 +112,131 @@ def likelihoods(
     How far below it lies at the paper's k = 5000 depends on the encoder: about a nat for a VAE of the paper's networks
     on MNIST. Grey values are binarized once, with a fixed seed that depends on the `split` that the rows are of. An
     example's draws depend on `seed`, its index and the sample's number alone, so that the result does not depend on
-    `block_rows` (beyond rounding) and L_k of a smaller k uses the first draws of a larger. Memory grows with neither k
-    nor the number of examples. `on_examples(done, total)` is called after each block. For a model from which units were
-    removed, `kept` (bool `[units]` per layer of the original) gives it the same noise as the original, so that the two
-    can be compared example by example.
+    `block_rows` (beyond rounding) and L_k of a smaller k uses the first draws of a larger. Memory does not grow with
+    the number of examples, and with k only by the 3 sqrt(k) largest weights of each of 40 examples.
+    `on_examples(done, total)` is called after each block. For a model from which units were removed, `kept` (bool
+    `[units]` per layer of the original) gives it the same noise as the original, so that the two can be compared
+    example by example.
 
     Raises IWAEError for no rows, rows that the model can't score, and a number of samples outside 1 to 100,000.
     """
-    check_count("num_samples", num_samples)
-    if num_samples > MAX_SAMPLES:
-        raise IWAEError(f"`num_samples` must be at most {MAX_SAMPLES:,}, got {num_samples}")
+    check_samples("num_samples", num_samples)
+    options = {"seed": seed, "max_examples": max_examples, "block_rows": block_rows, "kept": kept}
+    return ladder(model, data, [num_samples], split, on_examples=on_examples, **options)[0]
+
+
+@standard_arithmetic()
+def ladder(
+    model: HierarchicalVAE,
+    data: Dataset | ArrayLike,
+    ks: Sequence[int],
+    split: Split = "test",
+    *,
+    seed: int = 0,
+    max_examples: int | None = None,
+    block_rows: int = BLOCK_ROWS,
+    kept: tuple[np.ndarray, ...] | None = None,
+    on_examples: OnExamples | None = None,
+) -> list[Likelihoods]:
+    """The likelihoods at each of `ks`, in rising order, from one pass over the draws of the largest: a smaller one has
+    the first of them. All else is as for `likelihoods`.
+
+    Raises IWAEError for no k or one outside 1 to 100,000, and rows that the model can't score.
+    """
+    rungs = check_ks(ks)
     model, rows = on_data(model, data, split)
-    samples_at_once = min(int(num_samples), 50)
-    key = purpose_key(seed, Purpose.LIKELIHOOD)
-    noise = NoiseLayout.of(model, kept)
-    log_likelihood, effective = [], []
-    size = max(1, block_rows // samples_at_once)
-    for x, indices, count, total in prepared_batches(model, rows, split, size, max_examples):
-        values = _importance_sample(model, x, indices, key, jnp.int32(num_samples), samples_at_once, noise)
-        log_likelihood.append(np.asarray(values[0], np.float64)[:count])
-        effective.append(np.asarray(values[1], np.float64)[:count])
+    samples_at_once = min(rungs[-1], 50)
+    key, noise = purpose_key(seed, Purpose.LIKELIHOOD), NoiseLayout.of(model, kept)
+    found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in rungs]
+    done = 0
+    for x, indices, count, total in prepared_batches(
+        model, rows, split, max(1, block_rows // samples_at_once), max_examples
+    ):
+        sums, tail, at = _no_samples(len(x)), Tail.empty(count, rungs[-1]), 0
+        for k, values in zip(rungs, found, strict=True):
+            while at < k:
+                stop = min(at + LOG_WEIGHTS_AT_ONCE, k)
+                numbers = jnp.int32(at), jnp.int32(stop)
+                sums, log_weights = _add_samples(model, x, indices, key, sums, numbers, samples_at_once, noise)
+                tail, at = tail.adding(np.asarray(log_weights)[: stop - at, :count].T), stop
+            figures = [np.asarray(value, np.float64)[:count] for value in _figures(sums, jnp.int32(k))]
+            values.append((*figures, tail.jvi2, tail.pareto_k))
+        done += count
         if on_examples is not None:
-            on_examples(sum(map(len, log_likelihood)), total)
-    return Likelihoods(np.concatenate(log_likelihood), np.concatenate(effective), int(num_samples))
+            on_examples(done, total)
+    return [
+        Likelihoods(log_likelihood, effective, k, jvi2, pareto_k)
+        for k, values in zip(rungs, found, strict=True)
+        for log_likelihood, effective, jvi2, pareto_k in [map(np.concatenate, zip(*values, strict=True))]
+    ]
+
+
+def check_samples(name: str, value: int) -> None:
+    """Raises IWAEError for a number of samples outside 1 to 100,000."""
+    check_count(name, value)
+    if value > MAX_SAMPLES:
+        raise IWAEError(f"`{name}` must be at most {MAX_SAMPLES:,}, got {value}")
+
+
+def check_ks(ks: Sequence[int], name: str = "ks") -> list[int]:
+    """Numbers of samples in rising order, each once. Raises IWAEError for none, or one outside 1 to 100,000."""
+    if not len(ks):
+        raise IWAEError(f"`{name}` must be one or more numbers of samples, got none")
+    for k in ks:
+        check_samples(name, k)
+    return sorted({int(k) for k in ks})
+
+
+Sums = tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]
+"""The largest log weight so far; the sums of weights and of their squares, in units of the largest weight."""
+
+
+def _no_samples(batch: int) -> Sums:
+    return jnp.full(batch, -jnp.inf), jnp.zeros(batch), jnp.zeros(batch)
 
 
 @eqx.filter_jit
-def _importance_sample(
+def _add_samples(
     model: HierarchicalVAE,
     x: Float[Array, "batch visible"],
     indices: Int[Array, " batch"],
     key: Key[Array, ""],
-    num_samples: Int[Array, ""],
+    sums: Sums,
+    numbers: tuple[Int[Array, ""], Int[Array, ""]],
     samples_at_once: int,
     noise: NoiseLayout,
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """L_k and the effective sample size, by a running log-sum-exp over blocks of samples."""
+) -> tuple[Sums, Float[Array, "room batch"]]:
+    """The sums with the samples from one of `numbers` to below the other added, by a running log-sum-exp over blocks,
+    and their log weights, in the first rows.
+    """
+    start, stop = numbers
 
-    def body(start: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        peak, total, squares = carry
-        samples = start * samples_at_once + jnp.arange(samples_at_once)
+    def body(block: Int[Array, ""], carry: tuple[Sums, Array]) -> tuple[Sums, Array]:
+        (peak, total, squares), found = carry
+        samples = start + block * samples_at_once + jnp.arange(samples_at_once)
         log_weights = model.log_weights_at(x, example_noise(noise, key, indices, samples))
-        log_weights = jnp.where(samples[:, None] < num_samples, log_weights, -jnp.inf)
+        log_weights = jnp.where(samples[:, None] < stop, log_weights, -jnp.inf)
         new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
         # While every weight so far is zero, any finite shift gives the right sum: zero.
         shift = jnp.where(jnp.isneginf(new_peak), 0.0, new_peak)
         weights = jnp.exp(log_weights - shift)
         rescale = jnp.exp(peak - shift)
-        return (
+        added = (
             new_peak,
             total * rescale + jnp.sum(weights, axis=0),
             squares * jnp.square(rescale) + jnp.sum(jnp.square(weights), axis=0),
         )
+        return added, jax.lax.dynamic_update_slice(found, log_weights, (block * samples_at_once, 0))
 
-    batch = x.shape[0]
-    blocks = (num_samples + samples_at_once - 1) // samples_at_once
-    start = (jnp.full(batch, -jnp.inf), jnp.zeros(batch), jnp.zeros(batch))
-    peak, total, squares = jax.lax.fori_loop(0, blocks, body, start)
+    blocks = (stop - start + samples_at_once - 1) // samples_at_once
+    room = samples_at_once if samples_at_once < 50 else LOG_WEIGHTS_AT_ONCE
+    return jax.lax.fori_loop(0, blocks, body, (sums, jnp.zeros((room, len(x)))))
+
+
+@jax.jit
+def _figures(sums: Sums, num_samples: Int[Array, ""]) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """L_k and the effective sample size."""
+    peak, total, squares = sums
     # An example all of whose weights are zero has L_k = -inf, and no sample counts for it.
     effective = jnp.where(total > 0, jnp.square(total) / squares, 0.0)
     return peak + jnp.log(total) - jnp.log(num_samples.astype(jnp.float32)), effective

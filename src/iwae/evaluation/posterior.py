@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
-from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
 from iwae.evaluation.examples import Batch, example_batches, prepared
 from iwae.evaluation.ladder import importance_log_weights
-from iwae.evaluation.likelihood import MAX_SAMPLES
+from iwae.evaluation.likelihood import check_samples
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -41,8 +40,8 @@ def posterior(
 
     Raises IWAEError for a number of samples or draws outside 1 to 100,000, and rows that the model can't score.
     """
-    check_number("num_samples", num_samples)
-    check_number("num_draws", num_draws)
+    check_samples("num_samples", num_samples)
+    check_samples("num_draws", num_draws)
     model, rows, numbers = prepared(model, data, split, indices)
     found = []
     for batch in example_batches(rows, numbers):
@@ -76,7 +75,7 @@ def annealed_posterior(
 
     Raises IWAEError for no draws, and as `iwae.ais` does.
     """
-    check_number("num_draws", num_draws)
+    check_samples("num_draws", num_draws)
     settings = settings or AnnealedSettings()
     found = []
     check_latents(model)
@@ -90,13 +89,6 @@ def annealed_posterior(
         found.append(ends[np.arange(batch.real), chosen])
     flat = np.concatenate(found, axis=1)
     return tuple(np.split(flat, np.cumsum(model.latent)[:-1], axis=-1))
-
-
-def check_number(name: str, value: int) -> None:
-    """Raises IWAEError unless `value` is from 1 to 100,000."""
-    check_count(name, value)
-    if value > MAX_SAMPLES:
-        raise IWAEError(f"`{name}` must be at most {MAX_SAMPLES:,}, got {value}")
 
 
 def _resampling_keys(seed: int, indices: Int[Array, " n"]) -> Key[Array, " n"]:

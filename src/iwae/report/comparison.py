@@ -131,6 +131,7 @@ def _numbers(run: Analyzed, find: FindPublished) -> dict[str, Cell]:
     published_nll, published_active = _published(run, find)
     return {
         "Test NLL": _likelihood(analysis["test"], "test"),
+        "Test NLL by JVI-2": _jackknife(analysis["test"]),
         "Test NLL by AIS": _annealed(run),
         "The paper's test NLL": published_nll,
         "Training NLL": _likelihood(analysis["train"], "training"),
@@ -148,6 +149,15 @@ def _numbers(run: Analyzed, find: FindPublished) -> dict[str, Cell]:
 
 def _likelihood(record: Measured, what: str) -> Cell:
     return Cell(labels.nats(record["nll"], record["stderr"]), labels.measured_on(record, what))
+
+
+def _jackknife(test: Measured) -> Cell:
+    """JVI-2 from the draws of the test NLL, and what else they say of it."""
+    delta, above = test.get("delta"), test.get("pareto_k_above")
+    notes = [] if delta is None else [f"delta method: L_k is about {delta:.2f} nats too low, or more"]
+    if above is not None:
+        notes.append(f"Pareto k-hat: median {labels.nats(test.get('pareto_k_median'))}, above 0.7 for {above:.0%}")
+    return Cell(labels.nats(test["jvi2_nll"]) if "jvi2_nll" in test else "not measured", "; ".join(notes))
 
 
 def _annealed(run: Analyzed) -> Cell:

@@ -9,7 +9,8 @@ analysis.json:
   samples, examples      what was asked for; null: the default
   train_bound            mean training bound of the last epoch (nats per example)
   test, train            nll and stderr (nats), num_samples, num_examples, split_examples,
-                         mean_effective_sample_size, seed, evaluation (the file with the measurement)
+                         mean_effective_sample_size, delta, jvi2_nll, pareto_k_median, pareto_k_above, seed,
+                         evaluation (the file with the measurement)
   gap                    value (test NLL - training NLL) and stderr, in nats
   active_threshold       0.01
   layers                 one object per stochastic layer, h_1 first: units, active, active_paper_code (counted on 500

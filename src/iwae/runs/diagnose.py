@@ -51,11 +51,9 @@ def diagnose_run(
     `diagnostics/diagnostics.json` into it and returns the latter's content. `dataset` is where one's own data is now.
 
     Raises IWAEError, in one line, where there is no run, no such checkpoint, other data than it was trained on, an
-    estimator that has no meaning for it, or matplotlib or arviz-stats is not installed; OSError when a file can't be
-    written.
+    estimator that has no meaning for it, or matplotlib is not installed; OSError when a file can't be written.
     """
-    for module in ("matplotlib", "arviz_stats"):
-        needs_extra(module, "report")
+    needs_extra("matplotlib", "report")
     options, reporter = options or DiagnoseOptions(), reporter or Reporter()
     run = Run.open(path)
     loaded = run.checkpoint(checkpoint)
@@ -223,7 +221,8 @@ def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
 
 
 def _weights_record(log_weights: np.ndarray, shapes: np.ndarray, options: DiagnoseOptions) -> dict[str, Any]:
-    defined, limit = shapes[~np.isnan(shapes)], weights.pareto_limit(options.weight_samples)
+    limit = weights.pareto_limit(options.weight_samples)
+    median, above = map(finite_or_none, weights.shape_figures(shapes, limit))
     counts = sorted({*options.k, options.weight_samples})
     return {
         "num_samples": options.weight_samples,
@@ -234,9 +233,9 @@ def _weights_record(log_weights: np.ndarray, shapes: np.ndarray, options: Diagno
             if k <= options.weight_samples
         },
         "pareto_k": {
-            "median": finite_or_none(float(np.median(defined))) if defined.size else None,
+            "median": median,
             "limit": limit,
-            "share_above_limit": float(np.mean(defined > limit)) if defined.size else None,
-            "examples": int(defined.size),
+            "share_above_limit": above,
+            "examples": int(np.sum(~np.isnan(shapes))),
         },
     }

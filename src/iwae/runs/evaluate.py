@@ -18,6 +18,7 @@ from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import active_units, paper_active_units
+from iwae.evaluation.importance_weights import shape_figures
 from iwae.figures.grids import sample_grid
 from iwae.io.files import check_writable, write_atomically, write_json
 from iwae.io.json import read_json
@@ -113,7 +114,7 @@ def kept_units(run: Run) -> tuple[np.ndarray, ...] | None:
 @dataclass(frozen=True)
 class Measurement:
     """-L_k of a split's first examples, and the file in `evaluations/` that holds them, perhaps among others; the
-    `.npz` of the same name has `log_likelihood` and `effective_sample_size`, float64 `[examples]`.
+    `.npz` of the same name has `log_likelihood`, `effective_sample_size`, `jvi2` and `pareto_k`, float64 `[examples]`.
     """
 
     likelihoods: evaluation.Likelihoods
@@ -130,6 +131,7 @@ class Measurement:
     def to_json(self) -> Measured:
         """Numbers for a record; null where one does not exist."""
         values = self.likelihoods
+        median, above = shape_figures(values.pareto_k)
         return {
             "nll": finite_or_none(values.nll),
             "stderr": finite_or_none(values.stderr),
@@ -137,6 +139,10 @@ class Measurement:
             "num_examples": len(values.log_likelihood),
             "split_examples": self.split_examples,
             "mean_effective_sample_size": finite_or_none(values.mean_effective_sample_size),
+            "delta": finite_or_none(float(np.mean(values.delta))),
+            "jvi2_nll": finite_or_none(values.jvi2_nll),
+            "pareto_k_median": finite_or_none(median),
+            "pareto_k_above": finite_or_none(above),
             "seed": self.seed,
             "evaluation": f"evaluations/{self.path.name}",
         }
@@ -173,8 +179,7 @@ def evaluate_checkpoint(
     parts = [f"{checkpoint.path.stem}-{split}-{samples}", f"seed{seed}" if seed else ""]
     name = "-".join(filter(None, [*parts, f"first{count}" if count != total else ""]))
     made = Measurement(values, total, seed, run.evaluations_path / f"{name}.json")
-    arrays = {"log_likelihood": values.log_likelihood, "effective_sample_size": values.effective_sample_size}
-    write_arrays(made.npz_path, np.savez, **arrays)
+    write_arrays(made.npz_path, np.savez, **values.arrays)
     record: EvaluationRecord = {
         "split": split,
         **made.to_json(),
@@ -229,30 +234,30 @@ def find_measurement(
             values = read_likelihoods(path.with_suffix(".npz"), record)
         except (OSError, IWAEError, BadFileError):
             continue
-        first = evaluation.Likelihoods(
-            values.log_likelihood[:examples], values.effective_sample_size[:examples], samples
-        )
-        return Measurement(first, total, 0, path, reused=True)
+        first = {name: array[:examples] for name, array in values.arrays.items()}
+        return Measurement(evaluation.Likelihoods(num_samples=samples, **first), total, 0, path, reused=True)
     return None
 
 
 def read_likelihoods(path: Path, record: EvaluationRecord) -> evaluation.Likelihoods:
-    """The values of every example, float64, from the `.npz` that belongs to a record.
+    """The values of every example, float64, from the `.npz` that belongs to a record. JVI-2 and Pareto k-hat, which
+    versions before 0.2 did not write, are NaN where they are missing.
 
     Raises BadFileError or IWAEError for a damaged file and for one of another number of examples, before memory is
     taken for it, and OSError where it can't be read.
     """
     count = record["num_examples"]
-    names = ("log_likelihood", "effective_sample_size")
+    names = evaluation.ARRAYS
     max_bytes = len(names) * (count * np.dtype(np.float64).itemsize + MAX_HEADER_BYTES)
     # An archive's directory is read whole: it must not be the larger part.
     if path.stat().st_size > max_bytes:
-        raise BadFileError(f"more than two arrays of {count} numbers")
-    arrays = read_npz(path, names, max_bytes=max_bytes)
+        raise BadFileError(f"more than four arrays of {count} numbers")
+    unknown = dict.fromkeys(names[2:], np.full(count, np.nan))
+    arrays = unknown | read_npz(path, names, max_bytes=max_bytes)
     for name in names:
         if name not in arrays or arrays[name].shape != (count,) or arrays[name].dtype != np.float64:
             raise BadFileError(f"no float64 numbers '{name}' of {count} examples")
-    return evaluation.Likelihoods(arrays[names[0]], arrays[names[1]], record["num_samples"])
+    return evaluation.Likelihoods(num_samples=record["num_samples"], **arrays)
 
 
 def overfitting_gap(test: evaluation.Likelihoods, train: evaluation.Likelihoods) -> GapRecord:

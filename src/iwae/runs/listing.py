@@ -8,7 +8,8 @@ from iwae.errors import IWAEError
 from iwae.io.files import expanded
 from iwae.runs.directory import Run
 
-MEASURED = ("nll", "nll_stderr", "num_samples", "num_examples", "split_examples", "mean_effective_sample_size")
+WEIGHTS = ("mean_effective_sample_size", "delta", "jvi2_nll", "pareto_k_median", "pareto_k_above")
+MEASURED = ("nll", "nll_stderr", "num_samples", "num_examples", "split_examples", *WEIGHTS)
 AIS = ("nll", "stderr", "num_examples", "chains", "steps")
 FINISHED = (
     *MEASURED,

@@ -96,7 +96,7 @@ def record(content: bytes) -> None:
     results = run.results()
     assert results is not None
     deviations(run.config, run.record, results)
-    training_curve("run", run.metrics(), run.record["schedule"])
+    training_curve("run", run.metrics.lines(), run.record["schedule"])
 
 
 def results(content: bytes) -> None:
@@ -114,10 +114,10 @@ def metrics(content: bytes) -> None:
     """Lines of metrics, cut and drawn."""
     run = _run()
     run.record_path.write_bytes(RECORD)
-    run.metrics_path.write_bytes(content)
-    training_curve("run", run.metrics(), run.record["schedule"])
-    run.cut_metrics(20)
-    assert all(line["step"] <= 20 for line in run.metrics())
+    run.metrics.path.write_bytes(content)
+    training_curve("run", run.metrics.lines(), run.record["schedule"])
+    run.metrics.cut(20)
+    assert all(line["step"] <= 20 for line in run.metrics.lines())
 
 
 def analysis(content: bytes) -> None:
@@ -159,7 +159,7 @@ def png(content: bytes) -> None:
 def _run() -> Run:
     run = Run(WORK / "run")
     run.create()
-    for path in (run.results_path, run.metrics_path):
+    for path in (run.results_path, run.metrics.path):
         path.unlink(missing_ok=True)
     return run
 

@@ -13,21 +13,23 @@ from iwae.estimators.base import WeightedEstimator, check_groups, normalized_wei
 from iwae.estimators.gradients import Coefficients, EncoderDerivative
 
 
+def _finite(alpha: float) -> Float[Array, ""]:
+    if not math.isfinite(alpha):
+        raise IWAEError(f"DReG(alpha) needs a finite alpha, got {alpha!r}")
+    return traced(alpha)
+
+
 class DReGAlpha(WeightedEstimator):
     """DReG(alpha): alpha w~_i + (1 - 2 alpha) w~_i^2 times the path derivative, for the encoder; IWAE's decoder.
 
     Tucker et al. (2019): it interpolates between DReG for the IWAE bound (alpha = 0) and RWS-DReG, the
     doubly reparameterized wake-phi update of reweighted wake-sleep, w~_i - w~_i^2 (alpha = 1). At alpha = 1/2 it
-    is half of STL. Unbiased for the IWAE bound at alpha = 0, and for wake-phi at alpha = 1.
+    is half of STL. Unbiased for the IWAE bound at alpha = 0, and for wake-phi at alpha = 1. An alpha that is not finite is
+    refused.
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"
-    alpha: Float[Array, ""] = eqx.field(converter=traced)
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError for an alpha that is not finite."""
-        if not math.isfinite(self.alpha):
-            raise IWAEError(f"DReG(alpha) needs a finite alpha, got {float(self.alpha)!r}")
+    alpha: Float[Array, ""] = eqx.field(converter=_finite)
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         weights = normalized_weights(log_weights)

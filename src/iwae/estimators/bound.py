@@ -52,7 +52,8 @@ class OfBound(WeightedEstimator):
     """An estimator of the gradient of any bound.
 
     `bound` is a function of log weights `[k, batch]`, such as those of `iwae.bounds`; `jax.tree_util.Partial` sets
-    parameters. With `num_groups` m > 1 it is averaged over m groups of `num_samples` / m samples each.
+    parameters, and those that are arrays are not compiled in. With `num_groups` m > 1 it is averaged over m groups of
+    `num_samples` / m samples each.
     """
 
     bound: Bound

@@ -156,8 +156,8 @@ def train_together(
 ) -> Iterator[list[Progress]]:
     """`train` for several models at once in one compiled program, as different seeds of one experiment or objectives
     that are to be compared: the same networks, data and schedule, and an estimator for each. Each is, up to float32's
-    rounding, what it would be if trained alone. An accelerator takes those of one estimator as one batch; on a CPU
-    stepping each within one program is quicker.
+    rounding, what it would be if trained alone. An accelerator takes those whose estimators differ in traced numbers
+    alone as one batch; on a CPU stepping each within one program is quicker.
 
     They must stand at the same step. Training ends at step `until`, if that is given, wherever the schedule is then.
 

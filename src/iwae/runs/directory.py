@@ -229,7 +229,7 @@ class Run:
     @property
     def has_best(self) -> bool:
         """Whether this is a run with `patience`, after its first epoch."""
-        return self.config.patience is not None and self.checkpoint_path(BEST).exists()
+        return self.checkpoint_path(BEST).exists() and self.config.patience is not None
 
     def checkpoint(self, number: int | None = None, *, newest: bool = False) -> "Checkpoint":
         """The checkpoint after `number` stages, or by default the one with the most steps; where there is a best one,

@@ -51,7 +51,6 @@ def test_a_record_of_before_has_the_order_of_the_file(rows: Path) -> None:
         ({"split_seed": -1}, "`split_seed` must be an integer from 0"),
         ({"split_seed": 1, "order": "file"}, "`split_seed` 1 has no meaning here"),
         ({"split_seed": 1, "dataset": "mnist"}, "`split_seed` 1 has no meaning here"),
-        ({"split_seed": 1, "dataset": "splits.npz"}, "it is for the rows of one array or table"),
     ],
 )
 def test_what_has_no_meaning_is_refused(rows: Path, settings: dict[str, str | int], message: str) -> None:

@@ -72,11 +72,13 @@ _MNIST_TRAIN = CanonicalFile(
     "MNIST/train-images-idx3-ubyte",
     "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     16 + 60_000 * _DIM,
+    ("MNIST/raw/train-images-idx3-ubyte", "MNIST/train-images.idx3-ubyte"),
 )
 _MNIST_TEST = CanonicalFile(
     "MNIST/t10k-images-idx3-ubyte",
     "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     16 + 10_000 * _DIM,
+    ("MNIST/raw/t10k-images-idx3-ubyte", "MNIST/t10k-images.idx3-ubyte"),
 )
 
 PUBLISHED: dict[str, Published] = {

@@ -24,13 +24,15 @@ class BadFileError(Exception):
 class CanonicalFile:
     """One published file: where it lies below a datasets directory and how its content is recognized.
 
-    `relative` is its path in the layout of the paper's code. `checksum` is `sha256:<hex>` or `git-blob:<hex>`
-    of the uncompressed content. No more than `max_bytes` of uncompressed content are ever read.
+    `relative` is its path in the layout of the paper's code, and `others` are its paths in those of other programs.
+    `checksum` is `sha256:<hex>` or `git-blob:<hex>` of the uncompressed content. No more than `max_bytes` of
+    uncompressed content are ever read.
     """
 
     relative: str
     checksum: str
     max_bytes: int
+    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,8 +63,8 @@ def search_directories(directory: str | Path | None = None, default_directory: s
 def find(file: CanonicalFile, directories: Sequence[Path]) -> Path | None:
     """The first existing file for `file`, plain before gzipped within each directory, or None."""
     for directory in directories:
-        for suffix in ("", ".gz"):
-            path = directory / (file.relative + suffix)
+        for name in (name + suffix for name in (file.relative, *file.others) for suffix in ("", ".gz")):
+            path = directory / name
             # os.path.isfile, as Path.is_file raises where a directory may not be entered: search on instead.
             if os.path.isfile(path):
                 return path

@@ -1,21 +1,23 @@
-"""The user's own data: an .npz archive with splits, a single .npy array, a table, a folder of images."""
+"""The user's own data: arrays, tables, images, sparse matrices."""
 
 import hashlib
 import os
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from iwae.data import tables
+from iwae.data import images, sparse, tables
 from iwae.data.columns import Reading
 from iwae.data.dataset import DataFile, Dataset, of_splits, of_table
 from iwae.data.files import BadFileError, one_line
 from iwae.data.formats import read_npy, read_npz
 from iwae.errors import IWAEError
 
-SUFFIXES = (".npz", ".npy", *tables.SUFFIXES)
-ANY_FILE = "the path of your own data: an .npz, .npy, .csv, .tsv or .parquet file"
+SUFFIXES = (".npz", ".npy", ".h5ad", *tables.SUFFIXES, *images.IDX_SUFFIXES)
+ANY_FILE = "the path of your own data: an .npz, .npy, .csv, .tsv, .parquet or .h5ad file, or a folder/ of images"
 KEYS = {"train": ("train", "x_train"), "valid": ("valid", "x_valid"), "test": ("test", "x_test")}
 """What an archive may call its splits; Keras has x_train and x_test."""
 
@@ -23,8 +25,8 @@ _MIN_ROWS = 10
 
 
 def is_own(name: str) -> bool:
-    """Whether a dataset's name is the path of a user's own file."""
-    return name.lower().endswith(SUFFIXES)
+    """Whether a dataset's name is the path of a user's own file or folder: a folder's has a slash."""
+    return name.lower().endswith(SUFFIXES) or os.sep in name
 
 
 def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
@@ -32,10 +34,12 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
 
     An `.npz` archive holds the splits under the keys `train`, `test` and, where wanted, `valid` (or Keras's `x_train`
     and `x_test`). An `.npy` file holds all examples in one array of at least 10 rows: the last tenth (rounded down)
-    becomes the test split, the tenth before it the validation split, and the rest is for training. CSV, TSV and Parquet
-    files are tables of such rows. These rows are permuted before they are split, by
-    `numpy.random.RandomState(split_seed)`, unless `shuffled` is False: so that the splits of a file whose rows are
-    sorted are alike. Training takes the rows in a new order in each epoch, or in the file's.
+    becomes the test split, the tenth before it the validation split, and the rest is for training. CSV, TSV, Parquet and
+    .h5ad files are tables of such rows, and files of `scipy.sparse.save_npz` hold them too; an idx file has images.
+    These rows are permuted before they are split, by `numpy.random.RandomState(split_seed)`, unless `shuffled` is
+    False: so that the splits of a file whose rows are sorted are alike. A folder has idx files for train and test, PNG
+    and JPEG images in its folders `train`, `test` and `valid`, or images that are split as the rows of an array.
+    Training takes the rows in a new order in each epoch, or in the file's.
 
     Arrays are images `[n, height, width]`, `[n, height, width, 1]` or `[n, 1, height, width]`, or vectors `[n, dim]`,
     of numbers or booleans, NaN where a value is missing: as for `Dataset.from_arrays` with `likelihood` auto. No more
@@ -45,16 +49,15 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
     """
     path, reading = Path(path), reading or Reading()
     shown = one_line(path)
-    if os.path.isdir(path):
-        raise IWAEError(f"{shown} is a directory; give {ANY_FILE}")
     if not os.path.exists(path):
         raise IWAEError(f"there is no file {shown}; give {ANY_FILE}")
-    if not os.path.isfile(path):
+    if not os.path.isfile(path) and not os.path.isdir(path):
         raise IWAEError(f"{shown} is not an ordinary file; give {ANY_FILE}")
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        dataset = _read(path, reading)
+        if os.path.isdir(path):
+            dataset, digest = _read_folder(path, reading)
+        else:
+            dataset, digest = _read(path, reading), _digest([path])
     except (BadFileError, IWAEError) as error:
         raise IWAEError(f"cannot use {shown} as data: {error}") from error
     except OSError as error:
@@ -70,21 +73,60 @@ def _read(path: Path, reading: Reading) -> Dataset:
         frame = tables.read_table(path)
         columns = tables.learn_columns({"train": frame}, reading)
         return of_table(_split_array(tables.to_rows(frame, columns), reading), columns)
+    if path.suffix.lower() == ".h5ad":
+        rows, columns = sparse.read_h5ad(path, reading)
+        return of_table(_split_array(rows, reading), columns)
+    if path.name.lower().endswith(images.IDX_SUFFIXES):
+        return of_splits(_split_array(images.read_images([path]), reading), reading)
     if path.suffix.lower() == ".npy":
         return of_splits(_split_array(read_npy(path), reading), reading)
-    return of_splits(_read_archive(path), reading)
+    return of_splits(_read_archive(path, reading), reading)
 
 
-def _read_archive(path: Path) -> dict[str, np.ndarray]:
+def _read_folder(path: Path, reading: Reading) -> tuple[Dataset, str]:
+    files = images.image_files(path)
+    splits = {name: images.read_images(paths) for name, paths in files.items()}
+    if "all" in splits:
+        splits = _split_array(splits["all"], reading)
+    else:
+        _check_splits(splits, reading)
+    return of_splits(splits, reading), _digest([path for paths in files.values() for path in paths])
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """sha256 of a file's content, or of that of several."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _read_archive(path: Path, reading: Reading) -> dict[str, np.ndarray]:
+    parts = read_npz(path, ("data", "indices", "indptr", "shape"))
+    if len(parts) == 4:
+        return _split_array(sparse.dense(**parts, layout=_sparse_layout(path)), reading)
     found = read_npz(path, sum(KEYS.values(), ()))
     arrays = {name: found[key] for name, keys in KEYS.items() for key in keys if key in found}
+    _check_splits(arrays, reading)
+    return arrays
+
+
+def _sparse_layout(path: Path) -> str:
+    """What SciPy says of the matrix beside it, in a few letters."""
+    with zipfile.ZipFile(path) as archive, archive.open("format.npy") as stream:
+        return stream.read(512)[-3:].decode("ascii", "replace")
+
+
+def _check_splits(arrays: Mapping[str, np.ndarray], reading: Reading) -> None:
     missing = [key for key in ("train", "test") if key not in arrays]
     if missing:
         raise BadFileError(f"it has no array {' and no array '.join(repr(key) for key in missing)}; add it")
+    if reading.split_seed:
+        raise BadFileError(f"it has splits of its own, and `split_seed` {reading.split_seed} was given: leave it out")
     for name, array in arrays.items():
         if array.ndim and array.size == 0:
             raise BadFileError(f"'{name}' is empty (shape {array.shape}); give it examples or leave it out")
-    return arrays
 
 
 def _split_array(array: np.ndarray, reading: Reading) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from iwae.data import is_own
 from iwae.errors import IWAEError, needs_extra
 from iwae.io.files import write_atomically
 from iwae.report.comparison import Analyzed
@@ -57,7 +58,7 @@ def write_report(
         analysis, least = find_analysis(run, options)
         if analysis is None:
             reporter.message(f"Analyzing {path}.")
-            moved = dataset if run.config.dataset.endswith((".npy", ".npz")) else None
+            moved = dataset if is_own(run.config.dataset) else None
             analysis = analyze_run(path, options=least, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
         metrics = [line for line in run.metrics.lines() if line["step"] <= analysis["step"]]
         shown = name if names.count(name) == 1 else str(path)

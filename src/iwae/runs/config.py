@@ -71,7 +71,7 @@ class RunConfig:
     the same runs are trained together (--seeds)."""
 
     dataset: str = "mnist"
-    """A name that `iwae data` lists, or the path of own data: .npz, .npy, .csv, .tsv or .parquet."""
+    """A name that `iwae data` lists, or the path of own data: .npz, .npy, .csv, .tsv, .parquet, .h5ad, folder/."""
     order: Literal["shuffled", "file"] | None = None
     """Order of the training examples: anew in each epoch by --seed (shuffled, the default for custom data), or that of
     the file, as in the paper's code; so for the rows of one array or table when they are split, by --split-seed."""
@@ -162,11 +162,9 @@ class RunConfig:
         if self.order not in ("shuffled", "file"):
             raise IWAEError(f"`order` must be shuffled or file, got {self.order!r}")
         check_seed(self.split_seed, "split_seed")
-        is_whole = is_own(self.dataset) and not self.dataset.lower().endswith(".npz")
-        if self.split_seed and not (self.order == "shuffled" and is_whole):
+        if self.split_seed and not (self.order == "shuffled" and is_own(self.dataset)):
             raise IWAEError(
-                f"`split_seed` {self.split_seed} has no meaning here: it is for the rows of one array or table, in"
-                " `order` shuffled"
+                f"`split_seed` {self.split_seed} has no meaning here: it is for own data in `order` shuffled"
             )
 
     def _resolve_recipe(self) -> None:

@@ -76,7 +76,7 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     save_checkpoint(path, zero_state(), architecture=OTHER, seed=0, stages_done=2, seconds=1.0)
     (tmp_path / "corrupt.npz").write_bytes((trained / "d.npz").read_bytes()[:-50])
     (tmp_path / "text.npz").write_text("no archive")
-    np.savez(tmp_path / "range.npz", train=np.full((30, 4), 1.5), test=np.full((30, 4), 0.5))
+    np.savez(tmp_path / "range.npz", train=np.full((30, 4), np.inf), test=np.full((30, 4), 0.5))
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ def test_a_path_becomes_absolute(tmp_path, monkeypatch):
     assert canonical_name(canonical_name("mine.npz")) == str(tmp_path / "mine.npz")
 
 
-@pytest.mark.parametrize("name", ["", "cifar", "./mnist.csv", "two\nlines", "nul\0.npz", "/"])
+@pytest.mark.parametrize("name", ["", "cifar", "mnist.xlsx", "two\nlines", "nul\0.npz"])
 def test_an_unknown_name_is_answered_with_the_known_ones(name):
     with pytest.raises(IWAEError) as raised:
         canonical_name(name)

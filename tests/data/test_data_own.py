@@ -171,7 +171,7 @@ def test_too_few_rows_are_refused(tmp_path):
 def test_what_is_no_data_file_is_refused(tmp_path):
     assert "there is no file" in refusal(tmp_path / "absent.npz")
     (tmp_path / "folder.npz").mkdir()
-    assert "is a directory" in refusal(tmp_path / "folder.npz")
+    assert "no PNG, JPEG or idx images in it" in refusal(tmp_path / "folder.npz")
     (tmp_path / "text.npz").write_text("hello")
     assert "not a readable .npz archive" in refusal(tmp_path / "text.npz")
     (tmp_path / "text.npy").write_text("hello")

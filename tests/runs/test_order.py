@@ -49,8 +49,8 @@ def test_a_record_of_before_has_the_order_of_the_file(rows: Path) -> None:
     [
         ({"order": "random"}, "`order` must be shuffled or file, got 'random'"),
         ({"split_seed": -1}, "`split_seed` must be an integer from 0"),
-        ({"split_seed": 1, "order": "file"}, "`split_seed` 1 has no meaning here"),
-        ({"split_seed": 1, "dataset": "mnist"}, "`split_seed` 1 has no meaning here"),
+        ({"split_seed": 1, "order": "file"}, "`split_seed` 1 has no meaning here: it goes with own data"),
+        ({"split_seed": 1, "dataset": "mnist"}, "`split_seed` 1 has no meaning here: it goes with own data"),
     ],
 )
 def test_what_has_no_meaning_is_refused(rows: Path, settings: dict[str, str | int], message: str) -> None:

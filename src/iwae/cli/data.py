@@ -53,6 +53,8 @@ def _list_datasets(directory: Path | None) -> None:
         lines += [f"{status.name}: {file.path}" for file in status.files if file.path is not None]
         if status.advice:
             lines.append(f"{status.name}: {status.advice}")
-    lines.append("Your own data: --dataset FILE.npz with arrays train, test and optionally valid, or FILE.npy.")
+    lines.append(
+        "Your own data: --dataset FILE, an .npz with train and test, .npy, .csv, .parquet, .h5ad, or a folder/ of images."
+    )
     Console().print(table)
     print_lines(*lines)

@@ -24,8 +24,8 @@ class DReGAlpha(WeightedEstimator):
 
     Tucker et al. (2019): it interpolates between DReG for the IWAE bound (alpha = 0) and RWS-DReG, the
     doubly reparameterized wake-phi update of reweighted wake-sleep, w~_i - w~_i^2 (alpha = 1). At alpha = 1/2 it
-    is half of STL. Unbiased for the IWAE bound at alpha = 0, and for wake-phi at alpha = 1. An alpha that is not finite is
-    refused.
+    is half of STL. Unbiased for the IWAE bound at alpha = 0, and for wake-phi at alpha = 1. Raises IWAEError for an
+    alpha that is not finite.
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"

@@ -164,7 +164,7 @@ class RunConfig:
         check_seed(self.split_seed, "split_seed")
         if self.split_seed and not (self.order == "shuffled" and is_own(self.dataset)):
             raise IWAEError(
-                f"`split_seed` {self.split_seed} has no meaning here: it is for own data in `order` shuffled"
+                f"`split_seed` {self.split_seed} has no meaning here: it goes with own data, shuffled"
             )
 
     def _resolve_recipe(self) -> None:

@@ -54,7 +54,7 @@ def _list_datasets(directory: Path | None) -> None:
         if status.advice:
             lines.append(f"{status.name}: {status.advice}")
     lines.append(
-        "Your own data: --dataset FILE, an .npz with train and test, .npy, .csv, .parquet, .h5ad, or a folder/ of images."
+        "Your own data: --dataset FILE (.npz with train and test, .npy, .csv, .parquet, .h5ad), or a folder/ of images."
     )
     Console().print(table)
     print_lines(*lines)

@@ -52,6 +52,8 @@ def test_tiles_stand_where_they_should() -> None:
         charts.training_chart([charts.Curve(f"run {i}", [1, 2, 3280], [-3.0, -2.0, -1.0], [1]) for i in range(9)]),
         charts.estimator_chart({"encoder": ("bias", [charts.Line("one", [1], [math.nan], [True])])}),
         charts.estimator_chart({"a": ("b", [charts.Line("c", [1, 5, 50], [0.5] * 3, [False] * 3)])}, slope=("d", 1.0)),
+        charts.ladder_chart([1], {"-L_k": [math.nan]}, None),
+        charts.ladder_chart([50, 500, 100_000], {"-L_k": [3.0, 2.0, 1.5], "JVI-2": [2.0, 1.6, math.inf]}, (1.2, 0.1)),
         charts.pareto_chart(np.array([math.nan, math.inf]), 0.7),
     ],
 )

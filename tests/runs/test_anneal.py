@@ -13,7 +13,7 @@ from helpers.small_runs import go, small_config, write_data
 from iwae.cli.app import main
 from iwae.data import load_dataset
 from iwae.evaluation.chains import AnnealedSettings
-from iwae.runs import anneal
+from iwae.runs import anneal, evaluate
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 
@@ -106,6 +106,33 @@ def test_the_command_prints_it_and_show_and_results_have_it(run: Run, capsys: py
     results = json.loads(run.results_path.read_text())
     run.results_path.write_text(json.dumps({**results, "weights_sha256": "0" * 64}))
     assert Run.open(run.path).annealed() is None
+
+
+def test_a_ladder_of_k_is_a_record_each_and_a_picture_with_ais_of_the_same_examples(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(evaluate, "ladder_chart", lambda *given: drawn.append(given) or b"picture")
+    for examples in ("10", "20"):
+        assert main(["evaluate", str(run.path), *OPTIONS, "--examples", examples]) == 0
+    annealed = json.loads((run.evaluations_path / "2-test-ais-3x4x2-first10.json").read_text())
+    assert main(["evaluate", str(run.path), "--samples", "120,5", "--examples", "15"]) == 0
+    out = capsys.readouterr().out
+    assert "Pareto k-hat: median" in out
+    assert f"NLL over k, of 10 examples: {run.evaluations_path / '2-test-ladder.png'}" in out
+    data = load_dataset(Run.open(run.path).config.dataset)
+    values = []
+    for k in (5, 120):
+        with np.load(run.evaluations_path / f"2-test-{k}-first15.npz") as arrays:
+            alone = iwae.likelihoods(iwae.load(run.path), data, num_samples=k, max_examples=15)
+            np.testing.assert_allclose(arrays["log_likelihood"], alone.log_likelihood, atol=1e-4)
+            values.append(arrays["log_likelihood"])
+        assert json.loads((run.evaluations_path / f"2-test-{k}-first15.json").read_text())["num_samples"] == k
+    # AIS of 20 examples is of others than the 15 here: that of 10 serves, and L_k is that of the same 10.
+    ((ks, lines, asymptote),) = drawn
+    assert (ks, asymptote) == ([5, 120], (annealed["nll"], annealed["chain_stderr"]))
+    assert lines["-L_k"] == [pytest.approx(-found[:10].mean()) for found in values]
+    assert lines["JVI-2"][1] < lines["-L_k"][0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from iwae.cli import tables
 from iwae.cli.app import with_dashes
 from iwae.cli.console import make_reporter, print_lines
-from iwae.cli.options import OfRunAndData
+from iwae.cli.options import Integers, OfRunAndData
 from iwae.data import Dataset
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
@@ -32,8 +32,8 @@ class Evaluate(OfRunAndData):
     """Which examples to measure."""
     method: Literal["importance", "ais"] = "importance"
     """Importance sampling, L_k, or annealed importance sampling, a closer lower bound of log p(x) for more time."""
-    samples: int = 5000
-    """Importance samples per example, up to 100,000."""
+    samples: Integers = (5000,)
+    """Importance samples per example, up to 100,000; for several k, such as 50,500,5000, from the same draws."""
     examples: int | None = None
     """Measure only the first ones (default: all; with --method ais 1,000)."""
     chains: int = 16
@@ -84,20 +84,28 @@ class Evaluate(OfRunAndData):
         ]
 
     def _importance(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
-        from iwae.runs.evaluate import evaluate_checkpoint
+        from iwae.runs.evaluate import draw_ladder, evaluate_ladder
 
         options = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
-        result = evaluate_checkpoint(run, checkpoint, dataset, self.split, reporter=reporter, **options)
-        record, size = result.to_json(), result.likelihoods.mean_effective_sample_size
-        return [
-            f"{self.split} NLL, L_{self.samples}: {tables.measured_label(record, self.split, run.data)}",
-            f"Examples: {record['num_examples']:,}",
-            f"Mean effective sample size: {size:.1f} of {self.samples}",
-            *tables.weights_lines(record),
-            f"Checkpoint: {checkpoint.path}",
-            f"Written: {result.path}",
-            f"Per example: {result.npz_path}",
-        ]
+        rungs = evaluate_ladder(run, checkpoint, dataset, self.split, reporter=reporter, **options)
+        lines = []
+        for result in rungs:
+            record, k = result.to_json(), result.likelihoods.num_samples
+            lines += [
+                f"{self.split} NLL, L_{k}: {tables.measured_label(record, self.split, run.data)}",
+                f"Examples: {record['num_examples']:,}",
+                f"Mean effective sample size: {result.likelihoods.mean_effective_sample_size:.1f} of {k}",
+                *tables.weights_lines(record),
+                f"Written: {result.path}",
+                f"Per example: {result.npz_path}",
+            ]
+        if len(rungs) > 1:
+            try:
+                picture, count = draw_ladder(run, checkpoint, self.split, rungs)
+                lines.append(f"NLL over k, of {count:,} examples: {picture}")
+            except IWAEError as error:
+                lines.append(f"No picture of NLL over k: {error}")
+        return [*lines, f"Checkpoint: {checkpoint.path}"]
 
     def _annealed(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.evaluation.chains import AnnealedSettings

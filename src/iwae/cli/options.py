@@ -179,11 +179,11 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 def _integers(words: list[str]) -> tuple[int, ...]:
     numbers = [number for word in words for number in word.split(",") if number]
     if not numbers:
-        raise ValueError("give at least one seed, such as 0,1,2")
+        raise ValueError("give at least one number, such as 0,1,2")
     return tuple(int(number) for number in numbers)
 
 
-Seeds = Annotated[
+Integers = Annotated[
     tuple[int, ...],
     PrimitiveConstructorSpec(
         nargs="*",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
-from iwae.cli.options import Seeds, default_results_dir
+from iwae.cli.options import Integers, default_results_dir
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions, TrainOptions
@@ -18,7 +18,7 @@ class Train:
     """Train a run, or continue it where it stopped, and measure it at the end."""
 
     configuration: RunConfig = field(default_factory=RunConfig)
-    seeds: Seeds = ()
+    seeds: Integers = ()
     """Train these seeds at once, each as a run of its own, instead of --seed: 0,1,2 or 0 1 2."""
     training: TrainOptions = field(default_factory=TrainOptions)
     measuring: MeasureOptions = field(default_factory=MeasureOptions)

@@ -34,8 +34,8 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
 
     An `.npz` archive holds the splits under the keys `train`, `test` and, where wanted, `valid` (or Keras's `x_train`
     and `x_test`). An `.npy` file holds all examples in one array of at least 10 rows: the last tenth (rounded down)
-    becomes the test split, the tenth before it the validation split, and the rest is for training. CSV, TSV, Parquet and
-    .h5ad files are tables of such rows, and files of `scipy.sparse.save_npz` hold them too; an idx file has images.
+    becomes the test split, the tenth before it the validation split, and the rest is for training. CSV, TSV, Parquet
+    and .h5ad files are tables of such rows, and files of `scipy.sparse.save_npz` hold them too; an idx file has images.
     These rows are permuted before they are split, by `numpy.random.RandomState(split_seed)`, unless `shuffled` is
     False: so that the splits of a file whose rows are sorted are alike. A folder has idx files for train and test, PNG
     and JPEG images in its folders `train`, `test` and `valid`, or images that are split as the rows of an array.

@@ -282,6 +282,28 @@ def _plain_ticks(axes: "Axes", ks: Sequence[int]) -> None:
         axis.set_ticks([], minor=True)
 
 
+def ladder_chart(
+    ks: Sequence[int], lines: Mapping[str, Sequence[float]], asymptote: tuple[float, float] | None
+) -> bytes:
+    """NLLs in nats over k, logarithmic, by their names; `asymptote` is that of annealed importance sampling, with its
+    standard error over chains.
+    """
+    with _new_figure(3.2) as figure:
+        axes = figure.subplots()
+        for number, (name, values) in enumerate(lines.items()):
+            _draw_line(axes, Line(name, ks, values, [True] * len(ks)), number)
+        if asymptote is not None:
+            value, error = asymptote
+            axes.axhline(value, color=GREY, ls="--", lw=1.2, label="AIS")
+            axes.axhspan(value - error, value + error, color=GREY, alpha=0.3, lw=0)
+        axes.set(xscale="log", xlabel="number of samples k", ylabel="NLL (nats)")
+        axes.set_xticks(ks)
+        axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_ticks([], minor=True)
+        axes.legend(fontsize=9.5)
+        return _png(figure)
+
+
 def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
     """Histogram over examples of Pareto k-hat, with the limit above which weights are not to be relied on."""
     with _new_figure(2.9) as figure:

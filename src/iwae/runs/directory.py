@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from iwae.data import Column
+from iwae.data import Column, Split
 from iwae.errors import IWAEError, RunBusyError
 from iwae.io.files import (
     acquire_lock,
@@ -143,17 +143,20 @@ class Run:
             return None
         return read_checked(self.results_path, ResultsRecord, "delete it, and `iwae train` measures again")
 
-    def annealed(self) -> AnnealedRecord | None:
-        """Of the annealed measurements of the test set, with the weights of `results.json`, the one of most examples,
-        and of these the longest; None where there is none.
+    def annealed(
+        self, digest: str | None = None, split: Split = "test", most_examples: int | None = None
+    ) -> AnnealedRecord | None:
+        """Of the annealed measurements of a split with the weights of `digest`, by default those of `results.json`, the
+        one of most examples, up to `most_examples`, and of these the longest; None where there is none.
         """
-        results = self.results()
+        if digest is None and (results := self.results()):
+            digest = results["weights_sha256"]
         found = []
         for path in sorted(self.evaluations_path.glob("*-ais-*.json")):
             with contextlib.suppress(OSError, IWAEError):
                 found.append(read_checked(path, AnnealedRecord, "it is measured again"))
-        digest = results["weights_sha256"] if results else None
-        found = [one for one in found if (one["weights_sha256"], one["split"]) == (digest, "test")]
+        found = [one for one in found if (one["weights_sha256"], one["split"]) == (digest, split)]
+        found = [one for one in found if most_examples is None or one["num_examples"] <= most_examples]
         return max(found, key=lambda one: (one["num_examples"], one["chains"] * one["steps"]), default=None)
 
     # The directory

@@ -5,7 +5,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from iwae.errors import IWAEError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.evaluation.importance_weights import shape_figures
+from iwae.figures.charts import ladder_chart
 from iwae.figures.grids import sample_grid
 from iwae.io.files import check_writable, write_atomically, write_json
 from iwae.io.json import read_json
@@ -159,24 +160,59 @@ def evaluate_checkpoint(
     examples: int | None = None,
     reporter: Reporter,
 ) -> Measurement:
-    """Measures -L_k of one split and writes `evaluations/<checkpoint>-<split>-<k>.json` and `.npz`."""
+    """`evaluate_ladder` at one k."""
+    options = {"seed": seed, "examples": examples, "reporter": reporter}
+    return evaluate_ladder(run, checkpoint, dataset, split, samples=[samples], **options)[0]
+
+
+def evaluate_ladder(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    *,
+    samples: Sequence[int],
+    seed: int = 0,
+    examples: int | None = None,
+    reporter: Reporter,
+) -> list[Measurement]:
+    """Measures -L_k of one split for each k of `samples`, in one pass, and writes
+    `evaluations/<checkpoint>-<split>-<k>.json` and `.npz`, whose `seconds` are those of the pass.
+
+    Raises IWAEError for a number of samples outside 1 to 100,000 or of examples below 1, and OSError when a file can't
+    be written.
+    """
     check_seed(seed)
+    ks = evaluation.check_ks(samples, "samples")
     if examples is not None:
         check_count("examples", examples)
     check_writable(run.evaluations_path)
     start = time.perf_counter()
-    values = evaluation.likelihoods(
+    found = evaluation.ladder(
         checkpoint.model(),
         dataset,
+        ks,
         split,
-        num_samples=samples,
         seed=seed,
         max_examples=examples,
         kept=kept_units(run),
-        on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={samples}", done, total),
+        on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={ks[-1]}", done, total),
     )
+    seconds = round(time.perf_counter() - start, 3)
+    return [_written(run, checkpoint, dataset, split, values, seed, seconds) for values in found]
+
+
+def _written(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    values: evaluation.Likelihoods,
+    seed: int,
+    seconds: float,
+) -> Measurement:
     count, total = len(values.log_likelihood), len(dataset.split(split))
-    parts = [f"{checkpoint.path.stem}-{split}-{samples}", f"seed{seed}" if seed else ""]
+    parts = [f"{checkpoint.path.stem}-{split}-{values.num_samples}", f"seed{seed}" if seed else ""]
     name = "-".join(filter(None, [*parts, f"first{count}" if count != total else ""]))
     made = Measurement(values, total, seed, run.evaluations_path / f"{name}.json")
     write_arrays(made.npz_path, np.savez, **values.arrays)
@@ -189,10 +225,30 @@ def evaluate_checkpoint(
         "data": data_record(dataset),
         "versions": versions(),
         "device": device(),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": seconds,
     }
     write_json(made.path, record)
     return made
+
+
+def draw_ladder(run: Run, checkpoint: Checkpoint, split: Split, rungs: Sequence[Measurement]) -> tuple[Path, int]:
+    """Writes the picture of NLL over k as `evaluations/<checkpoint>-<split>-ladder.png`, and says of how many examples
+    it is. Of the run's AIS of these weights, at most as many examples serve as were measured here: then both are of
+    its first ones alone, since other examples have another likelihood.
+
+    Raises IWAEError where matplotlib is not installed.
+    """
+    measured = len(rungs[0].likelihoods.log_likelihood)
+    annealed = run.annealed(checkpoint.weights_digest(), split, measured)
+    first = slice(annealed["num_examples"] if annealed else measured)
+    ks, values = [rung.likelihoods.num_samples for rung in rungs], [rung.likelihoods.arrays for rung in rungs]
+    names = {"-L_k": "log_likelihood", "JVI-2": "jvi2"}
+    lines = {shown: [-float(np.mean(arrays[name][first])) for arrays in values] for shown, name in names.items()}
+    has_asymptote = annealed is not None and annealed["nll"] is not None
+    asymptote = (annealed["nll"], annealed["chain_stderr"] or 0.0) if has_asymptote else None
+    path = run.evaluations_path / f"{checkpoint.path.stem}-{split}-ladder.png"
+    write_atomically(path, ladder_chart(ks, lines, asymptote))
+    return path, first.stop
 
 
 def measure(

@@ -35,6 +35,7 @@ COMMANDS = {
     "analyze": Command("iwae.cli.analyze:Analyze", "Measure and draw what a run has learned.", "report"),
     "report": Command("iwae.cli.report:Report", "Write one self-contained HTML page about runs.", "report"),
     "diagnose": Command("iwae.cli.diagnose:Diagnose", "Measure gradient estimators on a trained run.", "report"),
+    "certify": Command("iwae.cli.certify:Certify", "Enclose log p(x) on data simulated from a run's model."),
     "explore": Command("iwae.cli.explore:Explore", "Write a page to explore a run's model with."),
     "paper": Command("iwae.cli.paper:Paper", "List the paper's results beside ours, or train what is missing."),
 }

@@ -55,7 +55,6 @@ class Bracket:
         return float(np.std(self.upper - self.lower, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
 
 
-@standard_arithmetic()
 def certify(
     model: HierarchicalVAE,
     *,
@@ -86,6 +85,7 @@ def certify(
     return brackets()
 
 
+@standard_arithmetic()
 def simulate(
     model: HierarchicalVAE, num: int, seed: int
 ) -> tuple[Float[np.ndarray, "num visible"], Float[np.ndarray, "num dim"]]:
@@ -102,6 +102,7 @@ def _simulate(
     return jax.tree.map(lambda array: array[:, 0], drawn)
 
 
+@standard_arithmetic()
 def importance_brackets(
     model: HierarchicalVAE,
     x: Float[np.ndarray, "n visible"],
@@ -130,6 +131,7 @@ def _log_weight_of(model: HierarchicalVAE, x: Array, flat: Array) -> Float[Array
     return model.log_joint(x, latents) - model.log_posterior(x, latents)
 
 
+@standard_arithmetic()
 def annealed_bracket(
     model: HierarchicalVAE,
     x: Float[np.ndarray, "n visible"],

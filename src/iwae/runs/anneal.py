@@ -20,7 +20,7 @@ from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import MAX_HEADER_BYTES, data_record, device, finite_or_none, versions, write_arrays
-from iwae.runs.records import AnnealedRecord
+from iwae.runs.records import AnnealedRecord, read_checked
 from iwae.runs.reporter import Reporter
 
 
@@ -58,7 +58,7 @@ def anneal_checkpoint(
     check_writable(run.evaluations_path)
     total = len(dataset.split(split))
     count, digest = min(total, examples or total), checkpoint.weights_digest()
-    path = run.evaluations_path / f"{_name(checkpoint, split, settings, count, total)}.json"
+    path = _path(run, checkpoint, split, settings, count, total)
     # Of other weights under the same checkpoint's name nothing is used.
     unfinished = path.with_suffix(f".{digest[:16]}.unfinished.npz")
     start, model = time.perf_counter(), checkpoint.model()
@@ -106,11 +106,30 @@ def anneal_checkpoint(
     return AnnealedMeasurement(record, path, low_acceptance(acceptance))
 
 
-def _name(checkpoint: Checkpoint, split: Split, settings: AnnealedSettings, count: int, total: int) -> str:
-    parts = [f"{checkpoint.path.stem}-{split}-ais-{settings.chains}x{settings.steps}x{settings.leapfrogs}"]
-    parts += [settings.start] if settings.start != "encoder" else []
-    parts += [f"seed{settings.seed}"] if settings.seed else []
-    return "-".join([*parts, *([f"first{count}"] if count != total else [])])
+def find_annealed(
+    run: Run, checkpoint: Checkpoint, dataset: Dataset, split: Split, settings: AnnealedSettings, count: int
+) -> AnnealedRecord | None:
+    """The record that `anneal_checkpoint` has written of a split's first `count` examples, or None. A damaged one, and
+    one of other weights or data, is passed over.
+    """
+    path = _path(run, checkpoint, split, settings, count, len(dataset.split(split)))
+    with contextlib.suppress(OSError, IWAEError):
+        record = read_checked(path, AnnealedRecord, "it is measured again")
+        same = record["weights_sha256"] == checkpoint.weights_digest() and record["num_examples"] == count
+        return record if same and record["data"]["files"] == data_record(dataset)["files"] else None
+    return None
+
+
+def _path(run: Run, checkpoint: Checkpoint, split: Split, settings: AnnealedSettings, count: int, total: int) -> Path:
+    name = f"{checkpoint.path.stem}-{split}-ais-{settings.chains}x{settings.steps}x{settings.leapfrogs}"
+    first = f"-first{count}" if count != total else ""
+    return run.evaluations_path / f"{name_of_settings(name, settings)}{first}.json"
+
+
+def name_of_settings(name: str, settings: AnnealedSettings) -> str:
+    """`name` with the start and the seed, where they are unusual."""
+    start = f"-{settings.start}" if settings.start != "encoder" else ""
+    return name + start + (f"-seed{settings.seed}" if settings.seed else "")
 
 
 def _done(path: Path, chains: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -163,9 +163,7 @@ class RunConfig:
             raise IWAEError(f"`order` must be shuffled or file, got {self.order!r}")
         check_seed(self.split_seed, "split_seed")
         if self.split_seed and not (self.order == "shuffled" and is_own(self.dataset)):
-            raise IWAEError(
-                f"`split_seed` {self.split_seed} has no meaning here: it goes with own data, shuffled"
-            )
+            raise IWAEError(f"`split_seed` {self.split_seed} has no meaning here: it goes with own data, shuffled")
 
     def _resolve_recipe(self) -> None:
         """Writes out what the schedule brings along."""

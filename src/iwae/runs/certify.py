@@ -1,0 +1,191 @@
+"""Certifying a run's figures: bounds of log p(x) from both sides on simulated data, and the same budgets on the test
+set. What is done is kept: an interrupted certificate goes on.
+"""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from iwae.data import Dataset
+from iwae.data.files import BadFileError
+from iwae.data.formats import read_npz
+from iwae.errors import IWAEError, check_count
+from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_brackets, simulate
+from iwae.evaluation.chains import AnnealedSettings, check_latents
+from iwae.evaluation.likelihood import check_ks
+from iwae.io.files import check_writable, write_json
+from iwae.models.vae import HierarchicalVAE
+from iwae.runs.anneal import anneal_checkpoint, find_annealed, name_of_settings
+from iwae.runs.checkpoint import Checkpoint
+from iwae.runs.config import check_seed
+from iwae.runs.directory import Run
+from iwae.runs.evaluate import (
+    MAX_HEADER_BYTES,
+    data_record,
+    device,
+    evaluate_ladder,
+    finite_or_none,
+    versions,
+    write_arrays,
+)
+from iwae.runs.records import AnnealedRecord, BudgetRecord, CertificateRecord, Measured
+from iwae.runs.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `certify_checkpoint` found and wrote; `warnings` say what speaks against it."""
+
+    record: CertificateRecord
+    path: Path
+    warnings: list[str]
+
+
+def certify_checkpoint(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    *,
+    samples: Sequence[int] = (50, 500, 5000),
+    steps: Sequence[int] = (10, 30, 100),
+    settings: AnnealedSettings,
+    examples: int = 100,
+    reporter: Reporter,
+) -> Certificate:
+    """Brackets of log p(x) of `examples` examples that are simulated from the model, by L_k for each k of `samples` and
+    by AIS with each of `steps`, otherwise as `settings` say; then L_k and AIS of as many test examples. Written to
+    `evaluations/<checkpoint>-certify-<examples>-<chains>x<leapfrogs>.json`.
+
+    After every budget what is done is kept: the same call goes on from there, and ends in the same figures.
+
+    Raises IWAEError for binary latents and numbers without meaning, and OSError where a file can't be written.
+    """
+    check_seed(settings.seed)
+    check_count("examples", examples)
+    if not steps:
+        raise IWAEError("`steps` must be one or more numbers of temperatures, got none")
+    ks, budgets = check_ks(samples, "samples"), [replace(settings, steps=count) for count in sorted(set(steps))]
+    model = checkpoint.model()
+    check_latents(model)
+    check_writable(run.evaluations_path)
+    start, digest, found = time.perf_counter(), checkpoint.weights_digest(), []
+    name = name_of_settings(
+        f"{checkpoint.path.stem}-certify-{examples}-{settings.chains}x{settings.leapfrogs}", settings
+    )
+    path = run.evaluations_path / f"{name}.json"
+    # Of other weights under the same checkpoint's name nothing is used.
+    unfinished = path.with_suffix(f".{digest[:16]}.unfinished.npz")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for bracket in _brackets(model, ks, budgets, examples, unfinished):
+            found.append(bracket)
+            reporter.measuring("bounds on simulated data", len(found), len(ks) + len(budgets))
+    said = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    measured: list[Measured | AnnealedRecord] = [
+        rung.to_json()
+        for rung in evaluate_ladder(
+            run, checkpoint, dataset, "test", samples=ks, seed=settings.seed, examples=examples, reporter=reporter
+        )
+    ]
+    how = {"examples": min(examples, len(dataset.test)), "reporter": reporter}
+    for budget in budgets:
+        before = find_annealed(run, checkpoint, dataset, "test", budget, how["examples"])
+        if before is None:
+            made = anneal_checkpoint(run, checkpoint, dataset, "test", settings=budget, **how)
+            said += [made.warning] if made.warning else []
+            before = made.record
+        measured.append(before)
+    rows = [_budget_record(bracket, one) for bracket, one in zip(found, measured, strict=True)]
+    record: CertificateRecord = {
+        "method": "certify",
+        "num_examples": examples,
+        "test_examples": measured[-1]["num_examples"],
+        "chains": settings.chains,
+        "leapfrogs": settings.leapfrogs,
+        "start": settings.start,
+        "seed": settings.seed,
+        "budgets": rows,
+        "conclusion": conclusion(rows[len(ks) - 1], rows[-1], measured[-1]["num_examples"]),
+        "checkpoint": checkpoint.path.name,
+        "step": checkpoint.step,
+        "weights_sha256": digest,
+        "data": data_record(dataset),
+        "versions": versions(),
+        "device": device(),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    write_json(path, record)
+    with contextlib.suppress(OSError):
+        unfinished.unlink()
+    return Certificate(record, path, list(dict.fromkeys(said)))
+
+
+def _brackets(
+    model: HierarchicalVAE, ks: Sequence[int], budgets: Sequence[AnnealedSettings], examples: int, unfinished: Path
+) -> Iterator[Bracket]:
+    """The brackets of every budget, of which those are made that `unfinished` does not have."""
+    seed, chains = budgets[0].seed, budgets[0].chains
+    kinds = [*(("importance", k, 0) for k in ks), *(("ais", chains, budget.steps) for budget in budgets)]
+    done = _done(unfinished, [_key(*kind, side) for kind in kinds for side in ("lower", "upper")], examples)
+    x, exact = simulate(model, examples, seed)
+    for number, kind in enumerate(kinds):
+        if _key(*kind, "upper") not in done:
+            if kind[0] == "importance":
+                made = importance_brackets(model, x, exact, ks, seed)
+            else:
+                made = [annealed_bracket(model, x, exact, budgets[number - len(ks)])]
+            for one in made:
+                sides = {"lower": one.lower, "upper": one.upper}
+                done |= {_key(one.method, one.samples, one.steps, side): sides[side] for side in sides}
+            write_arrays(unfinished, np.savez, **done)
+        yield Bracket(*kind, done[_key(*kind, "lower")], done[_key(*kind, "upper")])  # pyright: ignore[reportArgumentType]
+
+
+def _key(method: str, samples: int, steps: int, side: str) -> str:
+    return f"{method}-{samples}-{steps}-{side}"
+
+
+def _done(path: Path, keys: Sequence[str], examples: int) -> dict[str, np.ndarray]:
+    """Both sides of what an interrupted certificate has: nothing where there was none, or its file is damaged."""
+    try:
+        arrays = read_npz(path, tuple(keys), max_bytes=len(keys) * (8 * examples + MAX_HEADER_BYTES))
+    except (OSError, IWAEError, BadFileError):
+        return {}
+    fits = all(array.shape == (examples,) and array.dtype == np.float64 for array in arrays.values())
+    return arrays if fits and set(arrays) in (set(keys[:number]) for number in range(0, len(keys) + 1, 2)) else {}
+
+
+def _budget_record(bracket: Bracket, test: Measured | AnnealedRecord) -> BudgetRecord:
+    return {
+        "method": bracket.method,
+        "samples": bracket.samples,
+        "steps": bracket.steps,
+        "lower": finite_or_none(float(np.mean(bracket.lower))),
+        "upper": finite_or_none(float(np.mean(bracket.upper))),
+        "gap": finite_or_none(bracket.gap),
+        "gap_stderr": finite_or_none(bracket.stderr),
+        "test_nll": test["nll"],
+        "test_stderr": test["stderr"],
+    }
+
+
+def conclusion(importance: BudgetRecord, annealed: BudgetRecord, test_examples: int) -> str:
+    """One sentence: what is certified of the largest budgets, and what holds on the test set."""
+
+    def figure(value: float | None, error: float | None = None) -> str:
+        shown = "an unknown number of" if value is None else f"{value:.2f}"
+        return shown + (f" ± {error:.2f}" if value is not None and error is not None else "")
+
+    name = f"AIS with {annealed['samples']} chains of {annealed['steps']} steps"
+    return (
+        f"On data simulated from the model, {name} lies on average at most"
+        f" {figure(annealed['gap'], annealed['gap_stderr'])} nats below log p(x), and L_{importance['samples']} at most"
+        f" {figure(importance['gap'], importance['gap_stderr'])}; on {test_examples:,} test examples, where nothing but"
+        f" the lower bound holds, the NLL is at most {figure(annealed['test_nll'])} nats by AIS and"
+        f" {figure(importance['test_nll'])} by L_{importance['samples']}."
+    )

@@ -10,7 +10,7 @@ import pytest
 
 import iwae
 from helpers.toy import toy_dataset
-from iwae.estimators.objective import OBJECTIVES
+from iwae.estimators.table import OBJECTIVES
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.training.loop import train

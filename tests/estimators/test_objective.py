@@ -9,8 +9,9 @@ from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
-from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
+from iwae.estimators.objective import Objective, make_estimator
 from iwae.estimators.score import OVIS, VIMCO, LeaveOneOut, ReweightedWakeSleep, ThermodynamicScore
+from iwae.estimators.table import OBJECTIVES
 from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.config import RunConfig

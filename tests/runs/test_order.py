@@ -8,8 +8,8 @@ import pytest
 from helpers.small_runs import go, same_training, small_config
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
+from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import run_dataset
 from iwae.runs.reporter import Reporter
 
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from helpers.small_runs import go, small_config, write_data
 from iwae.errors import IWAEError
-from iwae.estimators.objective import OBJECTIVES
+from iwae.estimators.table import OBJECTIVES
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.job import make_optimizer

@@ -16,8 +16,9 @@ import iwae
 from helpers.small_runs import Messages, files_below, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunConfig
 from iwae.runs.checkpoint import CheckpointError
+from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import evaluate_checkpoint, run_dataset
+from iwae.runs.evaluate import evaluate_checkpoint
 from iwae.runs.reporter import Reporter
 
 

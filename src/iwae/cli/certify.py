@@ -37,7 +37,7 @@ class Certify(OfRunAndData):
         with make_reporter() as reporter:
             from iwae.evaluation.chains import AnnealedSettings
             from iwae.runs.certify import certify_checkpoint
-            from iwae.runs.evaluate import run_dataset
+            from iwae.runs.data import run_dataset
 
             settings = AnnealedSettings(self.chains, 1, self.leapfrogs, self.start, self.seed)
             checkpoint = run.checkpoint(self.checkpoint)

@@ -51,7 +51,7 @@ class Evaluate(OfRunAndData):
         """Measures, prints and writes the measurement."""
         run = Run.open(self.path)
         with make_reporter() as reporter:
-            from iwae.runs.evaluate import run_dataset
+            from iwae.runs.data import run_dataset
 
             checkpoint = run.checkpoint(self.checkpoint)
             lines = self._other_rows(run, checkpoint, reporter)

@@ -17,7 +17,8 @@ from iwae.runs.directory import Run
 
 if TYPE_CHECKING:
     from iwae.runs.checkpoint import Checkpoint
-    from iwae.runs.records import DataRecord, RunRecord
+    from iwae.runs.data import DataRecord
+    from iwae.runs.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Explore:
         with make_reporter(Console(stderr=True)) as reporter:
             from iwae.explore.content import page_content
             from iwae.explore.write import NAME, check_output, write_page
-            from iwae.runs.evaluate import kept_units, run_dataset
+            from iwae.runs.data import run_dataset
+            from iwae.runs.evaluate import kept_units
 
             output = self.output or run.path / NAME
             check_output(output)

@@ -20,7 +20,8 @@ from tyro.constructors import (
 )
 
 from iwae.errors import IWAEError
-from iwae.estimators.objective import OBJECTIVES, all_methods, all_parameters
+from iwae.estimators.objective import all_methods, all_parameters
+from iwae.estimators.table import OBJECTIVES
 from iwae.models.networks import NETWORKS
 from iwae.runs.config import SHORT_FORMS, RunConfig
 

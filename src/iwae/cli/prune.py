@@ -33,7 +33,7 @@ class Prune(OfRunAndData):
         resolved = source.path.resolve()
         out = Run(self.out or resolved.with_name(f"{resolved.name}-pruned"))
         with make_reporter() as reporter:
-            from iwae.runs.evaluate import run_dataset
+            from iwae.runs.data import run_dataset
             from iwae.runs.prune import check_samples, prune_run
 
             check_samples(self.samples, self.examples)

@@ -11,7 +11,8 @@ from rich.cells import cell_len, set_cell_size
 
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
-from iwae.runs.records import AnnealedRecord, DataRecord, Measured, ResultsRecord
+from iwae.runs.data import DataRecord
+from iwae.runs.records import AnnealedRecord, Measured, ResultsRecord
 
 Format = Literal["table", "json", "csv", "markdown"]
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from iwae.arithmetic import standard_arithmetic
 from iwae.errors import IWAEError
 from iwae.estimators.base import Estimator
-from iwae.estimators.objective import OBJECTIVES, Objective, make_estimator
+from iwae.estimators.objective import Objective, make_estimator
+from iwae.estimators.table import OBJECTIVES
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iwae.data import shown_name
-from iwae.estimators.objective import METHOD_WORDS
+from iwae.estimators.table import METHOD_WORDS
 from iwae.models.architecture import ArchitectureRecord
 from iwae.runs.config import RunConfig
+from iwae.runs.data import DataRecord
 from iwae.runs.directory import LATEST
-from iwae.runs.records import AnalysisRecord, DataRecord, Measured, PrunedRecord
+from iwae.runs.records import AnalysisRecord, Measured, PrunedRecord
 
 MARKS = {
     "verified": "verified: the published files",

@@ -44,18 +44,9 @@ from iwae.figures.charts import Curve
 from iwae.io.files import write_atomically, write_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
+from iwae.runs.data import data_record, run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import (
-    Measurement,
-    data_record,
-    device,
-    finite_or_none,
-    kept_units,
-    measure,
-    overfitting_gap,
-    run_dataset,
-    versions,
-)
+from iwae.runs.evaluate import Measurement, device, finite_or_none, kept_units, measure, overfitting_gap, versions
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import AnalysisRecord, MetricsLine, StageRecord
 from iwae.runs.reporter import Reporter

@@ -18,8 +18,9 @@ from iwae.evaluation.examples import EXAMPLES_AT_ONCE
 from iwae.io.files import check_writable, write_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
+from iwae.runs.data import data_record
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, data_record, device, finite_or_none, versions, write_arrays
+from iwae.runs.evaluate import MAX_HEADER_BYTES, device, finite_or_none, versions, write_arrays
 from iwae.runs.records import AnnealedRecord, read_checked
 from iwae.runs.reporter import Reporter
 

@@ -23,16 +23,9 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.runs.anneal import anneal_checkpoint, find_annealed, name_of_settings
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
+from iwae.runs.data import data_record
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import (
-    MAX_HEADER_BYTES,
-    data_record,
-    device,
-    evaluate_ladder,
-    finite_or_none,
-    versions,
-    write_arrays,
-)
+from iwae.runs.evaluate import MAX_HEADER_BYTES, device, evaluate_ladder, finite_or_none, versions, write_arrays
 from iwae.runs.records import AnnealedRecord, BudgetRecord, CertificateRecord, Measured
 from iwae.runs.reporter import Reporter
 

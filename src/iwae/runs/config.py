@@ -15,8 +15,9 @@ import numpy as np
 from iwae.data import Reading, canonical_name, is_own
 from iwae.data.columns import AUTO
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.objective import OBJECTIVES, Objective, all_parameters
+from iwae.estimators.objective import Objective, all_parameters
 from iwae.estimators.parameters import exact_number
+from iwae.estimators.table import OBJECTIVES
 from iwae.io.json import shortened
 from iwae.models.architecture import DEFAULTS, Architecture, LatentKind, Mask, Missing, Precision
 from iwae.training.schedule import (

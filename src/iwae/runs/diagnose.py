@@ -12,7 +12,8 @@ import numpy as np
 
 from iwae.errors import IWAEError, check_count, needs_extra
 from iwae.estimators.base import Estimator
-from iwae.estimators.objective import OBJECTIVES, Objective
+from iwae.estimators.objective import Objective
+from iwae.estimators.table import OBJECTIVES
 from iwae.evaluation import importance_weights as weights
 from iwae.evaluation.batches import on_data, prepared_batches
 from iwae.evaluation.gradient_quality import (
@@ -26,8 +27,9 @@ from iwae.evaluation.gradient_quality import (
 from iwae.figures import charts
 from iwae.io.files import write_atomically, write_json
 from iwae.runs.checkpoint import Checkpoint
+from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import device, finite_or_none, run_dataset, versions
+from iwae.runs.evaluate import device, finite_or_none, versions
 from iwae.runs.options import DiagnoseOptions
 from iwae.runs.reporter import Reporter
 

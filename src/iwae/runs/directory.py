@@ -33,8 +33,9 @@ from iwae.io.files import (
 from iwae.io.json import shortened
 from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
+from iwae.runs.data import DataRecord
 from iwae.runs.metrics import Metrics
-from iwae.runs.records import AnnealedRecord, DataRecord, ResultsRecord, RunRecord, read_checked
+from iwae.runs.records import AnnealedRecord, ResultsRecord, RunRecord, read_checked
 
 if TYPE_CHECKING:
     from iwae.models.vae import HierarchicalVAE

@@ -1,7 +1,6 @@
 """Measuring a run's checkpoint, recording what came out, and finding it again."""
 
 import io
-import itertools
 import math
 import platform
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from iwae.data import Dataset, Split, load_dataset
+from iwae.data import Dataset, Split
 from iwae.data.files import BadFileError
 from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
@@ -27,11 +26,10 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
+from iwae.runs.data import data_record
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import (
-    ColumnRecord,
-    DataRecord,
     EvaluationRecord,
     GapRecord,
     Measured,
@@ -44,58 +42,6 @@ from iwae.version import __version__
 NUM_GRID_SAMPLES = 100
 # What a .npy file has before its numbers is less.
 MAX_HEADER_BYTES = 1 << 12
-
-
-def data_record(dataset: Dataset) -> DataRecord:
-    """What a run's record says of its data: name, mark, sizes and checksums, and what is not Bernoulli."""
-    kind = dataset.likelihood if isinstance(dataset.likelihood, str) else getattr(dataset.likelihood, "name", "mixed")
-    return {
-        **({"likelihood": kind} if kind != "bernoulli" else {}),
-        "name": dataset.name,
-        "mark": dataset.mark,
-        "examples": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
-        "dim": dataset.dim,
-        "binary": dataset.binary,
-        "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
-        "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
-    }
-
-
-def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
-    """What a run's record says of a table's columns; nothing for other data."""
-    if not dataset.columns:
-        return {}
-    with np.errstate(all="ignore"):
-        sums, counts = np.nansum(dataset.train, axis=0, dtype=np.float64), (~np.isnan(dataset.train)).sum(axis=0)
-    means = sums / np.maximum(counts, 1)
-    found: list[ColumnRecord] = []
-    for column, mean in zip(dataset.columns, means.tolist(), strict=True):
-        what = {"levels": list(column.levels)} if column.levels else {"mean": mean}
-        found.append({"name": column.name, "kind": column.kind, "type": column.type, **what})  # pyright: ignore[reportArgumentType]
-    return {"columns": found}
-
-
-def check_same_data(run: Run, dataset: Dataset) -> None:
-    """Raises IWAEError when `dataset` is not the one that the run was trained on."""
-    recorded = [file["checksum"] for file in run.data["files"]]
-    for file, checksum in itertools.zip_longest(dataset.files, recorded):
-        if file is None or file.checksum != checksum:
-            name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
-            raise IWAEError(
-                f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
-                " the old one back, or train in another `run_dir`"
-            )
-
-
-def run_dataset(run: Run, datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None) -> Dataset:
-    """The data that a run was trained on; `moved_to` is where one's own file is now.
-
-    Raises IWAEError when it can't be had or has changed.
-    """
-    name, how = str(moved_to or run.config.dataset), {"progress": reporter.obtaining, "reading": run.config.reading}
-    dataset = load_dataset(name, directory=datasets_dir, **how)
-    check_same_data(run, dataset)
-    return dataset
 
 
 def kept_units(run: Run) -> tuple[np.ndarray, ...] | None:

@@ -12,8 +12,9 @@ from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from iwae.runs.config import RunConfig
+from iwae.runs.data import check_same_data, columns_record, data_record
 from iwae.runs.directory import BEST, LATEST, Run
-from iwae.runs.evaluate import check_same_data, columns_record, data_record, versions
+from iwae.runs.evaluate import versions
 from iwae.runs.options import TrainOptions
 from iwae.runs.records import MetricsLine
 from iwae.runs.reporter import Reporter

@@ -11,60 +11,17 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
 
 from msgspec import Meta
 
-from iwae.data import Mark, Split
-from iwae.data.columns import ValueType
+from iwae.data import Split
 from iwae.errors import IWAEError
 from iwae.io.json import Count, Positive, Real, Seconds, read_json
 from iwae.models.architecture import MAX_UNITS, Architecture, ArchitectureRecord
 from iwae.runs.config import RunConfig
+from iwae.runs.data import DataRecord, Integer, check_data
 
 MAX_PRUNINGS = 50
 
-Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 ConfigRecord = dict[str, bool | Integer | Real | str | list[Integer | str] | None]
 """`RunConfig.to_json()`; `RunConfig.from_json` checks the fields."""
-
-
-class Sizes(TypedDict):
-    """Numbers of examples."""
-
-    train: Count
-    valid: Count
-    test: Count
-
-
-class DataFileRecord(TypedDict):
-    """A file of data: `sha256:<hex>` or `git-blob:<hex>`, and whether it is the published one (null: own data)."""
-
-    name: str
-    checksum: str
-    verified: bool | None
-
-
-class ColumnRecord(TypedDict):
-    """A column of a table, as `iwae.data.Column`; of numbers the training mean."""
-
-    name: str
-    kind: str
-    type: ValueType
-    levels: NotRequired[list[str | Integer | Real | bool]]
-    mean: NotRequired[Real]
-
-
-class DataRecord(TypedDict):
-    """The data of a run, as `runs.evaluate.data_record` has them; `image_shape` is height and width. The kind of values
-    is `likelihood`, without it Bernoulli; run.json alone has the columns of a table.
-    """
-
-    name: str
-    mark: Mark
-    examples: Sizes
-    dim: Positive
-    binary: bool
-    image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=2)] | None
-    files: list[DataFileRecord]
-    likelihood: NotRequired[str]
-    columns: NotRequired[list[ColumnRecord]]
 
 
 class StageRecord(TypedDict):
@@ -399,7 +356,7 @@ def check(record: Mapping[str, Any]) -> None:
     if "config" in record:
         _check_config(RunConfig.from_json(record["config"]), record)
     if "data" in record:
-        _check_data(record["data"])
+        check_data(record["data"])
     if "architecture" in record:
         architecture = Architecture.from_json(record["architecture"])
         if architecture.visible != record["data"]["dim"]:
@@ -415,14 +372,6 @@ def _check_config(config: RunConfig, record: Mapping[str, Any]) -> None:
         raise IWAEError("the configuration and the record disagree on whether it started from another run")
     if "init_from" in record:
         RunConfig.from_json(record["init_from"]["config"])
-
-
-def _check_data(data: DataRecord) -> None:
-    shape = data["image_shape"]
-    if shape is not None and shape[0] * shape[1] != data["dim"]:
-        raise IWAEError(f"images of {shape[0]} x {shape[1]} pixels do not have {data['dim']} dimensions")
-    if len(data.get("columns", ())) not in (0, data["dim"]):
-        raise IWAEError(f"{len(data.get('columns', ()))} columns are not {data['dim']} dimensions")
 
 
 def _check_pruned(pruned: PrunedRecord, architecture: Architecture) -> None:

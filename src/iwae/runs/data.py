@@ -1,0 +1,122 @@
+"""What a run says of its data, and the data that it was trained on."""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
+
+import numpy as np
+from msgspec import Meta
+
+from iwae.data import Dataset, Mark, load_dataset
+from iwae.data.columns import ValueType
+from iwae.errors import IWAEError
+from iwae.io.json import Count, Positive, Real
+from iwae.runs.reporter import Reporter
+
+if TYPE_CHECKING:
+    from iwae.runs.directory import Run
+
+Integer = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+
+
+class Sizes(TypedDict):
+    """Numbers of examples."""
+
+    train: Count
+    valid: Count
+    test: Count
+
+
+class DataFileRecord(TypedDict):
+    """A file of data: `sha256:<hex>` or `git-blob:<hex>`, and whether it is the published one (null: own data)."""
+
+    name: str
+    checksum: str
+    verified: bool | None
+
+
+class ColumnRecord(TypedDict):
+    """A column of a table, as `iwae.data.Column`; of numbers the training mean."""
+
+    name: str
+    kind: str
+    type: ValueType
+    levels: NotRequired[list[str | Integer | Real | bool]]
+    mean: NotRequired[Real]
+
+
+class DataRecord(TypedDict):
+    """The data of a run, as `data_record` has them; `image_shape` is height and width. The kind of values
+    is `likelihood`, without it Bernoulli; run.json alone has the columns of a table.
+    """
+
+    name: str
+    mark: Mark
+    examples: Sizes
+    dim: Positive
+    binary: bool
+    image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=2)] | None
+    files: list[DataFileRecord]
+    likelihood: NotRequired[str]
+    columns: NotRequired[list[ColumnRecord]]
+
+
+def check_data(data: DataRecord) -> None:
+    """Raises IWAEError where the parts of a record contradict each other."""
+    shape = data["image_shape"]
+    if shape is not None and shape[0] * shape[1] != data["dim"]:
+        raise IWAEError(f"images of {shape[0]} x {shape[1]} pixels do not have {data['dim']} dimensions")
+    if len(data.get("columns", ())) not in (0, data["dim"]):
+        raise IWAEError(f"{len(data.get('columns', ()))} columns are not {data['dim']} dimensions")
+
+
+def data_record(dataset: Dataset) -> DataRecord:
+    """What a run's record says of its data: name, mark, sizes and checksums, and what is not Bernoulli."""
+    kind = dataset.likelihood if isinstance(dataset.likelihood, str) else getattr(dataset.likelihood, "name", "mixed")
+    return {
+        **({"likelihood": kind} if kind != "bernoulli" else {}),
+        "name": dataset.name,
+        "mark": dataset.mark,
+        "examples": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
+        "dim": dataset.dim,
+        "binary": dataset.binary,
+        "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
+        "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
+    }
+
+
+def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
+    """What a run's record says of a table's columns; nothing for other data."""
+    if not dataset.columns:
+        return {}
+    with np.errstate(all="ignore"):
+        sums, counts = np.nansum(dataset.train, axis=0, dtype=np.float64), (~np.isnan(dataset.train)).sum(axis=0)
+    means = sums / np.maximum(counts, 1)
+    found: list[ColumnRecord] = []
+    for column, mean in zip(dataset.columns, means.tolist(), strict=True):
+        what = {"levels": list(column.levels)} if column.levels else {"mean": mean}
+        found.append({"name": column.name, "kind": column.kind, "type": column.type, **what})  # pyright: ignore[reportArgumentType]
+    return {"columns": found}
+
+
+def check_same_data(run: "Run", dataset: Dataset) -> None:
+    """Raises IWAEError when `dataset` is not the one that the run was trained on."""
+    recorded = [file["checksum"] for file in run.data["files"]]
+    for file, checksum in itertools.zip_longest(dataset.files, recorded):
+        if file is None or file.checksum != checksum:
+            name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
+            raise IWAEError(
+                f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
+                " the old one back, or train in another `run_dir`"
+            )
+
+
+def run_dataset(run: "Run", datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None) -> Dataset:
+    """The data that a run was trained on; `moved_to` is where one's own file is now.
+
+    Raises IWAEError when it can't be had or has changed.
+    """
+    name, how = str(moved_to or run.config.dataset), {"progress": reporter.obtaining, "reading": run.config.reading}
+    dataset = load_dataset(name, directory=datasets_dir, **how)
+    check_same_data(run, dataset)
+    return dataset

@@ -55,7 +55,7 @@ def saved(path: Path, array: np.ndarray) -> str:
     ],
 )
 def test_arrays_are_taken_for_what_their_type_says(array: np.ndarray, kind: str, stored: Any, tmp_path: Path) -> None:
-    data = load_dataset(saved(tmp_path / "d.npy", array))
+    data = load_dataset(saved(tmp_path / "d.npy", array), reading=Reading(shuffled=False))
     assert (data.likelihood, data.train.dtype) == (kind, stored)
     assert data.train.dtype.isnative
     joined = np.concatenate([data.train, data.valid, data.test])

@@ -188,7 +188,8 @@ def test_weights_are_taken_by_unit_and_norm(place: Path) -> None:
 
 
 def test_the_gap_of_single_examples_has_no_error() -> None:
-    one = iwae.evaluation.likelihood.Likelihoods(np.array([-2.0]), np.array([1.0]), 1)
+    none = np.array([np.nan])
+    one = iwae.evaluation.likelihood.Likelihoods(np.array([-2.0]), np.array([1.0]), 1, none, none)
     assert overfitting_gap(one, one) == {"value": 0.0, "stderr": None}
 
 

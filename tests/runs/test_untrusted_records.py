@@ -78,7 +78,7 @@ def command(name: str, run: Path) -> Callable[[], int]:
     made: dict[str, Any] = {
         "show": Show(paths=(run,)),
         "sample": Sample(run),
-        "evaluate": Evaluate(run, samples=2, examples=3),
+        "evaluate": Evaluate(run, samples=(2,), examples=3),
         "train": Train(small_config(data), training=TrainOptions(stages=1), measuring=QUICK_MEASURE, run_dir=run),
         "report": Report((run,)),
         "analyze": Analyze(run, samples=2, examples=3),

@@ -1,6 +1,6 @@
 """Matrices of which most values are zero: archives of `scipy.sparse.save_npz`, and .h5ad files (AnnData)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from iwae.data.formats import MAX_ARRAY_BYTES
 from iwae.errors import needs_extra
 
 
-def dense(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: Sequence[int], layout: str) -> np.ndarray:
+def dense(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: Iterable[int], layout: str) -> np.ndarray:
     """The array `shape` of a compressed matrix, whose `layout` is csr or csc. Raises BadFileError where parts of it
     contradict each other, or it takes more than 16 GiB.
     """
@@ -43,8 +43,7 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
 
     try:
         with h5py.File(path, "r") as file:
-            layers = file.get("layers", {})
-            matrix: Any = layers["counts"] if "counts" in layers else file["X"]
+            matrix: Any = file["layers/counts"] if "layers/counts" in file else file["X"]
             rows = _matrix(matrix)
             index = file["var"].attrs.get("_index", "_index")
             names = [str(name) for name in file[f"var/{index}"].asstr()[:]]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
@@ -66,8 +65,8 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
 def _matrix(found: Any) -> np.ndarray:
     if "encoding-type" in found.attrs and str(found.attrs["encoding-type"]).endswith("_matrix"):
         layout = str(found.attrs["encoding-type"]).removesuffix("_matrix")
-        parts = (found[name][:] for name in ("data", "indices", "indptr"))
-        return dense(*parts, found.attrs["shape"], layout)
+        data, indices, indptr = (found[name][:] for name in ("data", "indices", "indptr"))
+        return dense(data, indices, indptr, found.attrs["shape"], layout)
     if found.ndim != 2 or found.size * found.dtype.itemsize > MAX_ARRAY_BYTES:
         raise BadFileError(f"a matrix of shape {found.shape}, expected two dimensions of at most 16 GiB")
     return found[:]

@@ -69,8 +69,7 @@ class Likelihoods:
     @property
     def stderr(self) -> float:
         """Standard error of `nll` over examples; NaN for a single one."""
-        count = len(self.log_likelihood)
-        return float(np.std(self.log_likelihood, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+        return standard_error(self.log_likelihood)
 
     @property
     def jvi2_nll(self) -> float:
@@ -82,6 +81,11 @@ class Likelihoods:
     def mean_effective_sample_size(self) -> float:
         """Mean over examples."""
         return float(np.mean(self.effective_sample_size))
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values `[examples]`; NaN for a single one."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def log_likelihood(

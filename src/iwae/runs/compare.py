@@ -9,7 +9,7 @@ import numpy as np
 
 from iwae.data.files import BadFileError
 from iwae.errors import IWAEError
-from iwae.evaluation.likelihood import Likelihoods
+from iwae.evaluation.likelihood import Likelihoods, standard_error
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, read_likelihoods
 from iwae.runs.records import EvaluationRecord, ResultsRecord, read_checked
@@ -73,22 +73,19 @@ def _examples(results: ResultsRecord) -> tuple[Any, ...]:
 
 def _record(one: _Measured, first: _Measured, count: int) -> dict[str, Any]:
     mine, there = (side.values.log_likelihood[:count] for side in (one, first))
-    own = Likelihoods(mine, one.values.effective_sample_size[:count], one.values.num_samples)
-    record = {
+    record: dict[str, Any] = {
         "run": one.run.path.resolve().name,
         "path": str(one.run.path),
-        "nll": finite_or_none(own.nll),
-        "stderr": finite_or_none(own.stderr),
+        "nll": finite_or_none(-float(np.mean(mine))),
+        "stderr": finite_or_none(standard_error(mine)),
         "difference": None,
         "difference_stderr": None,
         "better": None,
-        "num_samples": own.num_samples,
+        "num_samples": one.values.num_samples,
         "num_examples": count,
     }
     if one is not first and np.isfinite(mine).all() and np.isfinite(there).all():
-        # A Likelihoods of differences has their mean and its standard error.
-        difference = Likelihoods(mine - there, own.effective_sample_size, own.num_samples)
-        better = float(np.mean(mine > there))
-        figures = (difference.nll, finite_or_none(difference.stderr), better)
-        record.update(zip(("difference", "difference_stderr", "better"), figures, strict=True))
+        record["difference"] = -float(np.mean(mine - there))
+        record["difference_stderr"] = finite_or_none(standard_error(mine - there))
+        record["better"] = float(np.mean(mine > there))
     return record

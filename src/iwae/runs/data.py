@@ -73,8 +73,7 @@ def check_data(data: DataRecord) -> None:
 def data_record(dataset: Dataset) -> DataRecord:
     """What a run's record says of its data: name, mark, sizes and checksums, and what is not Bernoulli."""
     kind = dataset.likelihood if isinstance(dataset.likelihood, str) else getattr(dataset.likelihood, "name", "mixed")
-    return {
-        **({"likelihood": kind} if kind != "bernoulli" else {}),
+    record: DataRecord = {
         "name": dataset.name,
         "mark": dataset.mark,
         "examples": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
@@ -83,6 +82,9 @@ def data_record(dataset: Dataset) -> DataRecord:
         "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
         "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
     }
+    if kind != "bernoulli":
+        record["likelihood"] = kind
+    return record
 
 
 def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:

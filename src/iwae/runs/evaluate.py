@@ -190,8 +190,9 @@ def draw_ladder(run: Run, checkpoint: Checkpoint, split: Split, rungs: Sequence[
     ks, values = [rung.likelihoods.num_samples for rung in rungs], [rung.likelihoods.arrays for rung in rungs]
     names = {"-L_k": "log_likelihood", "JVI-2": "jvi2"}
     lines = {shown: [-float(np.mean(arrays[name][first])) for arrays in values] for shown, name in names.items()}
-    has_asymptote = annealed is not None and annealed["nll"] is not None
-    asymptote = (annealed["nll"], annealed["chain_stderr"] or 0.0) if has_asymptote else None
+    asymptote = None
+    if annealed is not None and annealed["nll"] is not None:
+        asymptote = annealed["nll"], annealed["chain_stderr"] or 0.0
     path = run.evaluations_path / f"{checkpoint.path.stem}-{split}-ladder.png"
     write_atomically(path, ladder_chart(ks, lines, asymptote))
     return path, first.stop

@@ -87,8 +87,9 @@ class CategoricalLikelihood(Likelihood):
         unit, level = self._places()
         return (x[..., unit] == level).astype(x.dtype)
 
-    def averaged(self, given: Categorical) -> Float[Array, "*rows inputs"]:
+    def averaged(self, given: Distribution) -> Float[Array, "*rows inputs"]:
         """The probability of each level."""
+        assert isinstance(given, Categorical)
         unit, level = self._places()
         return jnp.exp(given.log_shares)[..., unit, level]
 

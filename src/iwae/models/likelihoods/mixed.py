@@ -106,7 +106,8 @@ class MixedLikelihood(Likelihood):
     def inputs(self, x: Float[Array, "*rows dim"]) -> Float[Array, "*rows inputs"]:
         return jnp.concatenate([kind.inputs(x[..., own]) for kind, own in self._parts()], axis=-1)
 
-    def averaged(self, given: Joined) -> Float[Array, "*rows inputs"]:
+    def averaged(self, given: Distribution) -> Float[Array, "*rows inputs"]:
+        assert isinstance(given, Joined)
         pairs = zip(self.kinds, given.parts, strict=True)
         return jnp.concatenate([kind.averaged(part) for kind, part in pairs], axis=-1)
 

@@ -11,7 +11,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
 from iwae.errors import IWAEError
-from iwae.models.distributions import total
+from iwae.models.distributions import Distribution, total
 from iwae.models.likelihoods.base import Likelihood, has_missing
 
 # The logit of a level that a column does not have.

@@ -103,7 +103,16 @@ def examine(name: str, python: str, pins: Sequence[str], folder: Path) -> Outcom
 
     said("install", python, "-m", "venv", "--without-pip", environment)
     pip = (sys.executable, "-m", "pip", "--python", environment / "bin/python", "install")
-    said("install", *pip, "--quiet", "--disable-pip-version-check", "--no-compile", f"{ROOT}[report]", *pins)
+    said(
+        "install",
+        *pip,
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--only-binary=:all:",
+        f"{ROOT}[report]",
+        *pins,
+    )
     if outcome.failed:
         return outcome
     code = "from importlib.metadata import version; import sys; print(*map(version, sys.argv[1:]))"

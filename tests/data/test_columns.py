@@ -8,7 +8,7 @@ import pytest
 
 import iwae
 from iwae.data import load_dataset
-from iwae.data.columns import Reading, kind_of_counts
+from iwae.data.columns import Reading, kind_of_array, kind_of_counts
 from iwae.errors import IWAEError
 from iwae.runs.config import RunConfig
 
@@ -105,6 +105,13 @@ def test_columns_of_an_array_go_by_their_numbers(tmp_path: Path) -> None:
 )
 def test_whole_numbers_are_counts_where_they_vary_like_some(values: list[float], kind: str) -> None:
     assert kind_of_counts(np.array(values)) == kind
+
+
+def test_an_array_is_of_one_kind_that_its_columns_have_together() -> None:
+    """One column of few rows that happens to vary more makes no negative binomial of all."""
+    rows = np.random.default_rng(1).poisson(2.0, (20, 200))
+    assert "negative-binomial" in {kind_of_counts(column) for column in rows.T}
+    assert kind_of_array(rows) == "poisson"
 
 
 def test_a_configuration_says_how_data_is_read_only_where_that_was_said() -> None:

@@ -92,27 +92,23 @@ def check_names(what: str, given: Sequence[str] | Mapping[str, Any], names: Sequ
 
 
 def kind_of_counts(values: np.ndarray) -> str:
-    """For whole numbers, NaN where one is missing: bernoulli for 0 and 1; for counts poisson, or negative-binomial
-    where they vary more than a Poisson's; gaussian for what is no count.
-    """
-    seen = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    """For whole numbers, NaN where one is missing: bernoulli for 0 and 1, and else as `kind_of_array`."""
+    seen = values[~np.isnan(values)]
     if not seen.size or (seen.max() <= 1 and seen.min() >= 0):
         return "bernoulli"
-    mean, variance = seen.mean(dtype=np.float64), seen.var(dtype=np.float64)
-    if seen.min() < 0 or seen.max() > LARGEST_COUNT or variance < 0.5 * mean:
-        return "gaussian"
-    return "negative-binomial" if variance > 1.5 * mean else "poisson"
+    return kind_of_array(seen.astype(np.int64)[:, None])
 
 
 def kind_of_array(rows: np.ndarray) -> str:
-    """For an array `[n, dim]` of numbers that are no probabilities, by its type alone: whole numbers are counts."""
+    """For an array `[n, dim]` of numbers that are no probabilities: gaussian for real ones; for whole ones poisson, or
+    negative-binomial where its columns vary more than a Poisson's, and gaussian for what can be no counts.
+    """
     if rows.dtype.kind == "f":
         return "gaussian"
-    kinds = {kind_of_counts(column) for column in rows.T}
-    order = ("gaussian", "negative-binomial", "poisson", "bernoulli")
-    found = next(kind for kind in order if kind in kinds)
-    # A column of zeros and ones among counts is one of them.
-    return "poisson" if found == "bernoulli" else found
+    mean, variance = rows.mean(axis=0, dtype=np.float64).sum(), rows.var(axis=0, dtype=np.float64).sum()
+    if rows.min() < 0 or rows.max() > LARGEST_COUNT or variance < 0.5 * mean:
+        return "gaussian"
+    return "negative-binomial" if variance > 1.5 * mean else "poisson"
 
 
 def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:

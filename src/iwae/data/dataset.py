@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iwae.data.columns import AUTO, Column, Reading, check_values, description, kind_of_array
+from iwae.data.columns import AUTO, Column, Reading, check_values, description, kind_of_array, kind_of_counts
 from iwae.data.files import BadFileError
 from iwae.data.values import OutOfRangeError, check_grey, pack
 from iwae.errors import IWAEError
@@ -189,7 +189,8 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
     train = rows["train"]
     if set(kinds) == {AUTO}:
         kinds = [kind_of_array(train)] * len(kinds)
-    kinds = [kind_of_array(train[:, [j]]) if kind == AUTO else kind for j, kind in enumerate(kinds)]
+    decide = kind_of_array if train.dtype.kind == "f" else kind_of_counts
+    kinds = [decide(train[:, j]) if kind == AUTO else kind for j, kind in enumerate(kinds)]
     type_of_values = "real" if train.dtype.kind == "f" else "integer"
     columns = tuple(Column(name, kind, type_of_values) for name, kind in zip(names, kinds, strict=True))
     check_values(train, columns)

@@ -9,12 +9,13 @@ import numpy as np
 from iwae.arithmetic import standard_arithmetic
 from iwae.data import Dataset, Split
 from iwae.evaluation.active_units import ACTIVE_THRESHOLD
-from iwae.evaluation.batches import on_data, prepared_batches
+from iwae.evaluation.examples import prepared
+from iwae.evaluation.posterior import posterior
 from iwae.models.distributions import Bernoulli
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
-EXAMPLES_AT_ONCE = 40
+POSTERIOR_SAMPLES = 1000
 TRAVERSED_UNITS = 25
 TRAVERSED_VALUES = (-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
 # Between its two values, a binary unit's probability: what the layers below are given then is a mean.
@@ -32,15 +33,14 @@ def reconstructions(
     model: HierarchicalVAE, dataset: Dataset, split: Split = "test", *, num_examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first examples of a split as they are measured (grey values binarized), and the visible means decoded from
-    the mean of q(h_1 | x): two float32 arrays `[examples, visible]`, in the units of the data.
+    one draw each of p(h | x), by `iwae.posterior`: two float32 arrays `[examples, visible]`, in the units of the data.
     """
-    model, rows = on_data(model, dataset, split)
-    originals, decoded = [], []
-    for x, _, count, _ in prepared_batches(model, rows, split, EXAMPLES_AT_ONCE, num_examples):
-        means = model.decoder[0](model.encoder[0](model.encoder_input(x)).mean).mean
-        for values, kept in ((x, originals), (means, decoded)):
-            kept.append(np.asarray(model.likelihood.original(values))[:count])
-    return np.concatenate(originals), np.concatenate(decoded)
+    indices = np.arange(min(num_examples, len(dataset.split(split))))
+    model, x, _ = prepared(model, dataset, split, indices)
+    draws = posterior(model, dataset, split, num_samples=POSTERIOR_SAMPLES, indices=indices)[0][0]
+    means = model.decoder[0](jnp.asarray(draws)).mean
+    originals, decoded = (np.asarray(model.likelihood.original(jnp.asarray(values))) for values in (x, means))
+    return originals, decoded
 
 
 def traversed_units(variances: np.ndarray) -> list[int]:

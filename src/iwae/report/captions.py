@@ -83,8 +83,9 @@ CAPTIONS: dict[str, Caption] = {
     ),
     "reconstructions": Caption(
         "Reconstructions",
-        "Test images as the model saw them (binarized), and below each what the decoder makes of the mean of"
-        " q(h₁ | x). Look for detail that is lost or replaced by something more usual.",
+        "Test images as the model saw them (binarized), and below each what the decoder makes of a draw from the"
+        " posterior p(h | x), one of 1,000 samples of q taken by importance weight. Look for detail that is lost or"
+        " replaced by something more usual.",
         lambda _: "Pairs of rows of test images: above the binarized original, below its reconstruction.",
     ),
     "log_variances": Caption(

@@ -130,9 +130,10 @@ def tuned_chains(settings, change):
 
 def test_step_sizes_are_fixed_while_the_chains_count():
     # Steps that are far too large stay so to the last temperature: nothing is accepted, and nothing has moved.
-    settings = AnnealedSettings(chains=8, steps=30, leapfrogs=3)
+    # Over so many that a slow adaptation would show.
+    settings = AnnealedSettings(chains=8, steps=150, leapfrogs=3)
     large = tuned_chains(settings, 8.0)
-    assert large.acceptance.shape == (80, 30)
+    assert large.acceptance.shape == (80, 150)
     assert large.acceptance.max() < 0.01
     small = tuned_chains(settings, -8.0)
     assert small.acceptance.min() > 0.999

@@ -21,7 +21,7 @@ from iwae.cli.registry import COMMANDS, Command
 from iwae.data import load_dataset
 from iwae.data.catalog import PUBLISHED, Published
 from iwae.data.files import CanonicalFile
-from iwae.estimators import objective as objectives
+from iwae.estimators import table
 from iwae.models import likelihoods
 from iwae.models.networks import NETWORKS
 from iwae.models.networks.base import Linear
@@ -79,8 +79,8 @@ def test_an_estimator_is_a_class_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_
     module = types.ModuleType("iwae.estimators.halved")
     module.Halved = Halved  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    row = objectives.Row("Halved", "half a bound, from {k} samples", {"dreg": objectives.Method("halved", "Halved")})
-    monkeypatch.setitem(objectives.OBJECTIVES, "halved", row)
+    row = table.Row("Halved", "half a bound, from {k} samples", {"dreg": table.Method("halved", "Halved")})
+    monkeypatch.setitem(table.OBJECTIVES, "halved", row)
     estimator = iwae.make_estimator("halved", k=3)
     assert isinstance(estimator, Halved)
     assert estimator.num_samples == 3

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from iwae.estimators.objective import make_estimator as make_estimator
     from iwae.estimators.score import OVIS as OVIS
     from iwae.estimators.score import VIMCO as VIMCO
+    from iwae.estimators.score import LeaveOneOut as LeaveOneOut
     from iwae.estimators.score import OVISMonteCarlo as OVISMonteCarlo
     from iwae.estimators.score import ReweightedWakeSleep as ReweightedWakeSleep
+    from iwae.estimators.score import ThermodynamicScore as ThermodynamicScore
     from iwae.estimators.terms import BetaVAE as BetaVAE
     from iwae.estimators.terms import OfTerms as OfTerms
     from iwae.evaluation.active_units import active_units as active_units
@@ -50,9 +52,17 @@ if TYPE_CHECKING:
     from iwae.models.layers import BernoulliLayer as BernoulliLayer
     from iwae.models.layers import GaussianLayer as GaussianLayer
     from iwae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
+    from iwae.models.likelihoods import CategoricalLikelihood as CategoricalLikelihood
+    from iwae.models.likelihoods import ContinuousBernoulliLikelihood as ContinuousBernoulliLikelihood
+    from iwae.models.likelihoods import DiscretizedLogisticLikelihood as DiscretizedLogisticLikelihood
     from iwae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
     from iwae.models.likelihoods import Likelihood as Likelihood
+    from iwae.models.likelihoods import MixedLikelihood as MixedLikelihood
+    from iwae.models.likelihoods import NegativeBinomialLikelihood as NegativeBinomialLikelihood
+    from iwae.models.likelihoods import PoissonLikelihood as PoissonLikelihood
+    from iwae.models.likelihoods import StudentTLikelihood as StudentTLikelihood
     from iwae.models.likelihoods import VisibleLayer as VisibleLayer
+    from iwae.models.likelihoods import ZeroInflatedNegativeBinomialLikelihood as ZeroInflatedNegativeBinomialLikelihood
     from iwae.models.networks.tanh import TanhNetwork as TanhNetwork
     from iwae.models.vae import HierarchicalVAE as HierarchicalVAE
     from iwae.runs.config import RunConfig as RunConfig
@@ -82,7 +92,14 @@ _HOMES = {
     "iwae.estimators.importance_weighted": ("PIWAE", "DReGAlpha", "PIWAEDReG"),
     "iwae.estimators.mixed_precision": ("InBFloat16",),
     "iwae.estimators.objective": ("Objective", "make_estimator"),
-    "iwae.estimators.score": ("OVIS", "VIMCO", "OVISMonteCarlo", "ReweightedWakeSleep"),
+    "iwae.estimators.score": (
+        "OVIS",
+        "VIMCO",
+        "LeaveOneOut",
+        "OVISMonteCarlo",
+        "ReweightedWakeSleep",
+        "ThermodynamicScore",
+    ),
     "iwae.estimators.terms": ("BetaVAE", "OfTerms"),
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
     "iwae.evaluation.annealed": ("ais",),
@@ -94,7 +111,20 @@ _HOMES = {
     "iwae.evaluation.reconstruction": ("encode", "reconstruct"),
     "iwae.models.architecture": ("Architecture",),
     "iwae.models.layers": ("BernoulliLayer", "GaussianLayer"),
-    "iwae.models.likelihoods": ("BernoulliLikelihood", "GaussianLikelihood", "Likelihood", "VisibleLayer"),
+    "iwae.models.likelihoods": (
+        "BernoulliLikelihood",
+        "CategoricalLikelihood",
+        "ContinuousBernoulliLikelihood",
+        "DiscretizedLogisticLikelihood",
+        "GaussianLikelihood",
+        "Likelihood",
+        "MixedLikelihood",
+        "NegativeBinomialLikelihood",
+        "PoissonLikelihood",
+        "StudentTLikelihood",
+        "ZeroInflatedNegativeBinomialLikelihood",
+        "VisibleLayer",
+    ),
     "iwae.models.networks.tanh": ("TanhNetwork",),
     "iwae.models.vae": ("HierarchicalVAE",),
     "iwae.runs.config": ("RunConfig",),

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from iwae.evaluation.annealed import ais as ais
     from iwae.evaluation.batches import prepare as prepare
     from iwae.evaluation.bidirectional import certify as certify
+    from iwae.evaluation.gradient_quality import gradient_quality as gradient_quality
     from iwae.evaluation.imputation import impute as impute
     from iwae.evaluation.imputation import impute_multiple as impute_multiple
     from iwae.evaluation.likelihood import ladder as ladder
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from iwae.models.likelihoods import ZeroInflatedNegativeBinomialLikelihood as ZeroInflatedNegativeBinomialLikelihood
     from iwae.models.networks.tanh import TanhNetwork as TanhNetwork
     from iwae.models.vae import HierarchicalVAE as HierarchicalVAE
+    from iwae.runs.compare import compare_runs as compare_runs
     from iwae.runs.config import RunConfig as RunConfig
     from iwae.runs.directory import load as load
     from iwae.runs.listing import results as results
@@ -104,6 +106,7 @@ _HOMES = {
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
     "iwae.evaluation.annealed": ("ais",),
     "iwae.evaluation.bidirectional": ("certify",),
+    "iwae.evaluation.gradient_quality": ("gradient_quality",),
     "iwae.evaluation.imputation": ("impute", "impute_multiple"),
     "iwae.evaluation.posterior": ("posterior",),
     "iwae.evaluation.batches": ("prepare",),
@@ -127,6 +130,7 @@ _HOMES = {
     ),
     "iwae.models.networks.tanh": ("TanhNetwork",),
     "iwae.models.vae": ("HierarchicalVAE",),
+    "iwae.runs.compare": ("compare_runs",),
     "iwae.runs.config": ("RunConfig",),
     "iwae.runs.options": ("MeasureOptions", "TrainOptions"),
     "iwae.runs.directory": ("load",),

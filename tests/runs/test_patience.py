@@ -1,14 +1,16 @@
 """`patience`: training ends once the validation bound has stopped rising, and the best epoch's state is the run's."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.small_runs import QUICK_MEASURE, Messages, files_below, go, same_training, small_config
+from helpers.small_runs import QUICK_MEASURE, Messages, files_below, flip_byte, go, same_training, small_config
 from iwae import IWAEError, RunConfig, TrainOptions, load
+from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 from iwae.runs.train import train_runs
@@ -95,6 +97,17 @@ def test_restarted_from_its_beginning_it_ends_in_the_same_bits(data: Path, stopp
     go(tmp_path / "run", impatient(data), checkpoint=0)
     same(tmp_path / "run", stopped)
     assert (tmp_path / "run/replaced-1/best.safetensors").exists()
+
+
+def test_a_damaged_best_state_is_named_and_an_earlier_stage_leads_out(
+    data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(stopped, tmp_path / "run")
+    flip_byte(path / "checkpoints/best.safetensors")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: .* is 0\.safetensors: .* `checkpoint` 0"):
+        go(path, impatient(data))
+    go(path, impatient(data), checkpoint=0)
+    same(path, stopped)
 
 
 def test_of_runs_that_train_together_each_stops_at_its_own_epoch(data: Path, stopped: Path, tmp_path: Path) -> None:

@@ -297,27 +297,13 @@ class Run:
                 return number
         return None
 
-    def best_until(self, step: int) -> "Checkpoint | None":
-        """The best checkpoint, unless it was made after `step`: then training comes to it again. Raises CheckpointError
-        for a damaged one.
-        """
-        from iwae.runs.checkpoint import CheckpointError
-
-        try:
-            best = self._load(BEST) if self.has_best else None
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; restore it, or delete it: the best epoch from here on is kept") from None
-        return best if best is not None and best.step <= step else None
-
     def put_aside_after(self, number: int, *, kept_best: bool = False) -> Path | None:
         """Moves what lies beyond checkpoint `number` into `replaced-<i>/`, and the best one unless it is to be kept;
         None when there was nothing.
         """
         later = [self.checkpoint_path(n) for n in self.stage_checkpoints() if n > number]
-        others = [self.checkpoint_path(LATEST), self.results_path]
-        if not kept_best:
-            others.append(self.checkpoint_path(BEST))
-        later += [path for path in others if path.exists()]
+        names = (LATEST,) if kept_best else (LATEST, BEST)
+        later += [path for path in (*map(self.checkpoint_path, names), self.results_path) if path.exists()]
         if not later:
             return None
         aside = _first_free(self.path / "replaced")

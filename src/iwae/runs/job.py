@@ -76,7 +76,7 @@ class Job:
             return
         check_same_data(self.run, self.dataset)
         self._found = self.run.checkpoint(self.options.checkpoint, newest=True)
-        self._best = self.run.best_until(self._found.step)
+        self._best = self._best_until(self._found.step)
 
     def begin(self) -> None:
         """Takes the state that was found; of a new run, writes the first checkpoint and the record."""
@@ -139,6 +139,18 @@ class Job:
         """The best checkpoint, or the newest if it ends a stage, else that of the last stage asked for."""
         found = self.run.checkpoint()
         return found if found.path.stem != LATEST else self.run.checkpoint(len(schedule))
+
+    def _best_until(self, step: int) -> Checkpoint | None:
+        """The best checkpoint, unless it was made after `step`: then training comes to it again. A damaged one is put
+        aside where an earlier stage is asked for.
+        """
+        try:
+            best = self.run.checkpoint() if self.run.has_best else None
+        except CheckpointError:
+            if self.options.checkpoint is None:
+                raise
+            return None
+        return best if best is not None and best.step <= step else None
 
     def _best_so_far(self) -> dict[str, Any]:
         """What is known of the best epoch, for EarlyStopping."""

@@ -15,7 +15,7 @@ from iwae.data import load_dataset
 from iwae.evaluation.chains import AnnealedSettings
 from iwae.runs import certify
 from iwae.runs.directory import Run
-from iwae.runs.records import CertificateRecord, read_checked
+from iwae.runs.records import read_checked
 
 NAME = "1-certify-9-3x2.json"
 OPTIONS = ["--samples", "4,100", "--steps", "5,2", "--chains", "3", "--leapfrogs", "2", "--examples", "9"]
@@ -38,7 +38,7 @@ def test_the_record_is_of_the_librarys_figures_and_the_sentence_of_the_record(
 ) -> None:
     assert main(["certify", str(run.path), *OPTIONS]) == 0
     out = capsys.readouterr().out
-    record = read_checked(run.evaluations_path / NAME, CertificateRecord, "")
+    record = read_checked(run.evaluations_path / NAME, certify.CertificateRecord, "")
     model, data = iwae.load(run.path), load_dataset(run.config.dataset)
     settings = AnnealedSettings(chains=3, leapfrogs=2)
     expected = list(iwae.certify(model, num_examples=9, ks=[4, 100], steps=[2, 5], settings=settings))

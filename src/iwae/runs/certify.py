@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -19,15 +20,53 @@ from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_
 from iwae.evaluation.chains import AnnealedSettings, check_latents
 from iwae.evaluation.likelihood import check_ks
 from iwae.io.files import check_writable, write_json
+from iwae.io.json import Count, Positive, Real, Seconds
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.anneal import anneal_checkpoint, find_annealed, name_of_settings
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
-from iwae.runs.data import data_record
+from iwae.runs.data import DataRecord, data_record
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import MAX_HEADER_BYTES, device, evaluate_ladder, finite_or_none, versions, write_arrays
-from iwae.runs.records import AnnealedRecord, BudgetRecord, CertificateRecord, Measured
+from iwae.runs.records import AnnealedRecord, Measured
 from iwae.runs.reporter import Reporter
+
+
+class BudgetRecord(TypedDict):
+    """One budget of a certificate: means over simulated examples of the bounds of log p(x) in nats, their gap, and the
+    NLL of test examples. `steps` is 0 for importance sampling, whose `samples` are k; else these are chains.
+    """
+
+    method: Literal["importance", "ais"]
+    samples: Positive
+    steps: Count
+    lower: Real | None
+    upper: Real | None
+    gap: Real | None
+    gap_stderr: Real | None
+    test_nll: Real | None
+    test_stderr: Real | None
+
+
+class CertificateRecord(TypedDict):
+    """A JSON file in `evaluations/` of `iwae certify`."""
+
+    method: Literal["certify"]
+    num_examples: Positive
+    test_examples: Positive
+    chains: Positive
+    leapfrogs: Positive
+    start: Literal["encoder", "prior"]
+    seed: Count
+    budgets: list[BudgetRecord]
+    conclusion: str
+    checkpoint: str
+    step: Count
+    weights_sha256: str
+    data: DataRecord
+    versions: dict[str, str]
+    device: str
+    seconds: Seconds
 
 
 @dataclass(frozen=True)

@@ -160,43 +160,6 @@ class AnnealedRecord(TypedDict):
     seconds: Seconds
 
 
-class BudgetRecord(TypedDict):
-    """One budget of a certificate: means over simulated examples of the bounds of log p(x) in nats, their gap, and the
-    NLL of test examples. `steps` is 0 for importance sampling, whose `samples` are k; else these are chains.
-    """
-
-    method: Literal["importance", "ais"]
-    samples: Positive
-    steps: Count
-    lower: Real | None
-    upper: Real | None
-    gap: Real | None
-    gap_stderr: Real | None
-    test_nll: Real | None
-    test_stderr: Real | None
-
-
-class CertificateRecord(TypedDict):
-    """A JSON file in `evaluations/` of `iwae certify`."""
-
-    method: Literal["certify"]
-    num_examples: Positive
-    test_examples: Positive
-    chains: Positive
-    leapfrogs: Positive
-    start: Literal["encoder", "prior"]
-    seed: Count
-    budgets: list[BudgetRecord]
-    conclusion: str
-    checkpoint: str
-    step: Count
-    weights_sha256: str
-    data: DataRecord
-    versions: dict[str, str]
-    device: str
-    seconds: Seconds
-
-
 class ResultSeconds(TypedDict):
     """Time taken."""
 

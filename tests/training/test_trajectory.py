@@ -20,7 +20,7 @@ EPOCHS = {1: 124.9, 4: 106.25}
 
 @pytest.mark.slow
 def test_thirteen_epochs_come_to_what_the_papers_program_comes_to():
-    """About three minutes on two free cores. Rounding makes trajectories differ as seeds do, by some 0.1 nats."""
+    """About five minutes on two free cores. Rounding makes trajectories differ as seeds do, by some 0.1 nats."""
     try:
         data = load_dataset("mnist", obtain=False)
     except IWAEError as error:

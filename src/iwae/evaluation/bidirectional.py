@@ -21,8 +21,8 @@ from iwae.errors import check_count
 from iwae.evaluation.annealed import warn_of_low_acceptance
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
 from iwae.evaluation.examples import example_batches, log_mean
-from iwae.evaluation.ladder import importance_log_weights
 from iwae.evaluation.likelihood import check_ks
+from iwae.evaluation.log_weights import importance_log_weights
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 

@@ -12,7 +12,7 @@ from iwae.data import Dataset, Split
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import NoiseLayout, on_data
 from iwae.evaluation.examples import example_batches, prepare_examples
-from iwae.evaluation.ladder import importance_log_weights
+from iwae.evaluation.log_weights import importance_log_weights
 from iwae.models.vae import HierarchicalVAE
 
 FEWEST_PARETO_SAMPLES = 100

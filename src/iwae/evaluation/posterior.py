@@ -14,8 +14,8 @@ from iwae.data.dataset import Dataset, Split
 from iwae.evaluation.batches import NoiseLayout
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
 from iwae.evaluation.examples import Batch, example_batches, prepared
-from iwae.evaluation.ladder import importance_log_weights
 from iwae.evaluation.likelihood import check_samples
+from iwae.evaluation.log_weights import importance_log_weights
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 

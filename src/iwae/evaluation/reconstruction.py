@@ -11,7 +11,7 @@ from iwae.arithmetic import standard_arithmetic
 from iwae.errors import check_count
 from iwae.evaluation.batches import NoiseLayout, example_noise
 from iwae.evaluation.examples import example_batches, prepared
-from iwae.evaluation.ladder import SAMPLES_AT_ONCE
+from iwae.evaluation.log_weights import SAMPLES_AT_ONCE
 from iwae.models.matmul import product
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key

@@ -20,7 +20,7 @@ from iwae.estimators.base import Estimator
 from iwae.estimators.objective import make_estimator
 from iwae.evaluation.examples import prepare_examples
 from iwae.evaluation.imputation import numbers_of_content
-from iwae.evaluation.ladder import log_likelihood_of_prepared
+from iwae.evaluation.log_weights import log_likelihood_of_prepared
 from iwae.models.architecture import Architecture, Mask, Missing
 from iwae.models.likelihoods import GaussianLikelihood, Likelihood, likelihood_of
 from iwae.models.vae import HierarchicalVAE

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from helpers.small_runs import files_below
@@ -44,6 +45,26 @@ def test_other_rows_are_scored_and_written_where_asked(whole: Path, other: Path,
     assert files_below(whole) == before
 
 
+def test_rows_of_a_table_are_scored_by_its_columns(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"age": rng.normal(50, 9, 60), "city": rng.choice(["Oslo", "Rome"], 60)})
+    frame.write_csv(tmp_path / "train.csv")
+    words = ["--latent", "2", "--hidden", "4", "--schedule", "quick", "--epochs", "2", "--test-samples", "5"]
+    assert main(["train", "--dataset", str(tmp_path / "train.csv"), "--run-dir", str(tmp_path / "run"), *words]) == 0
+    other = pl.DataFrame({"city": ["Rome", None, "Oslo"], "more": [1, 2, 3], "age": [40.0, 60.0, 5000.0]})
+    other.write_csv(tmp_path / "other.csv")
+    how = ["--dataset", tmp_path / "other.csv", "--output", tmp_path / "scores.npy"]
+    assert evaluate(tmp_path / "run", *how) == 0
+    likely, gap, far = np.load(tmp_path / "scores.npy")
+    assert far < likely - 1000
+    assert np.isfinite(gap)
+    assert evaluate(tmp_path / "run", *how[:1], tmp_path / "train.csv") == 0
+    assert "test NLL, L_40" in capsys.readouterr().out
+    other.with_columns(city=pl.lit("Paris")).write_csv(tmp_path / "unseen.csv")
+    assert evaluate(tmp_path / "run", "--dataset", tmp_path / "unseen.csv") == 1
+    assert "Paris" in capsys.readouterr().err
+
+
 def test_the_runs_own_file_elsewhere_is_its_own_data(whole: Path, data: Path, tmp_path: Path, capsys) -> None:
     moved = tmp_path / "moved.npz"
     moved.write_bytes(data.read_bytes())
@@ -61,8 +82,9 @@ def test_the_runs_own_file_elsewhere_is_its_own_data(whole: Path, data: Path, tm
         (["--dataset", "wide.npy"], "`x` has 7 dimensions, but the model was built for 6"),
         (["--dataset", "grey.npy"], "must be zeros and ones: the model was trained on such"),
         (["--dataset", "test.npz", "--split", "train"], "test.npz has no array train"),
-        (["--dataset", "rows.csv"], "rows.csv is not an .npy or .npz file"),
-        (["--dataset", "gone.npy"], "gone.npy; give the path of an .npz or .npy file"),
+        (["--dataset", "rows.csv"], "the run was trained on an array, and rows.csv is a table"),
+        (["--dataset", "rows.txt"], "rows.txt is not an .npy or .npz file"),
+        (["--dataset", "gone.npy"], "gone.npy; give the path of your own data"),
     ],
 )
 def test_what_has_no_meaning_is_one_line(
@@ -71,6 +93,7 @@ def test_what_has_no_meaning_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("old.csv").write_text("mine")
     Path("rows.csv").write_text("1,0")
+    Path("rows.txt").write_text("1,0")
     np.save("wide.npy", np.zeros((3, 7), np.uint8))
     np.save("grey.npy", np.full((3, 6), 7, np.uint8))
     np.savez("test.npz", test=np.zeros((3, 6), np.uint8))

@@ -73,12 +73,17 @@ class Evaluate(OfRunAndData):
             return None
         if self.method != "importance":
             raise IWAEError(f"`method` {self.method} measures the run's own data, which {self.dataset} is not")
-        options = {"samples": self.samples, "seed": self.seed, "examples": self.examples, "output": self.output}
+        if len(self.samples) != 1:
+            raise IWAEError(
+                f"`samples` {','.join(map(str, self.samples))}: other rows are scored with one number of them"
+            )
+        (samples,) = self.samples
+        options = {"samples": samples, "seed": self.seed, "examples": self.examples, "output": self.output}
         found = score_file(run, checkpoint, self.dataset, self.split, reporter=reporter, **options)
         figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.stderr))
         return [
-            f"NLL, L_{self.samples}: {figure} nats, on {len(found.log_likelihood):,} rows of {self.dataset}",
-            f"Mean effective sample size: {found.mean_effective_sample_size:.1f} of {self.samples}",
+            f"NLL, L_{samples}: {figure} nats, on {len(found.log_likelihood):,} rows of {self.dataset}",
+            f"Mean effective sample size: {found.mean_effective_sample_size:.1f} of {samples}",
             f"Checkpoint: {checkpoint.path}",
             *([] if self.output is None else [f"Per row: {self.output}"]),
         ]

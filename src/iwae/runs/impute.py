@@ -7,12 +7,11 @@ import numpy as np
 
 from iwae.data import tables
 from iwae.data.columns import Column
-from iwae.data.files import BadFileError
 from iwae.errors import IWAEError
 from iwae.evaluation.imputation import impute, impute_multiple
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.evaluate import write_arrays
-from iwae.runs.score import read_arrays
+from iwae.runs.score import read_arrays, read_table
 
 
 def impute_file(
@@ -62,15 +61,7 @@ def _completed(model: HierarchicalVAE, rows: np.ndarray, *, draws: int | None, s
 def _impute_table(
     model: HierarchicalVAE, source: Path, target: Path, columns: Sequence[Column], *, draws: int | None, **how: int
 ) -> dict[str, int]:
-    if not columns:
-        raise IWAEError(f"the run was trained on an array, and {source.name} is a table: give an .npy or .npz file")
-    try:
-        frame = tables.read_table(source)
-        rows = tables.to_rows(frame, columns)
-    except (BadFileError, IWAEError) as error:
-        raise IWAEError(f"cannot use {source} as data: {error}") from error
-    if not len(rows):
-        raise IWAEError(f"{source} has no rows")
+    frame, rows = read_table(source, columns)
     filled = _completed(model, rows, draws=draws, **how)
     if draws is None:
         made = tables.completed(frame, columns, filled)

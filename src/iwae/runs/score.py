@@ -1,11 +1,13 @@
 """Rows that are no part of a run's data, scored by its model."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from iwae.data import Split
+from iwae.data import Column, Split, tables
 from iwae.data.files import BadFileError
 from iwae.data.formats import read_npy, read_npz
 from iwae.errors import IWAEError
@@ -38,8 +40,8 @@ def score_file(
     output: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Likelihoods:
-    """L_k of the rows of an .npy file, or of one split of an .npz archive, stored as those that the run was trained on;
-    `output` is a new file for each row's figures: .npy for the log likelihoods, float64 `[n]`, or .csv.
+    """L_k of the rows of an .npy file, of one split of an .npz archive, or of a table with the columns that the run was
+    trained on; `output` is a new file for each row's figures: .npy for the log likelihoods, float64 `[n]`, or .csv.
 
     A row's draws depend on `seed` and its position in the file alone, also those which make grey values binary.
     Nothing is written into the run.
@@ -54,7 +56,7 @@ def score_file(
         if output.exists():
             raise IWAEError(f"`output` {output} is there already: remove it, or choose another name")
         check_writable(output.parent)
-    rows = read_arrays(path, (split,))[split]
+    rows = read_table(path, run.columns)[1] if tables.is_table(path) else read_arrays(path, (split,))[split]
     reporter.message(f"{path} is not the data of {run.path}: its {len(rows):,} rows are scored.")
     found = likelihoods(
         checkpoint.model(),
@@ -69,6 +71,24 @@ def score_file(
     if output is not None:
         _write(output, found)
     return found
+
+
+def read_table(path: Path, columns: Sequence[Column]) -> tuple[Any, np.ndarray]:
+    """A table, and its rows `[n, columns]` for the model of a run that was trained on such.
+
+    Raises IWAEError for a table without these columns or rows, for values that they can't have, and where the run was
+    trained on no table.
+    """
+    if not columns:
+        raise IWAEError(f"the run was trained on an array, and {path.name} is a table: give an .npy or .npz file")
+    try:
+        frame = tables.read_table(path)
+        rows = tables.to_rows(frame, columns)
+    except (BadFileError, IWAEError) as error:
+        raise IWAEError(f"cannot use {path} as data: {error}") from error
+    if not len(rows):
+        raise IWAEError(f"{path} has no rows")
+    return frame, rows
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

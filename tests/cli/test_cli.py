@@ -116,7 +116,7 @@ BAD = {
     "directory as data": ("train --dataset empty", 1, "unknown dataset 'empty'"),
     "seed": ("train --seed -1", 1, "--seed must be an integer from 0 to 2^32 - 1, got -1"),
     "seeds": ("train --seeds 0,x", 2, "--seeds: invalid literal for int() with base 10: 'x'"),
-    "no seeds": ("train --seeds", 2, "--seeds: give at least one seed, such as 0,1,2"),
+    "no seeds": ("train --seeds", 2, "--seeds: give at least one number, such as 0,1,2"),
     "equal seeds": ("train --seeds 1,1", 1, "--seeds must differ, got 1,1"),
     "seeds and seed": ("train --seeds 0,1 --seed 3", 1, "--seed 3 and --seeds were given: leave out --seed"),
     "seeds in one run": (TRAIN + " --seeds 0,1", 1, "--run-dir run is one directory, and --seeds makes a run each"),
@@ -440,13 +440,13 @@ def test_show_prints_records(
     assert row == {name: "" if value is None else str(value) for name, value in run.items()}
     assert main(["show", *paths, "--format", "markdown"]) == 0
     heading, rule, line, _ = capsys.readouterr().out.splitlines()
-    assert heading.count("|") == rule.count("|") == line.count("|") == 7
+    assert heading.count("|") == rule.count("|") == line.count("|") == 8
     assert line.startswith("| run | d.npz | vae k1 | 2/8 | ")
 
 
 def test_a_narrow_terminal_leaves_names_whole() -> None:
     name = "mnist-iwae-k50-2layers-dreg-backward4-a-name-of-many-words-seed0"
-    row = (name, "mnist", "iwae k50 dreg", "8/8", "84.90 ± 0.24  k=5000", "26+7")
+    row = (name, "mnist", "iwae k50 dreg", "8/8", "84.90 ± 0.24  k=5000", "0.04, 84.80, 3%", "26+7")
     lines = aligned(HEADING, [row, row], 80)
     assert max(map(len, lines)) <= 80
     assert lines[2] == lines[4] == name
@@ -482,7 +482,8 @@ def test_plain_lines_when_piped(trained: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     lines = done.stderr.splitlines()
-    assert lines[:2] == ["Run: run", "Training 4 epochs of 3 steps on CPU, from step 0."]
+    taken_for = "6 values of an example: zeros and ones -> bernoulli"
+    assert lines[:3] == ["Run: run", taken_for, "Training 4 epochs of 3 steps on CPU, from step 0."]
     stages = [line for line in lines if line.startswith("stage ")]
     assert [line.split()[1] for line in stages] == ["1/2", "2/2"]
     assert re.fullmatch(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  \d+ steps/s", stages[-1])

@@ -139,7 +139,7 @@ def test_arrays_of_every_layout_are_rows(change):
     [
         ({"train": np.linspace(0, 255, 40).reshape(4, 10)}, "reach from 0.0 to 255.0"),
         ({"train": np.linspace(-1, 1, 40).reshape(4, 10)}, "another `likelihood`, such as 'gaussian'"),
-        ({"train": np.full((4, 3), np.nan)}, "NaN"),
+        ({"train": np.full((4, 3), np.nan)}, "column .0. has no value in the training rows"),
         ({"train": np.array([["a"], ["b"]])}, "expected real numbers"),
         ({"train": np.zeros(5)}, r"`train` has shape \(5,\)"),
         ({"train": np.zeros((0, 5))}, "`train` has no rows"),

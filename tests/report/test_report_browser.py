@@ -65,7 +65,7 @@ def test_in_a_real_browser(browser: Any, pages: dict[str, Path], name: str, widt
     assert headings[:3] == ["What was trained", "Numbers", "How to read the numbers"]
     assert headings[-1] == "How to repeat it"
     rows = browser.execute_script("return [...document.querySelectorAll('table')].map(t => t.rows.length)")
-    assert rows == [10, 10]
+    assert rows == [10, 11]
     inner, scrolled = browser.execute_script(
         "return [document.documentElement.clientWidth, document.documentElement.scrollWidth]"
     )

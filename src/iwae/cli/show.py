@@ -14,7 +14,7 @@ from iwae.cli.options import default_results_dir
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 
-HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "delta, JVI-2, k-hat > 0.7", "active")
+HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "delta JVI-2 k-hat", "active")
 
 
 @dataclass(frozen=True)

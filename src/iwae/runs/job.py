@@ -234,9 +234,12 @@ def train_jobs(
             raise CheckpointError(
                 f"{error}, this run alone (`seed` {job.config.seed}, not `seeds`): together the others go back too"
             ) from None
+    config, dataset, is_new = jobs[0].config, jobs[0].dataset, any(not job.run.exists for job in jobs)
     for job in jobs:
         job.begin()
-    config, dataset = jobs[0].config, jobs[0].dataset
+    if is_new:
+        for line in dataset.description():
+            reporter.message(line)
     assert config.batch_size is not None
     optimizer = make_optimizer(config)
     end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch

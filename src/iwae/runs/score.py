@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,13 @@ def score_file(
             raise IWAEError(f"`output` {output} is there already: remove it, or choose another name")
         check_writable(output.parent)
     rows = read_table(path, run.columns)[1] if tables.is_table(path) else read_arrays(path, (split,))[split]
-    reporter.message(f"{path} is not the data of {run.path}: its {len(rows):,} rows are scored.")
+    model, gaps = checkpoint.model(), ""
+    if count := int(np.isnan(rows).any(axis=tuple(range(1, rows.ndim))).sum()) if rows.dtype.kind == "f" else 0:
+        model = model.with_likelihood(replace(model.likelihood, missing=True))
+        gaps = f", {count:,} of them with missing values, by those that are there"
+    reporter.message(f"{path} is not the data of {run.path}: its {len(rows):,} rows are scored{gaps}.")
     found = likelihoods(
-        checkpoint.model(),
+        model,
         rows,
         split,
         num_samples=samples,

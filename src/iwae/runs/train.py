@@ -98,8 +98,6 @@ def train_runs(
     )
     # Refused before a directory is made.
     likelihood_of(dataset)
-    for line in dataset.description():
-        reporter.message(line)
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(

@@ -53,7 +53,10 @@ class Likelihood(eqx.Module):
             raise IWAEError(f"the {what} is of type {rows.dtype}, expected real numbers")
         # An infinite number is not a missing one.
         if rows.dtype.kind == "f" and (np.isinf(rows).any() or (has_missing(rows) and not self.missing)):
-            raise IWAEError(f"the {what} has values that are NaN or infinite: this likelihood needs finite numbers")
+            raise IWAEError(
+                f"{what} has values that are NaN or infinite: expected finite numbers, and NaN, a missing value, only"
+                " where the model was made for data that have such"
+            )
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:
         """Stored rows as they are scored, float32; `key` serves likelihoods that draw something at every use."""

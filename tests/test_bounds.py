@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import brentq
@@ -134,7 +134,8 @@ def test_special_cases_are_those_bounds(log_weights):
     np.testing.assert_allclose(bounds.miwae(w[:, None]), bounds.elbo(w), rtol=1e-6, atol=1e-6)
 
 
-@given(WILD, st.integers(1, 6), st.floats(0.01, 0.99))
+@settings(max_examples=40)
+@given(WILD, st.sampled_from([1, 4]), st.floats(0.01, 0.99))
 def test_tvo_lies_between_the_elbo_and_the_largest_log_weight(log_weights, partitions, first_beta):
     w = jnp.asarray(log_weights)
     for value in (bounds.tvo(w, partitions, first_beta), bounds.tvo_moments(w, partitions)):

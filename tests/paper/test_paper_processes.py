@@ -52,9 +52,19 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     directory, data = small
     results = directory / "results"
     cells = small_cells(data)
-    seen = []
-    assert train(cells[:2], results, jobs=2, on_cells=seen.append) == []
+    seen, cores = [], {}
+
+    def look(progress):
+        seen.append(progress)
+        if any(cell.state == "measuring" for cell in progress) and hasattr(os, "sched_getaffinity"):
+            cores.update((child, os.sched_getaffinity(child)) for child in children(os.getpid()))
+
+    assert train(cells[:2], results, jobs=2, on_cells=look) == []
     assert [cell.state for cell in seen[-1]] == ["done", "done"]
+    # Each is kept to its share, and the only one has all.
+    assert all(own in [set(share) for share in divided_cores(2)] for own in cores.values())
+    assert cores or not hasattr(os, "sched_getaffinity")
+    cores.clear()
     assert max(sum(cell.state == "training" for cell in step) for step in seen) == 2
     status = status_of(cells[0], results)
     assert (status.stages_done, status.stages_total, status.measured_stages) == (1, 4, 1)
@@ -64,7 +74,8 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors")}
     plan = make_plan(cells, results, 1, FEW)
     assert (plan.finished, plan.work) == (tuple(cells[:2]), (cells[2],))
-    assert train(cells, results) == []
+    assert train(cells, results, jobs=2, on_cells=look) == []
+    assert all(own == os.sched_getaffinity(0) for own in cores.values())
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert all(Run(cell.directory(results)).results() for cell in cells)
     # Measured with less than is asked for now: measured again, and nothing else.
@@ -121,26 +132,6 @@ def test_cores_are_divided_among_processes(cores, jobs):
     else:
         times = [sum(core in share for share in shares) for core in cores]
         assert max(times) - min(times) <= 1
-
-
-@pytest.mark.usefixtures("cached")
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not keep processes to cores")
-def test_every_process_is_kept_to_its_cores_and_the_only_one_has_all(small, tmp_path):
-    cells = small_cells(small[1])
-    seen = {}
-
-    def look(progress):
-        if any(cell.state == "measuring" for cell in progress):
-            for child in children(os.getpid()):
-                seen.setdefault(child, os.sched_getaffinity(child))
-
-    assert train(cells[:2], tmp_path / "two", jobs=2, on_cells=look) == []
-    expected = [set(share) for share in divided_cores(2)]
-    assert seen
-    assert all(cores in expected for cores in seen.values())
-    seen.clear()
-    assert train(cells[:1], tmp_path / "one", jobs=2, on_cells=look) == []
-    assert all(cores == os.sched_getaffinity(0) for cores in seen.values())
 
 
 def model_cells(data, *changes):

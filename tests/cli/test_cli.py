@@ -535,3 +535,20 @@ def test_the_longest_line_of_figures_fits() -> None:
     assert len(line) < 80
     first = dataclasses.replace(progress, steps_per_second=float("nan"))
     assert training_line(first, schedule).endswith("compiling")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--method", "ais", "--samples", "50"],
+            "--samples goes with --method importance, and this is ais: leave it out",
+        ),
+        (["--chains", "4"], "--chains goes with --method ais, and this is importance: leave it out"),
+    ],
+)
+def test_an_option_of_the_other_method_is_refused(
+    trained: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(trained / "run"), *words]) == 1
+    assert said in capsys.readouterr().err

@@ -111,7 +111,11 @@ def test_completed_tables_lie_one_below_the_other() -> None:
         ({"a": ["1", "2.5", "x7", "4"]}, {}, r"column 'a' has the text 'x7' among its numbers \(row 3\)"),
         ({"a": [None, None], "b": [1, 2]}, {}, "column 'a' has no value: leave it out"),
         ({"a": ["x", "y"]}, {"likelihood": "a=gaussian"}, "column 'a' has texts, such as 'x': gaussian needs numbers"),
-        ({"a": [str(i) + "x" for i in range(1001)]}, {}, "column 'a' has 1,001 different values"),
+        (
+            {"a": [str(i) + "x" for i in range(1001)]},
+            {"likelihood": "a=categorical"},
+            "column 'a' has 1,001 different values",
+        ),
         ({"a": pd.to_datetime(["2020-01-01", "2021-01-01"])}, {}, "column 'a' is of type Datetime"),
         ({"a": [1, 2]}, {"likelihood": "b=poisson"}, "`likelihood`: there is no column 'b', the columns are a"),
         ({"a": [1, 2]}, {"target": ["b"]}, "`target`: there is no column 'b'"),
@@ -152,7 +156,6 @@ def test_new_rows_that_do_not_fit_are_refused_by_their_column(change: dict[str, 
     [
         ("a,b,a\n1,2,3\n", "two columns are called 'a': rename one"),
         ("1,2\n3,4\n", "its first line has numbers instead of the columns' names"),
-        ("a,b\n1,2,3\n", "not a readable table"),
         ("", "not a readable table"),
         ("a\n1\n2\n", "2 rows are too few to be split"),
     ],
@@ -172,3 +175,35 @@ def test_frames_with_doubled_names_and_other_things_are_refused() -> None:
         iwae.Dataset.from_frame(twice)
     with pytest.raises(IWAEError, match="expected a frame of pandas or polars, got list"):
         iwae.Dataset.from_frame([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a;b\n1;2\n3;4\n", "its only column would be 'a;b': columns are separated by ';' there, expected ','"),
+        ("a,b\n1,2\n3,4,5\n", "a row has more fields than the first line has names of columns"),
+        ("a, b\n" + "1, 0.5\n" * 12, "column ' b' has numbers as texts, such as ' 0.5'"),
+        ("a,b\n" + '1,"0,5"\n' * 12, "column 'b' has numbers as texts, such as '0,5': write numbers with a point"),
+        ("id,b\n" + "".join(f"p{i},{i % 3}\n" for i in range(30)), "column 'id' has 30 different texts in 30 rows"),
+        ("a,b\n", "the table has no rows"),
+        ("a,b\n" + ",2\n" * 12, "column 'a' has no value: leave it out (`target`)"),
+    ],
+    ids=["semicolons", "ragged", "blanks", "decimal-commas", "names", "header-only", "empty-column"],
+)
+def test_files_that_are_not_what_they_seem_are_refused(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(content)
+    with pytest.raises(IWAEError) as raised:
+        load_dataset(str(tmp_path / "d.csv"))
+    assert words in str(raised.value)
+
+
+def test_columns_of_pandas_with_gaps_are_what_they_are() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"smokes": rng.random(40) < 0.5, "visits": rng.poisson(3, 40), "age": rng.normal(50, 9, 40)})
+    frame["smokes"] = frame["smokes"].astype(object).where(rng.random(40) < 0.8)
+    frame["visits"] = frame["visits"].where(rng.random(40) < 0.8)
+    frame["age"] = frame["age"].where(rng.random(40) < 0.8)
+    data = iwae.Dataset.from_frame(frame)
+    assert [column.kind for column in data.columns] == ["bernoulli", "poisson", "gaussian"]
+    np.testing.assert_array_equal(np.isnan(data.train), frame.isna().to_numpy())
+    assert iwae.Dataset.from_frame(frame, target="visits").dim == 2

@@ -78,13 +78,13 @@ def test_the_runs_own_file_elsewhere_is_its_own_data(whole: Path, data: Path, tm
         (["--output", "old.csv"], "--output old.csv is there already: remove it, or choose another name"),
         (["--output", "new.txt"], "--output must be an .npy or .csv file, got new.txt"),
         (["--output", "nowhere/new.csv"], "nowhere: No such file or directory"),
-        (["--method", "ais"], "--method ais measures the run's own data"),
+        (["--method", "ais"], "--samples goes with --method importance, and this is ais: leave it out"),
         (["--dataset", "wide.npy"], "`x` has 7 dimensions, but the model was built for 6"),
         (["--dataset", "grey.npy"], "must be zeros and ones: the model was trained on such"),
         (["--dataset", "test.npz", "--split", "train"], "test.npz has no array train"),
         (["--dataset", "rows.csv"], "the run was trained on an array, and rows.csv is a table"),
         (["--dataset", "rows.txt"], "rows.txt is not an .npy or .npz file"),
-        (["--dataset", "gone.npy"], "gone.npy; give the path of your own data"),
+        (["--dataset", "gone.npy"], "--dataset gone.npy: there is no such file; give the path of your own data"),
     ],
 )
 def test_what_has_no_meaning_is_one_line(

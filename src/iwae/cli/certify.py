@@ -5,9 +5,11 @@ from typing import Literal
 
 from iwae.cli import tables
 from iwae.cli.app import with_dashes
-from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.console import make_reporter, print_lines, told_when_stopped
 from iwae.cli.options import Integers, OfRunAndData
 from iwae.runs.directory import Run
+
+FEW_EXAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,12 @@ class Certify(OfRunAndData):
             dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
             run.create()
             budgets = {"samples": self.samples, "steps": self.steps, "examples": self.examples}
-            found = certify_checkpoint(run, checkpoint, dataset, settings=settings, reporter=reporter, **budgets)
+            with told_when_stopped(reporter):
+                found = certify_checkpoint(run, checkpoint, dataset, settings=settings, reporter=reporter, **budgets)
             for text in found.warnings:
                 reporter.message(f"Warning: {with_dashes(text, ('steps', 'start'))}")
+            if self.examples < FEW_EXAMPLES:
+                reporter.message(f"Warning: the standard errors are of {self.examples} examples: give more --examples")
         record = found.record
         heading = ("budget", "lower bound", "upper bound", "gap", "test NLL")
         rows = [

@@ -1,10 +1,11 @@
 """What the commands print while they work: live progress on a terminal, plain lines elsewhere."""
 
+import contextlib
 import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -80,6 +81,17 @@ def device_label() -> str:
 def make_reporter(console: Console | None = None) -> "ConsoleReporter":
     """A reporter on standard error, unless told otherwise. Its display ends with the `with` block."""
     return ConsoleReporter(console or Console(stderr=True))
+
+
+@contextlib.contextmanager
+def told_when_stopped(reporter: Reporter, *, keeps: bool = True) -> Iterator[None]:
+    """Says, where the work inside is stopped by a signal, that the same command goes on with what it `keeps`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if keeps:
+            reporter.message("What was measured up to here is kept as far as it was whole: the same command goes on.")
+        raise
 
 
 class ConsoleReporter(Reporter):

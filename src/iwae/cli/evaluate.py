@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from iwae.cli import tables
 from iwae.cli.app import with_dashes
-from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.console import make_reporter, print_lines, told_when_stopped
 from iwae.cli.options import Integers, OfRunAndData
 from iwae.data import Dataset
 from iwae.errors import IWAEError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from iwae.runs.checkpoint import Checkpoint
 
 AIS_EXAMPLES = 1000
+AIS_OPTIONS = ("chains", "steps", "leapfrogs", "start")
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Evaluate(OfRunAndData):
     """Measure a run's likelihood on a split."""
 
     dataset: Path | None = None
-    """Where your own data is now, if it has moved since training; or other rows like it, an .npy file or an .npz
-    archive, which are scored instead. A row's draws depend on --seed and its position in the file."""
+    """Where your own data is now, if it has moved since training; or other rows like it, an .npy file, an .npz
+    archive or a table, which are scored instead. A row's draws depend on --seed and its position in the file."""
     output: Path | None = None
     """With other rows: write each row's figures to this new .npy or .csv file."""
     split: Literal["test", "train", "valid"] = "test"
@@ -49,6 +50,7 @@ class Evaluate(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Measures, prints and writes the measurement."""
+        self._check_options()
         run = Run.open(self.path)
         with make_reporter() as reporter:
             from iwae.runs.data import run_dataset
@@ -59,15 +61,25 @@ class Evaluate(OfRunAndData):
                 dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
                 run.create()
                 measure = self._importance if self.method == "importance" else self._annealed
-                lines = measure(run, checkpoint, dataset, reporter)
+                with told_when_stopped(reporter, keeps=self.method == "ais"):
+                    lines = measure(run, checkpoint, dataset, reporter)
         print_lines(*lines)
         return 0
+
+    def _check_options(self) -> None:
+        """Raises IWAEError for an option of the other method."""
+        other, names = ("importance", ("samples",)) if self.method == "ais" else ("ais", AIS_OPTIONS)
+        for name in names:
+            if getattr(self, name) != getattr(Evaluate, name):
+                raise IWAEError(f"`{name}` goes with `method` {other}, and this is {self.method}: leave it out")
 
     def _other_rows(self, run: Run, checkpoint: "Checkpoint", reporter: Reporter) -> list[str] | None:
         from iwae.runs.evaluate import finite_or_none
         from iwae.runs.score import has_other_rows, score_file
 
         if self.dataset is None or not has_other_rows(run, self.dataset):
+            if self.dataset is not None and not self.dataset.exists():
+                raise IWAEError(f"`dataset` {self.dataset}: there is no such file; give the path of your own data")
             if self.output is not None:
                 raise IWAEError("`output` is for other rows, which `dataset` gives: a split's are in RUN/evaluations")
             return None
@@ -75,7 +87,7 @@ class Evaluate(OfRunAndData):
             raise IWAEError(f"`method` {self.method} measures the run's own data, which {self.dataset} is not")
         if len(self.samples) != 1:
             raise IWAEError(
-                f"`samples` {','.join(map(str, self.samples))}: other rows are scored with one number of them"
+                f"`samples` {','.join(map(str, self.samples))}: other rows are scored with one number of samples"
             )
         (samples,) = self.samples
         options = {"samples": samples, "seed": self.seed, "examples": self.examples, "output": self.output}
@@ -125,7 +137,9 @@ class Evaluate(OfRunAndData):
             reporter.message(f"Warning: {with_dashes(result.warning, ('steps', 'start'))}")
         return [
             f"{self.split} NLL, AIS: {tables.measured_label(record, self.split, run.data)}",
-            f"Standard error over chains alone: {tables.number_label(record['chain_stderr'])} nats",
+            "Standard error over chains alone: one chain has none, give --chains 2 or more"
+            if self.chains == 1
+            else f"Standard error over chains alone: {tables.number_label(record['chain_stderr'])} nats",
             f"Chains: {self.chains} of {self.steps} steps from the {self.start}, acceptance"
             f" {tables.number_label(record['acceptance'])}, mean effective sample size"
             f" {tables.number_label(record['mean_effective_sample_size'])}",

@@ -96,7 +96,9 @@ def _result_lines(path: Path, results: ResultsRecord) -> list[str]:
 def _trained_label(results: ResultsRecord) -> str:
     """What training came to: stages of a schedule, or the one stage of a warm start."""
     config = RunConfig.from_json(results["config"])
-    best = "" if config.patience is None else ", the best by the bound on validation examples"
+    best = "" if config.patience is None else ", the best of those seen by the bound on validation examples"
+    if config.init_from is None and (config.epochs is not None or config.patience is not None):
+        return f"{results['epochs']} epochs{best}"
     if config.init_from is None:
         schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config.schedule} schedule"
         return f"{schedule}, {results['epochs']} epochs{best}"

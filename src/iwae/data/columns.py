@@ -120,7 +120,7 @@ def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:
     for values, column in zip(rows.T, columns, strict=True):
         seen = values[~np.isnan(values)].astype(np.float64)
         if not seen.size:
-            raise IWAEError(f"column {column.name!r} has no value in the training rows: leave it out (`columns`)")
+            raise IWAEError(f"column {column.name!r} has no value in the training rows: leave it out (`target`)")
         if np.isinf(seen).any():
             raise IWAEError(f"column {column.name!r} has an infinite value: only NaN, or an empty cell, is missing")
         spread, largest = seen.std(), np.abs(seen).max()

@@ -119,7 +119,8 @@ class Dataset:
         frames = {name: frame for name, frame in given.items() if frame is not None and len(frame)}
         if "train" not in frames:
             raise IWAEError("`train` has no rows: give at least one example")
-        learned = tables.learn_columns(frames, Reading(likelihood, tuple(columns), tuple(target)))
+        chosen, left_out = ((names,) if isinstance(names, str) else tuple(names) for names in (columns, target))
+        learned = tables.learn_columns(frames, Reading(likelihood, chosen, left_out))
         return of_table({name: tables.to_rows(frame, learned) for name, frame in frames.items()}, learned)
 
     @property

@@ -19,6 +19,8 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "NULL"]
 """What a cell of a text file has where its value is missing."""
 MOST_LEVELS = 1000
+# From so many texts on, a column is refused of which more than this share are different.
+FEW_TEXTS, MOSTLY = 20, 0.9
 
 
 def is_table(path: str | Path) -> bool:
@@ -44,10 +46,17 @@ def read_table(path: Path) -> Any:
         header = polars.read_csv(content, separator=separator, has_header=False, n_rows=1, infer_schema=False)
         names = ["" if name is None else name for name in header.row(0)]
         _check_different(names)
+        if len(names) == 1 and (other := next((sign for sign in (";", "\t", "|", ",") if sign in names[0]), None)):
+            raise BadFileError(
+                f"its only column would be {names[0]!r:.80}: columns are separated by {other!r} there, expected"
+                f" {separator!r} in a {path.suffix} file"
+            )
         if all(map(_is_number, names)):
             raise BadFileError("its first line has numbers instead of the columns' names: add a line of names")
         return polars.read_csv(content, **how)
     except polars.exceptions.PolarsError as error:
+        if "more fields" in str(error):
+            raise BadFileError("a row has more fields than the first line has names of columns") from error
         raise BadFileError(f"not a readable table ({one_line(error)[:200]})") from error
 
 
@@ -68,6 +77,8 @@ def learn_columns(frames: Mapping[str, Any], reading: Reading) -> tuple[Column, 
     Raises IWAEError that names the column for one that is of another type, or has too many levels.
     """
     tables = [_table(frame) for frame in frames.values()]
+    if not any(map(len, tables)):
+        raise IWAEError("the table has no rows")
     names = list(tables[0].columns)
     kinds, found = reading.kinds(names), []
     for name in (names[place] for place in reading.chosen(names)):
@@ -76,7 +87,7 @@ def learn_columns(frames: Mapping[str, Any], reading: Reading) -> tuple[Column, 
         if len(types) > 1 and types != {"integer", "real"}:
             raise IWAEError(f"column {name!r} is {' and '.join(sorted(map(str, types)))}: use one type for all")
         if not types:
-            raise IWAEError(f"column {name!r} has no value: leave it out (`columns`)")
+            raise IWAEError(f"column {name!r} has no value: leave it out (`target`)")
         kind_of_values: ValueType = "real" if len(types) > 1 else types.pop()  # pyright: ignore[reportAssignmentType]
         kind = kinds[names.index(name)]
         if kind == AUTO:
@@ -142,9 +153,28 @@ def _table(frame: Any) -> "nw.DataFrame[Any]":
 
     _check_different([str(name) for name in getattr(frame, "columns", ())])
     try:
-        return nw.from_native(frame, eager_only=True)
+        return _with_gaps(nw.from_native(frame, eager_only=True))
     except TypeError as error:
         raise IWAEError(f"expected a frame of pandas or polars, got {type(frame).__name__}") from error
+
+
+def _with_gaps(table: "nw.DataFrame[Any]") -> "nw.DataFrame[Any]":
+    """Of pandas: truth values and whole numbers with gaps, which it keeps as objects and floats, as what they are."""
+    import narwhals as nw
+
+    if not table.implementation.is_pandas():
+        return table
+    frame = nw.to_native(table)
+    found = {}
+    for name in table.columns:
+        column = frame[name]
+        seen = column.dropna()
+        if 0 < len(seen) < len(column):
+            if column.dtype.kind == "O" and all(isinstance(value, bool | np.bool_) for value in seen):
+                found[name] = column.astype("boolean")
+            elif column.dtype.kind == "f" and (seen % 1 == 0).all():
+                found[name] = column.astype("Int64")
+    return nw.from_native(frame.assign(**found), eager_only=True) if found else table
 
 
 def _check_different(names: Sequence[str]) -> None:
@@ -178,7 +208,7 @@ def _type_of(series: "nw.Series[Any]") -> ValueType | None:
     if kind in (nw.String, nw.Categorical, nw.Enum):
         return "text"
     raise IWAEError(
-        f"column {series.name!r} is of type {kind}: give numbers, texts or truth values, or leave it out (`columns`)"
+        f"column {series.name!r} is of type {kind}: give numbers, texts or truth values, or leave it out (`target`)"
     )
 
 
@@ -187,21 +217,43 @@ def _decided(parts: Sequence["nw.Series[Any]"], kind: ValueType) -> str:
         return kind_of_counts(np.concatenate([_float(part) for part in parts]))
     if kind == "text":
         _check_no_numbers(parts)
+        _check_no_names(parts)
     return {"bool": "bernoulli", "real": "gaussian", "text": "categorical"}[kind]
 
 
 def _check_no_numbers(parts: Sequence["nw.Series[Any]"]) -> None:
-    """Raises IWAEError where a column of texts is one of numbers, but for a few."""
+    """Raises IWAEError where a column of texts is one of numbers, or of numbers but for a few texts."""
     for part in parts:
         values = part.to_list()
-        texts = [(row, text) for row, text in enumerate(values) if isinstance(text, str) and not _is_number(text)]
+        texts = [
+            (row, text)
+            for row, text in enumerate(values)
+            if isinstance(text, str) and not _is_number(text.replace(",", "."))
+        ]
         count = int((~_is_missing(part)).sum())
+        if count and not texts:
+            raise IWAEError(
+                f"column {part.name!r} has numbers as texts, such as {_example([part])!r:.60}: write numbers with a"
+                f" point, without quotes or blanks, or give `likelihood` {part.name}=categorical"
+            )
         if 0 < len(texts) < 0.5 * count:
             row, text = texts[0]
             raise IWAEError(
                 f"column {part.name!r} has the text {text!r:.60} among its numbers (row {row + 1}): correct it, leave"
                 f" the cell empty, or give `likelihood` {part.name}=categorical"
             )
+
+
+def _check_no_names(parts: Sequence["nw.Series[Any]"]) -> None:
+    """Raises IWAEError for a column of texts that are nearly all different, as names and numbers of persons are."""
+    texts = [value for part in parts for value in part.to_list() if isinstance(value, str)]
+    different = len(set(texts))
+    if len(texts) >= FEW_TEXTS and different > MOSTLY * len(texts):
+        name = parts[0].name
+        raise IWAEError(
+            f"column {name!r} has {different:,} different texts in {len(texts):,} rows, such as {texts[0]!r:.60}:"
+            f" leave it out (`target`), or give `likelihood` {name}=categorical"
+        )
 
 
 def _levels(parts: Sequence["nw.Series[Any]"], kind: ValueType) -> tuple[Level, ...]:

@@ -215,9 +215,10 @@ def conclusion(importance: BudgetRecord, annealed: BudgetRecord, test_examples: 
 
     name = f"AIS with {annealed['samples']} chains of {annealed['steps']} steps"
     return (
-        f"On data simulated from the model, {name} lies on average at most"
-        f" {figure(annealed['gap'], annealed['gap_stderr'])} nats below log p(x), and L_{importance['samples']} at most"
-        f" {figure(importance['gap'], importance['gap_stderr'])}; on {test_examples:,} test examples, where nothing but"
-        f" the lower bound holds, the NLL is at most {figure(annealed['test_nll'])} nats by AIS and"
+        f"On data simulated from the model, {name} lies no further below log p(x) than its two bounds are apart, on"
+        f" average {figure(annealed['gap'], annealed['gap_stderr'])} nats, and L_{importance['samples']} no further"
+        f" than {figure(importance['gap'], importance['gap_stderr'])}, up to these standard errors; on"
+        f" {test_examples:,} test examples, where nothing but the lower bound holds, the NLL is at most"
+        f" {figure(annealed['test_nll'])} nats by AIS and"
         f" {figure(importance['test_nll'])} by L_{importance['samples']}."
     )

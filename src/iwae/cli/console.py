@@ -84,13 +84,12 @@ def make_reporter(console: Console | None = None) -> "ConsoleReporter":
 
 
 @contextlib.contextmanager
-def told_when_stopped(reporter: Reporter, *, keeps: bool = True) -> Iterator[None]:
-    """Says, where the work inside is stopped by a signal, that the same command goes on with what it `keeps`."""
+def told_when_stopped(reporter: Reporter) -> Iterator[None]:
+    """Says, where the work inside is stopped by a signal, that the same command goes on with what it keeps."""
     try:
         yield
     except KeyboardInterrupt:
-        if keeps:
-            reporter.message("What was measured up to here is kept as far as it was whole: the same command goes on.")
+        reporter.message("What was measured up to here is kept as far as it was whole: the same command goes on.")
         raise
 
 

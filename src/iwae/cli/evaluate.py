@@ -61,8 +61,7 @@ class Evaluate(OfRunAndData):
                 dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
                 run.create()
                 measure = self._importance if self.method == "importance" else self._annealed
-                with told_when_stopped(reporter, keeps=self.method == "ais"):
-                    lines = measure(run, checkpoint, dataset, reporter)
+                lines = measure(run, checkpoint, dataset, reporter)
         print_lines(*lines)
         return 0
 
@@ -131,7 +130,8 @@ class Evaluate(OfRunAndData):
         settings = AnnealedSettings(self.chains, self.steps, self.leapfrogs, self.start, self.seed)
         examples = AIS_EXAMPLES if self.examples is None else self.examples
         how = {"settings": settings, "examples": examples}
-        result = anneal_checkpoint(run, checkpoint, dataset, self.split, reporter=reporter, **how)
+        with told_when_stopped(reporter):
+            result = anneal_checkpoint(run, checkpoint, dataset, self.split, reporter=reporter, **how)
         record = result.record
         if result.warning is not None:
             reporter.message(f"Warning: {with_dashes(result.warning, ('steps', 'start'))}")

@@ -13,6 +13,7 @@ from iwae.cli.console import print_lines, print_records
 from iwae.cli.options import default_results_dir
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
+from iwae.runs.listing import find_runs
 
 HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "delta JVI-2 k-hat", "active")
 
@@ -50,9 +51,7 @@ class Show:
     def _runs(self) -> list[Run]:
         runs = [Run(path) for path in self.paths if not path.is_file()]
         if not self.paths and self.results_dir.is_dir():
-            found = sorted(self.results_dir.glob("*/run.json"))
-            # Hidden ones are not whole yet.
-            runs = [Run(path.parent) for path in found if not path.parent.name.startswith(".")]
+            runs = find_runs(self.results_dir)
         if not runs:
             where = "among what was given" if self.paths else f"in {self.results_dir}"
             raise IWAEError(f"no runs {where}: `iwae train` makes one, or give a run's directory")

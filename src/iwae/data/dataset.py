@@ -129,6 +129,11 @@ class Dataset:
         return self.train.shape[1]
 
     @property
+    def kind(self) -> str:
+        """The name of its likelihood; mixed for a list of them."""
+        return self.likelihood if isinstance(self.likelihood, str) else getattr(self.likelihood, "name", "mixed")
+
+    @property
     def mark(self) -> Mark:
         """`verified`, `unverified` (usable, but not the published file) or `own` (the user's data)."""
         states = [file.verified for file in self.files]
@@ -143,9 +148,8 @@ class Dataset:
         if self.likelihood == "bernoulli" and not self.columns:
             what = "zeros and ones" if self.binary else "probabilities of ones, drawn anew at every use"
             return [f"{self.dim} values of an example: {what} -> bernoulli"]
-        kind = self.likelihood if isinstance(self.likelihood, str) else getattr(self.likelihood, "name", "mixed")
         type_of_values = "real" if self.train.dtype.kind == "f" else "integer"
-        alike = tuple(Column(str(place), kind, type_of_values) for place in range(self.dim))
+        alike = tuple(Column(str(place), self.kind, type_of_values) for place in range(self.dim))
         return description(self.train, self.columns or alike, each=bool(self.columns))
 
     def split(self, name: Split) -> np.ndarray:

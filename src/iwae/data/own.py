@@ -57,7 +57,7 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
         if os.path.isdir(path):
             dataset, digest = _read_folder(path, reading)
         else:
-            dataset, digest = _read(path, reading), _digest([path])
+            dataset, digest = _read(path, reading), digest_of([path])
     except (BadFileError, IWAEError) as error:
         raise IWAEError(f"cannot use {shown} as data: {error}") from error
     except OSError as error:
@@ -90,10 +90,10 @@ def _read_folder(path: Path, reading: Reading) -> tuple[Dataset, str]:
         splits = _split_array(splits["all"], reading)
     else:
         _check_splits(splits, reading)
-    return of_splits(splits, reading), _digest([path for paths in files.values() for path in paths])
+    return of_splits(splits, reading), digest_of([path for paths in files.values() for path in paths])
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def digest_of(paths: Sequence[Path]) -> str:
     """sha256 of a file's content, or of that of several."""
     digests = []
     for path in paths:

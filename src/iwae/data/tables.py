@@ -142,11 +142,6 @@ def repeated(frames: Sequence[Any]) -> Any:
     return polars.concat(list(named))
 
 
-def is_frame(value: Any) -> bool:
-    """Whether a value has named columns, as frames of pandas, polars and others have."""
-    return hasattr(value, "columns") and not isinstance(value, np.ndarray)
-
-
 def _table(frame: Any) -> "nw.DataFrame[Any]":
     needs_extra("narwhals", "tables")
     import narwhals as nw

@@ -90,8 +90,7 @@ def train_cells(
 
 def divided_cores(jobs: int) -> list[list[int]]:
     """The cores that this process may use, divided among so many processes: each has at least one, and no core is in
-    two shares while there are enough. Two processes with a core each do more than with both cores at once (see
-    docs/speed.md). Shares are empty where the system has no such affinity.
+    two shares while there are enough. Shares are empty where the system has no such affinity.
     """
     if not hasattr(os, "sched_getaffinity"):
         return [[] for _ in range(jobs)]

@@ -3,8 +3,10 @@
 import contextlib
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, device, finite_or_none, versions, write_arrays
+from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance, write_arrays
 from iwae.runs.records import AnnealedRecord, read_checked
 from iwae.runs.reporter import Reporter
 
@@ -58,10 +60,9 @@ def anneal_checkpoint(
         check_count("examples", examples)
     check_writable(run.evaluations_path)
     total = len(dataset.split(split))
-    count, digest = min(total, examples or total), checkpoint.weights_digest()
+    count = min(total, examples or total)
     path = _path(run, checkpoint, split, settings, count, total)
-    # Of other weights under the same checkpoint's name nothing is used.
-    unfinished = path.with_suffix(f".{digest[:16]}.unfinished.npz")
+    unfinished = unfinished_path(path, checkpoint)
     start, model = time.perf_counter(), checkpoint.model()
     log_weights, acceptance = _done(unfinished, settings.chains, count)
     while (done := len(acceptance)) < count:
@@ -91,19 +92,11 @@ def anneal_checkpoint(
         "seed": settings.seed,
         "acceptance": finite_or_none(float(np.mean(acceptance))),
         "mean_effective_sample_size": finite_or_none(float(np.mean(values.effective_sample_size))),
-        "checkpoint": checkpoint.path.name,
-        "step": checkpoint.step,
-        "weights_sha256": digest,
-        "data": data_record(dataset),
-        "versions": versions(),
-        "device": device(),
-        "seconds": round(time.perf_counter() - start, 3),
+        **provenance(checkpoint, dataset, time.perf_counter() - start),
     }
     arrays = {"log_likelihood": values.log_likelihood, "acceptance": acceptance, "log_weights": log_weights}
     write_arrays(path.with_suffix(".npz"), np.savez, **arrays)
-    write_json(path, record)
-    with contextlib.suppress(OSError):
-        unfinished.unlink()
+    write_finished(path, record, unfinished)
     return AnnealedMeasurement(record, path, low_acceptance(acceptance))
 
 
@@ -131,6 +124,20 @@ def name_of_settings(name: str, settings: AnnealedSettings) -> str:
     """`name` with the start and the seed, where they are unusual."""
     start = f"-{settings.start}" if settings.start != "encoder" else ""
     return name + start + (f"-seed{settings.seed}" if settings.seed else "")
+
+
+def unfinished_path(path: Path, checkpoint: Checkpoint) -> Path:
+    """Where what is done for the record `path` is kept until it is whole. Of other weights under the same checkpoint's
+    name nothing is used.
+    """
+    return path.with_suffix(f".{checkpoint.weights_digest()[:16]}.unfinished.npz")
+
+
+def write_finished(path: Path, record: Mapping[str, Any], unfinished: Path) -> None:
+    """Writes a whole record, and removes what was kept for it."""
+    write_json(path, record)
+    with contextlib.suppress(OSError):
+        unfinished.unlink()
 
 
 def _done(path: Path, chains: int, count: int) -> tuple[np.ndarray, np.ndarray]:

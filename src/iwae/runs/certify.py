@@ -2,7 +2,6 @@
 set. What is done is kept: an interrupted certificate goes on.
 """
 
-import contextlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,16 +18,21 @@ from iwae.errors import IWAEError, check_count
 from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_brackets, simulate
 from iwae.evaluation.chains import AnnealedSettings, check_latents
 from iwae.evaluation.likelihood import check_ks
-from iwae.io.files import check_writable, write_json
-from iwae.io.json import Count, Positive, Real, Seconds
+from iwae.io.files import check_writable
+from iwae.io.json import Count, Positive, Real
 from iwae.models.vae import HierarchicalVAE
-from iwae.runs.anneal import anneal_checkpoint, find_annealed, name_of_settings
+from iwae.runs.anneal import (
+    anneal_checkpoint,
+    find_annealed,
+    name_of_settings,
+    unfinished_path,
+    write_finished,
+)
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
-from iwae.runs.data import DataRecord, data_record
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, device, evaluate_ladder, finite_or_none, versions, write_arrays
-from iwae.runs.records import AnnealedRecord, Measured
+from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, finite_or_none, provenance, write_arrays
+from iwae.runs.records import AnnealedRecord, Measured, Provenance
 from iwae.runs.reporter import Reporter
 
 
@@ -48,7 +52,7 @@ class BudgetRecord(TypedDict):
     test_stderr: Real | None
 
 
-class CertificateRecord(TypedDict):
+class CertificateRecord(Provenance):
     """A JSON file in `evaluations/` of `iwae certify`."""
 
     method: Literal["certify"]
@@ -60,13 +64,6 @@ class CertificateRecord(TypedDict):
     seed: Count
     budgets: list[BudgetRecord]
     conclusion: str
-    checkpoint: str
-    step: Count
-    weights_sha256: str
-    data: DataRecord
-    versions: dict[str, str]
-    device: str
-    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -105,13 +102,12 @@ def certify_checkpoint(
     model = checkpoint.model()
     check_latents(model)
     check_writable(run.evaluations_path)
-    start, digest, found = time.perf_counter(), checkpoint.weights_digest(), []
+    start, found = time.perf_counter(), []
     name = name_of_settings(
         f"{checkpoint.path.stem}-certify-{examples}-{settings.chains}x{settings.leapfrogs}", settings
     )
     path = run.evaluations_path / f"{name}.json"
-    # Of other weights under the same checkpoint's name nothing is used.
-    unfinished = path.with_suffix(f".{digest[:16]}.unfinished.npz")
+    unfinished = unfinished_path(path, checkpoint)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         for bracket in _brackets(model, ks, budgets, examples, unfinished):
@@ -143,17 +139,9 @@ def certify_checkpoint(
         "seed": settings.seed,
         "budgets": rows,
         "conclusion": conclusion(rows[len(ks) - 1], rows[-1], measured[-1]["num_examples"]),
-        "checkpoint": checkpoint.path.name,
-        "step": checkpoint.step,
-        "weights_sha256": digest,
-        "data": data_record(dataset),
-        "versions": versions(),
-        "device": device(),
-        "seconds": round(time.perf_counter() - start, 3),
+        **provenance(checkpoint, dataset, time.perf_counter() - start),
     }
-    write_json(path, record)
-    with contextlib.suppress(OSError):
-        unfinished.unlink()
+    write_finished(path, record, unfinished)
     return Certificate(record, path, list(dict.fromkeys(said)))
 
 

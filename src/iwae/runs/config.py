@@ -42,8 +42,7 @@ USUAL = {
     "likelihood": AUTO,
     "columns": (),
     "target": (),
-    "mask": "zeros",
-    "missing": "at-random",
+    **{name: DEFAULTS[name] for name in ("mask", "missing")},
 }
 ELBO = Objective("elbo")
 

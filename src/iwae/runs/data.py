@@ -72,7 +72,6 @@ def check_data(data: DataRecord) -> None:
 
 def data_record(dataset: Dataset) -> DataRecord:
     """What a run's record says of its data: name, mark, sizes and checksums, and what is not Bernoulli."""
-    kind = dataset.likelihood if isinstance(dataset.likelihood, str) else getattr(dataset.likelihood, "name", "mixed")
     record: DataRecord = {
         "name": dataset.name,
         "mark": dataset.mark,
@@ -82,8 +81,8 @@ def data_record(dataset: Dataset) -> DataRecord:
         "image_shape": list(dataset.image_shape) if dataset.image_shape else None,
         "files": [{"name": f.name, "checksum": f.checksum, "verified": f.verified} for f in dataset.files],
     }
-    if kind != "bernoulli":
-        record["likelihood"] = kind
+    if dataset.kind != "bernoulli":
+        record["likelihood"] = dataset.kind
     return record
 
 

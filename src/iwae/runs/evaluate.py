@@ -33,6 +33,7 @@ from iwae.runs.records import (
     EvaluationRecord,
     GapRecord,
     Measured,
+    Provenance,
     ResultsRecord,
     measured_enough,
 )
@@ -144,7 +145,7 @@ def evaluate_ladder(
         kept=kept_units(run),
         on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={ks[-1]}", done, total),
     )
-    seconds = round(time.perf_counter() - start, 3)
+    seconds = time.perf_counter() - start
     return [_written(run, checkpoint, dataset, split, values, seed, seconds) for values in found]
 
 
@@ -165,16 +166,23 @@ def _written(
     record: EvaluationRecord = {
         "split": split,
         **made.to_json(),
+        **provenance(checkpoint, dataset, seconds),
+    }
+    write_json(made.path, record)
+    return made
+
+
+def provenance(checkpoint: Checkpoint, dataset: Dataset, seconds: float) -> Provenance:
+    """What a measurement's record says of the weights, the data, the program and the time that it took."""
+    return {
         "checkpoint": checkpoint.path.name,
         "step": checkpoint.step,
         "weights_sha256": checkpoint.weights_digest(),
         "data": data_record(dataset),
         "versions": versions(),
         "device": device(),
-        "seconds": seconds,
+        "seconds": round(seconds, 3),
     }
-    write_json(made.path, record)
-    return made
 
 
 def draw_ladder(run: Run, checkpoint: Checkpoint, split: Split, rungs: Sequence[Measurement]) -> tuple[Path, int]:

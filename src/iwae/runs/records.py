@@ -132,7 +132,19 @@ class EvaluationRecord(Measured):
     seconds: NotRequired[Seconds]
 
 
-class AnnealedRecord(TypedDict):
+class Provenance(TypedDict):
+    """What a measurement is of, and what made it, as `runs.evaluate.provenance` has them."""
+
+    checkpoint: str
+    step: Count
+    weights_sha256: str
+    data: DataRecord
+    versions: dict[str, str]
+    device: str
+    seconds: Seconds
+
+
+class AnnealedRecord(Provenance):
     """A JSON file in `evaluations/` of annealed importance sampling: the NLL of a split's first examples in nats, with
     its standard error over examples (and chains), and that over chains alone.
     """
@@ -151,13 +163,6 @@ class AnnealedRecord(TypedDict):
     seed: Count
     acceptance: Real | None
     mean_effective_sample_size: Real | None
-    weights_sha256: str
-    data: DataRecord
-    checkpoint: str
-    step: Count
-    versions: dict[str, str]
-    device: str
-    seconds: Seconds
 
 
 class ResultSeconds(TypedDict):

@@ -1,6 +1,5 @@
 """Rows that are no part of a run's data, scored by its model."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from iwae.data import Column, Split, tables
 from iwae.data.files import BadFileError
 from iwae.data.formats import read_npy, read_npz
+from iwae.data.own import digest_of
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import Likelihoods, likelihoods
 from iwae.io.files import check_writable, write_atomically
@@ -24,8 +24,7 @@ def has_other_rows(run: Run, path: Path) -> bool:
     """Whether a file is there and, by its checksum, is not what the run was trained on."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        checksum = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    checksum = f"sha256:{digest_of([path])}"
     return checksum not in [file["checksum"] for file in run.data["files"]]
 
 

@@ -96,8 +96,10 @@ def train_runs(
         progress=reporter.obtaining,
         reading=config.reading,
     )
-    # Refused before a directory is made.
-    likelihood_of(dataset)
+    is_new = options.fresh or not all(run.exists for run in runs)
+    if is_new:
+        # Refused before a directory is made.
+        likelihood_of(dataset)
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(
@@ -109,7 +111,7 @@ def train_runs(
         raise IWAEError(f"`patience` needs validation examples, and {dataset.name} has none: leave it out")
     architecture = config.architecture(dataset.dim)
     source = None
-    if config.init_from is not None and (options.fresh or not all(run.exists for run in runs)):
+    if config.init_from is not None and is_new:
         source = Source.load(config.init_from, architecture)
     if options.fresh:
         _put_aside(runs, reporter)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import floor, footprint
 from benchmarks.setting import BATCH, paper_model
-from benchmarks.tables import write_into
+from benchmarks.tables import render, replace_between
 from benchmarks.timing import alternate, ratio
 from benchmarks.worker import Worker
 
@@ -113,7 +113,7 @@ def main() -> None:
     record["footprint"] = footprint.measure()
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(record, indent=1) + "\n")
-    write_into(chosen.docs, record)
+    replace_between(chosen.docs, "benchmark", render(record))
     print(f"Written: {chosen.output} and the tables of {chosen.docs}")
 
 

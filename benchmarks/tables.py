@@ -4,16 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-START, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after the tables of that name in a document."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
-def write_into(path: Path, record: dict[str, Any]) -> None:
+def replace_between(path: Path, name: str, tables: str) -> None:
     """Replaces what stands between the two marks of a document."""
+    start, end = marks(name)
     text = path.read_text()
-    pattern = re.compile(f"{re.escape(START)}.*{re.escape(END)}", re.DOTALL)
+    pattern = re.compile(f"{re.escape(start)}.*{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"{path} has no place for the tables: it needs {START} and {END}")
-    path.write_text(pattern.sub(lambda _: f"{START}\n{render(record)}{END}", text))
+        raise SystemExit(f"{path} has no place for the tables: it needs {start} and {end}")
+    path.write_text(pattern.sub(lambda _: f"{start}\n{tables}{end}", text))
 
 
 def render(record: dict[str, Any]) -> str:
@@ -76,3 +80,46 @@ def _footprint(found: dict[str, Any]) -> str:
     ]
     above = f"Memory is above that of Python with JAX started ({base:.0f} MiB), times are above starting Python."
     return "**Memory and start**\n\n" + _table(["what", "how much"], rows) + f"\n\n{above}"
+
+
+def render_accelerator(record: dict[str, Any]) -> str:
+    """The tables of `benchmarks.accelerator`; of a part that failed or was not reached there is none."""
+    versions = record["versions"]
+    named = ", ".join(f"{name} {number}" for name, number in versions.items())
+    device = record["device"]
+    parts = [
+        f"{device.get('kind', 'unknown device')}, {device.get('tflops', 0):.1f} TFLOP/s in float32 products; {named}."
+    ]
+    cells = record["training"] if isinstance(record["training"], list) else []
+    if cells:
+        sides = list(max((cell["steps_per_second"] for cell in cells), key=len))
+        headings = ["layers", "k", *(f"{side}, steps/s" for side in sides), "kernels", "products' share"]
+        rows = [
+            [
+                str(cell["layers"]),
+                str(cell["k"]),
+                *(f"{cell['steps_per_second'].get(side, float('nan')):,.0f}" for side in sides),
+                str(cell["kernels"]),
+                f"{cell['share_of_products']:.2f}",
+            ]
+            for cell in cells
+        ]
+        parts.append("**A training step, batch 20** (of several runs: all of them step)\n\n" + _table(headings, rows))
+    precisions = [cell for cell in record["precision"] if isinstance(cell, dict) and cell.get("ratios")]
+    if precisions:
+        rows = [
+            [str(cell["layers"]), str(cell["k"]), *(f"{cell['ratios'][name]:.2f}" for name in ("bfloat16", "TF32"))]
+            for cell in precisions
+        ]
+        parts.append(_table(["layers", "k", "bfloat16 / float32", "TF32 / float32"], rows))
+    if "failed" not in record["measuring"]:
+        rows = [[name, f"{value:,.0f}"] for name, value in record["measuring"].items()]
+        parts.append(_table(["one layer", "examples/s"], rows))
+    if "failed" not in record["trained"]:
+        rows = [
+            [name, f"{run['epochs']} of {run['of']}", f"{run['hours']:.2f}"]
+            for name, run in record["trained"]["runs"].items()
+            if run["epochs"]
+        ]
+        parts.append(_table(["`--schedule fast`, all at once", "epochs", "hours in all"], rows))
+    return "\n\n".join(parts) + "\n"

@@ -58,12 +58,13 @@ class TorchIWAE(nn.Module):
 
     def noise(self, num_samples: int, batch: int) -> list[Tensor]:
         """Standard normal noise `[k, batch, units]` for each stochastic layer."""
-        return [torch.randn(num_samples, batch, units) for units in self.latent]
+        device = next(self.parameters()).device
+        return [torch.randn(num_samples, batch, units, device=device) for units in self.latent]
 
     def log_weights(self, x: Tensor, noise: list[Tensor]) -> Tensor:
         """log p(x, h) - log q(h | x), `[k, batch]`; q(h_1 | x) once per example."""
         below, latents = x, []
-        total = torch.zeros(())
+        total = torch.zeros((), device=x.device)
         for layer, eps in zip(self.encoder, noise, strict=True):
             mean, log_sigma = layer(below)
             below = mean + torch.exp(log_sigma) * eps
@@ -83,20 +84,36 @@ class TorchIWAE(nn.Module):
         return torch.logsumexp(self.log_weights(x, noise), 0) - math.log(len(noise[0]))
 
 
-def trainer(num_layers: int, num_samples: int, compiled: bool, bfloat16: bool) -> Callable[[int], None]:
-    """Runs that many training steps on the example values, in order."""
-    model = TorchIWAE(paper_model(num_layers))
-    data = torch.from_numpy(example_values().astype(np.float32) / 255.0)
+def trainer(
+    num_layers: int, num_samples: int, compiled: bool, bfloat16: bool, device: str = "cpu", graph: bool = False
+) -> Callable[[int], None]:
+    """Runs that many training steps on the example values, in order. With `graph` a step is one CUDA graph, which is
+    replayed.
+    """
+    model = TorchIWAE(paper_model(num_layers)).to(device)
+    data = torch.from_numpy(example_values().astype(np.float32) / 255.0).to(device)
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=1e-3, betas=(PAPER_BETA1, PAPER_BETA2), eps=PAPER_EPSILON, fused=True
+        model.parameters(),
+        lr=1e-3,
+        betas=(PAPER_BETA1, PAPER_BETA2),
+        eps=PAPER_EPSILON,
+        fused=True,
+        capturable=graph,
     )
 
     def loss(rows: Tensor) -> Tensor:
-        x = (torch.rand(rows.shape) < rows).float()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        x = (torch.rand(rows.shape, device=device) < rows).float()
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             return -model.bound(x, model.noise(num_samples, BATCH)).sum()
 
     objective = torch.compile(loss) if compiled else loss
+
+    def step(rows: Tensor) -> None:
+        optimizer.zero_grad()
+        objective(rows).backward()
+        optimizer.step()
+
+    take = _replayed(step, data[:BATCH].clone()) if graph else step
     batches = len(data) // BATCH
     done = 0
 
@@ -104,12 +121,45 @@ def trainer(num_layers: int, num_samples: int, compiled: bool, bfloat16: bool) -
         nonlocal done
         for _ in range(steps):
             start = done % batches * BATCH
-            optimizer.zero_grad()
-            objective(data[start : start + BATCH]).backward()
-            optimizer.step()
+            take(data[start : start + BATCH])
             done += 1
+        if device != "cpu":
+            torch.cuda.synchronize()
 
     return run
+
+
+def _replayed(step: Callable[[Tensor], None], rows: Tensor) -> Callable[[Tensor], None]:
+    """The step as one CUDA graph of `rows`' shape: what is given is copied into them, and the graph replayed."""
+    # Kernels are chosen and memory is taken before the capture, on a stream of its own, as PyTorch asks.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(rows)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(rows)
+
+    def replay(given: Tensor) -> None:
+        rows.copy_(given)
+        graph.replay()
+
+    return replay
+
+
+def ways() -> dict[str, tuple[bool, bool, str, bool]]:
+    """The ways to train that this device knows: the arguments of `trainer` after the cell's."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = {
+        "PyTorch eager": (False, False, device, False),
+        "PyTorch compiled": (True, False, device, False),
+        "PyTorch CUDA graph": (False, False, device, True),
+    }
+    if device == "cpu":
+        del found["PyTorch CUDA graph"]
+    return found
 
 
 def measurer(num_layers: int, num_samples: int, examples: int, samples_at_once: int) -> Callable[[int], None]:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from benchmarks import floor
+from benchmarks.on_device import kernels
 from benchmarks.setting import BATCH, paper_model
-from benchmarks.tables import END, START, render, write_into
+from benchmarks.tables import marks, render, render_accelerator, replace_between
 from benchmarks.timing import ratio
 from benchmarks.worker import Worker
 
@@ -42,16 +43,17 @@ RECORD = {
 
 def test_tables_are_written_between_the_marks_and_nowhere_else(tmp_path):
     page = tmp_path / "speed.md"
-    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
-    write_into(page, RECORD)
+    start, end = marks("benchmark")
+    page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    replace_between(page, "benchmark", render(RECORD))
     text = page.read_text()
-    assert text == f"before\n{START}\n{render(RECORD)}{END}\nafter\n"
+    assert text == f"before\n{start}\n{render(RECORD)}{end}\nafter\n"
     assert "| 1 | 50 | 14.00 ms | 1.27 | 1.50 | 1.01 |" in text
     assert "| peak memory of training, 1 layer, k = 50 | 500 MiB |" in text
     assert "| `import iwae` | 0.10 s |" in text
     page.write_text("no marks")
     with pytest.raises(SystemExit, match="has no place for the tables"):
-        write_into(page, RECORD)
+        replace_between(page, "benchmark", render(RECORD))
 
 
 def test_ratios_are_medians_of_rounds_and_not_of_sides():
@@ -59,9 +61,38 @@ def test_ratios_are_medians_of_rounds_and_not_of_sides():
     assert ratio(found, "a", "b") == statistics.median([1.0, 2.0, 3.0])
 
 
-def test_the_documents_tables_have_a_place():
+@pytest.mark.parametrize("name", ["benchmark", "accelerator"])
+def test_the_documents_tables_have_a_place(name):
     text = (Path(__file__).parents[1] / "docs" / "speed.md").read_text()
-    assert text.index(START) < text.index(END)
+    start, end = marks(name)
+    assert text.index(start) < text.index(end)
+
+
+def test_the_accelerators_table_has_what_was_found_and_not_what_failed():
+    cell = {"layers": 1, "k": 5, "steps_per_second": {"ours": 8000.0, "8 runs": 3000.4}, "kernels": 40}
+    record = {
+        "versions": {"jax": "1"},
+        "device": {"kind": "some chip", "tflops": 50.0},
+        "training": [{**cell, "ratios": {}, "share_of_products": 0.1}],
+        "precision": {"failed": "out of memory"},
+        "measuring": {"failed": "out of memory"},
+        "trained": {"dataset": "mnist", "runs": {"a": {"epochs": 80, "of": 800, "hours": 0.5}, "b": {"epochs": 0}}},
+    }
+    table = render_accelerator(record)
+    assert "some chip, 50.0 TFLOP/s" in table
+    assert "| 1 | 5 | 8,000 | 3,000 | 40 | 0.10 |" in table
+    assert "| a | 80 of 800 | 0.50 |" in table
+    assert "| b |" not in table
+    assert "memory" not in table
+
+
+def test_kernels_are_counted_in_the_loop_and_products_not_twice():
+    """Ten rounds of one product and one sum: two kernels at most, whatever XLA fuses."""
+    loop = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: jnp.sin(y @ x), x))
+    once = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: jnp.sin(y), x))
+    x = jnp.ones((64, 64))
+    found, fewer = (kernels(program.lower(x).compile().as_text()) for program in (loop, once))
+    assert 1 <= fewer < found <= fewer + 3
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -149,6 +149,7 @@ BAD = {
     "evaluate a file": ("evaluate file", 1, "file"),
     "evaluate samples=0": ("evaluate other --samples 0", 1, "--samples must be an integer of at least 1, got 0"),
     "evaluate samples": ("evaluate other --samples 100001", 1, "--samples must be at most 100,000, got 100001"),
+    "evaluate commas": ("evaluate other --samples 50,,5", 2, "50,,5: a number is missing before or after a comma"),
     "evaluate examples": ("evaluate other --examples 0", 1, "--examples must be an integer of at least 1, got 0"),
     "evaluate seed": ("evaluate other --seed -1", 1, "--seed must be"),
     "evaluate large seed": (f"evaluate other --seed {10**30}", 1, "--seed must be"),
@@ -157,6 +158,7 @@ BAD = {
     "sample nowhere": ("sample nowhere", 1, "nowhere"),
     "sample seed": ("sample other --seed -1", 1, "--seed must be"),
     "sample into a file": ("sample other --out file", 1, "file: File exists"),
+    "compare a run with itself": ("compare other ./other", 1, "a run can't be compared with itself: other and other"),
     "show nothing": ("show", 1, "no runs in results: `iwae train` makes one"),
     "show nowhere": ("show nowhere", 1, "nowhere"),
     "show a file": ("show file", 1, "no runs among what was given: `iwae train` makes one"),
@@ -290,6 +292,9 @@ def test_help_fits_the_terminal(
         "compare": "--format",
     }
     assert documented.get(command, "--datasets-dir") in out
+    # Text is filled: a line that is broken early is one of the source's.
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    assert not any(line in ("of", "docs/how-to/likelihood.md);") for line in lines)
     # Of a default that is to give nothing the option's own words say what it means.
     assert not re.search(r"default: *(None|False|\))", out)
     assert "(default: mnist)" in out or command != "train"

@@ -260,7 +260,7 @@ def test_a_pruned_run_is_no_reproduction(place: Path) -> None:
     train, prune, *_ = "".join(Checker(page.render([run])).text["code"]).splitlines()
     assert train.startswith("iwae train --dataset mnist --model iwae --k 50")
     assert train.endswith("--run-dir /runs/source")
-    assert prune == (f"iwae prune /runs/source --out {place / 'run'} --samples 5000 --examples 100 --checkpoint 8")
+    assert prune == (f"iwae prune /runs/source --output {place / 'run'} --samples 5000 --examples 100 --checkpoint 8")
 
 
 def warm_start(place: Path, **config: Any) -> Analyzed:

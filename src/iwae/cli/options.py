@@ -77,7 +77,7 @@ class Refused(Exception):
 
 @REGISTRY.struct_rule
 def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """The help says no default where the default is to give nothing: the option's own text says what happens then."""
+    """The help is as `_with_plain_help` has it, and a refusal is no usage error of the parser's."""
     if not dataclasses.is_dataclass(info.type) or SEEN in info.markers:
         return None
     # The parser's own rule for it, which this one would otherwise be asked for again.
@@ -86,7 +86,7 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
         return None
     if info.type is RunConfig:
         spec = _on_one_level(spec)
-    fields = tuple(map(_without_empty_default, spec.fields))
+    fields = tuple(map(_with_plain_help, spec.fields))
     return dataclasses.replace(spec, instantiate=_refusing(spec.instantiate), fields=fields)
 
 
@@ -141,7 +141,18 @@ def _refusing(make: Callable[..., Any]) -> Callable[..., Any]:
     return instantiate
 
 
-def _without_empty_default(field: StructFieldSpec) -> StructFieldSpec:
+def _with_plain_help(field: StructFieldSpec) -> StructFieldSpec:
+    """Text without the line breaks of its source; no default where the default is to give nothing: the text says what
+    happens then.
+    """
+    text = field.helptext
+
+    def plain() -> str | None:
+        # The parser reads the sources for it, and only when help is asked for.
+        found = text() if callable(text) else text
+        return found if found is None else " ".join(found.split())
+
+    field = dataclasses.replace(field, helptext=plain)
     if field.default is None or field.default is False or field.default == ():
         return dataclasses.replace(field, type=Annotated[field.type, arg(help_behavior_hint="")])
     return field
@@ -178,12 +189,16 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 
 
 def _integers(words: list[str]) -> tuple[int, ...]:
-    numbers = [number for word in words for number in word.split(",") if number]
-    if not numbers:
+    if not words:
         raise ValueError("give at least one number, such as 0,1,2")
+    numbers = [number for word in words for number in word.split(",")]
+    if not all(numbers):
+        raise ValueError(f"{' '.join(words)}: a number is missing before or after a comma")
     return tuple(int(number) for number in numbers)
 
 
+Output = Annotated[Path | None, arg(aliases=("--out",))]
+"""What a command writes; its older name works still."""
 Integers = Annotated[
     tuple[int, ...],
     PrimitiveConstructorSpec(

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iwae.cli.console import make_reporter, print_lines
-from iwae.cli.options import OfRunAndData
+from iwae.cli.options import OfRunAndData, Output
 from iwae.runs.directory import Run
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ class Prune(OfRunAndData):
     Both are measured with the same noise.
     """
 
-    out: Path | None = None
+    output: Output = None
     """Directory of the pruned run (default: beside the run, with -pruned added to its name)."""
     samples: int = 5000
     """Importance samples per test example, up to 100,000."""
@@ -31,7 +30,7 @@ class Prune(OfRunAndData):
         """Prunes, measures, and prints what came out."""
         source = Run.open(self.path)
         resolved = source.path.resolve()
-        out = Run(self.out or resolved.with_name(f"{resolved.name}-pruned"))
+        out = Run(self.output or resolved.with_name(f"{resolved.name}-pruned"))
         with make_reporter() as reporter:
             from iwae.runs.data import run_dataset
             from iwae.runs.prune import check_samples, prune_run

@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.options import Output
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 
@@ -19,7 +20,7 @@ class Report:
 
     paths: Positional[tuple[Path, ...]] = ()
     """The runs' directories."""
-    out: Path | None = None
+    output: Output = None
     """The page (default: report.html in the run's directory, for several runs in the working directory)."""
     samples: int | None = None
     """Importance samples per example, where a run must be analyzed (default: 5000, or what its analysis has)."""
@@ -42,7 +43,7 @@ class Report:
 
             written = write_report(
                 self.paths,
-                out=self.out,
+                out=self.output,
                 options=AnalyzeOptions(self.samples, self.examples),
                 dataset=self.dataset,
                 datasets_dir=self.datasets_dir,

@@ -83,6 +83,7 @@ def _result_lines(path: Path, results: ResultsRecord) -> list[str]:
     active = tables.units_label(results["active_units"])
     return [
         f"Test NLL, L_{test['num_samples']}: {tables.measured_label(test, 'test', results['data'])}",
+        *tables.weights_lines(test),
         f"Active units: {active} of {tables.units_label(results['architecture']['latent'])}"
         f" (as the paper's code counted: {tables.units_label(results['active_units_paper_code'])})",
         f"Trained: {_trained_label(results)}, {results['seconds']['training']:.0f} s",

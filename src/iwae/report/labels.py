@@ -93,7 +93,7 @@ def making_commands(path: Path, pruned: PrunedRecord | None, config: RunConfig, 
     if pruned is None:
         return [train_command(path, config, analysis)]
     source = Path(pruned["source"])
-    words = ["iwae", "prune", str(source), "--out", str(path)]
+    words = ["iwae", "prune", str(source), "--output", str(path)]
     return [
         *making_commands(source, pruned.get("source_pruned"), config, analysis),
         shlex.join([*words, *_measuring_words(pruned, pruned["checkpoint"])]),

@@ -65,6 +65,9 @@ def anneal_checkpoint(
     unfinished = unfinished_path(path, checkpoint)
     start, model = time.perf_counter(), checkpoint.model()
     log_weights, acceptance = _done(unfinished, settings.chains, count)
+    what = f"{split} likelihood, AIS"
+    reporter.message(f"AIS of {count:,} examples: {settings.chains} chains of {settings.steps} steps for each.")
+    reporter.measuring(what, len(acceptance), count)
     while (done := len(acceptance)) < count:
         indices = np.arange(done, min(done + EXAMPLES_AT_ONCE, count))
         with warnings.catch_warnings():
@@ -75,7 +78,7 @@ def anneal_checkpoint(
         log_weights = np.concatenate([log_weights, found.log_weights], axis=1)
         acceptance = np.concatenate([acceptance, found.acceptance])
         write_arrays(unfinished, np.savez, log_weights=log_weights, acceptance=acceptance)
-        reporter.measuring(f"{split} likelihood, AIS", len(acceptance), count)
+        reporter.measuring(what, len(acceptance), count)
     values = AnnealedLikelihoods(log_weights, acceptance, np.full(settings.steps, np.nan), settings)
     record: AnnealedRecord = {
         "method": "ais",

@@ -30,11 +30,14 @@ def compare_runs(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
 
     The draws belong to these too: an example has the same binarization and the same noise in both.
 
-    Raises IWAEError for fewer than two runs, a run that is not measured, and runs that were measured on other test
-    examples or with other numbers of samples.
+    Raises IWAEError for fewer than two runs, a run that is given twice, one that is not measured, and runs that were
+    measured on other test examples or with other numbers of samples.
     """
     if len(paths) < 2:
         raise IWAEError("what is to be compared? give the directories of two runs or more")
+    resolved = [Path(path).resolve() for path in paths]
+    if twice := [str(path) for path, at in zip(paths, resolved, strict=True) if resolved.count(at) > 1]:
+        raise IWAEError(f"a run can't be compared with itself: {' and '.join(twice)} are one; give each once")
     measured = [_measured(Run.open(path)) for path in paths]
     first = measured[0]
     for other in measured[1:]:

@@ -125,7 +125,7 @@ def kernels(program: str) -> int:
     sizes: Counter[str] = Counter()
     name = ""
     for line in program.splitlines():
-        if opened := re.match(r"\s*(?:ENTRY )?%?([\w.\-]+) (?:\([^=]*\)|\{).*\{\s*$", line):
+        if opened := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*-> .*\{\s*$", line):
             name = opened[1]
         elif found := re.match(r"\s+(?:ROOT )?%?[\w.\-]+ = .*?\s([a-z][a-z\-]*)\(", line):
             sizes[name] += found[1] not in NO_KERNEL

@@ -14,6 +14,7 @@ from benchmarks.setting import BATCH, paper_model
 from benchmarks.tables import render, replace_between
 from benchmarks.timing import alternate, ratio
 from benchmarks.worker import Worker
+from iwae.evaluation.chains import ROWS, TUNING_CHAINS, WARM_UP
 
 CELLS = tuple((layers, k) for layers in (1, 2) for k in (1, 5, 50))
 TORCH = {"PyTorch": (False, False), "PyTorch compiled": (True, False), "PyTorch compiled bfloat16": (True, True)}
@@ -27,6 +28,7 @@ VARIANTS = (
 EXAMPLES_AT_ONCE = 40
 # PyTorch's rows at once are 2000, as ours, its fastest of 500, 1000, 2000 and 5000 here.
 SAMPLES_AT_ONCE = 50
+TEMPERATURES = 5
 CLOSE = 1e-4
 
 
@@ -71,6 +73,27 @@ def measuring(layers: int, num_samples: int = 5000) -> dict[str, Any]:
     return {"layers": layers, "k": num_samples, "examples": group, **_summary(found, operations)}
 
 
+def annealing(layers: int) -> dict[str, Any]:
+    """AIS: seconds per temperature of 10 leapfrog steps, `ROWS` chains at once; and what 1,000 images with 16 chains of
+    100 steps take by these, tuning included, beside L_5000 of 10,000 images.
+    """
+    leapfrogs, part = 10, 10
+    shapes = floor.annealing(paper_model(layers), ROWS, leapfrogs)
+    with Worker() as here, Worker() as there, Worker() as numpy:
+        found = alternate(
+            {
+                "ours": here.side("ours", "benchmarks.ours.annealer", layers, TEMPERATURES, leapfrogs),
+                "L": here.side("L", "benchmarks.ours.measurer", layers, 5000 // part, EXAMPLES_AT_ONCE),
+                "floor, PyTorch": there.side("floor", "benchmarks.gemm.by_torch", shapes, TEMPERATURES),
+                "floor, NumPy": numpy.side("floor", "benchmarks.gemm.by_numpy", shapes, TEMPERATURES),
+            }
+        )
+    blocks = 1000 * 16 / ROWS * 100 + 1000 * TUNING_CHAINS / ROWS * (100 + WARM_UP)
+    times = ratio(found, "ours", "L") * blocks / TEMPERATURES / (part * 10_000 / EXAMPLES_AT_ONCE)
+    found = {name: [s / TEMPERATURES for s in seconds] for name, seconds in found.items() if name != "L"}
+    return {"layers": layers, "over_importance": times, **_summary(found, floor.operations(shapes))}
+
+
 def _summary(found: dict[str, list[float]], operations: int) -> dict[str, Any]:
     floors = [name for name in found if name.startswith("floor")]
     best = min(floors, key=lambda name: statistics.median(found[name]))
@@ -79,7 +102,7 @@ def _summary(found: dict[str, list[float]], operations: int) -> dict[str, Any]:
     # Like beside like: PyTorch in bfloat16 over ours in bfloat16.
     pairs = [(name, "ours bfloat16" if "bfloat16" in name else "ours") for name in theirs]
     pairs += [(name, to) for name, to, *_ in VARIANTS if name in found]
-    best_full = min(full, key=lambda name: statistics.median(found[name]))
+    best_full = min(full, key=lambda name: statistics.median(found[name]), default=None)
     return {
         "seconds": {name: statistics.median(seconds) for name, seconds in found.items()},
         "ratios": {f"{name} / {to}": ratio(found, name, to) for name, to in pairs},
@@ -102,6 +125,7 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "jax": version("jax"), "torch": version("torch")},
         "training": [],
         "measuring": [],
+        "annealing": [],
     }
     for cell in chosen.cells:
         layers, k = map(int, cell.split(":"))
@@ -110,6 +134,8 @@ def main() -> None:
     for layers in (1, 2):
         record["measuring"].append(measuring(layers))
         print(json.dumps(record["measuring"][-1]), flush=True)
+        record["annealing"].append(annealing(layers))
+        print(json.dumps(record["annealing"][-1]), flush=True)
     record["footprint"] = footprint.measure()
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(record, indent=1) + "\n")

@@ -32,6 +32,18 @@ def products(model: HierarchicalVAE, num_samples: int, batch: int, *, training: 
     return found
 
 
+def annealing(model: HierarchicalVAE, rows: int, gradients: int) -> list[Product]:
+    """The products of so many gradients of the annealed density in the latents of `rows` chains: of log p(x, h), and of
+    q(h_2 | h_1) and above. q(h_1 | x) stands still, and no weight has a gradient.
+    """
+    once = []
+    for layer in (*model.encoder[1:], *model.decoder):
+        for linear in (*layer.network.hidden, *layer.heads):  # pyright: ignore[reportAttributeAccessIssue]
+            n_in, n_out = linear.weight.shape
+            once += [(rows, n_in, n_out), (rows, n_out, n_in)]
+    return once * gradients
+
+
 def operations(shapes: list[Product]) -> int:
     """Floating-point operations, a product and a sum counted as two."""
     return sum(2 * rows * inner * columns for rows, inner, columns in shapes)

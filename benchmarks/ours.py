@@ -9,6 +9,8 @@ import numpy as np
 from benchmarks.setting import BATCH, example_values, paper_model
 from iwae.data.dataset import Dataset
 from iwae.estimators.objective import make_estimator
+from iwae.evaluation.chains import ROWS, AnnealedSettings, run_chains, tune
+from iwae.evaluation.examples import EXAMPLES_AT_ONCE, example_batches, prepared
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.architecture import Precision
 from iwae.training.optim import paper_adam
@@ -49,5 +51,21 @@ def measurer(num_layers: int, num_samples: int, examples: int) -> Callable[[int]
         jax.block_until_ready(
             likelihoods(model, data, num_samples=num_samples, max_examples=examples * groups).log_likelihood
         )
+
+    return run
+
+
+def annealer(num_layers: int, steps: int, leapfrogs: int) -> Callable[[int], None]:
+    """Runs chains over that many temperatures, as many at once as `iwae evaluate --method ais` does, with step sizes
+    that are tuned before.
+    """
+    settings = AnnealedSettings(chains=ROWS // EXAMPLES_AT_ONCE, steps=steps, leapfrogs=leapfrogs)
+    model, rows, numbers = prepared(paper_model(num_layers), dataset(example_values()), "test", range(EXAMPLES_AT_ONCE))
+    (batch,) = example_batches(rows, numbers)
+    tuned = tune(model, batch, settings)
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            run_chains(model, tuned, settings, batch.every_chain(settings.chains))
 
     return run

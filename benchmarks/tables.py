@@ -27,6 +27,7 @@ def render(record: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['processor']}; JAX {versions['jax']}, PyTorch {versions['torch']}.",
         _training(record["training"]),
         _measuring(record["measuring"]),
+        _annealing(record["annealing"]),
         _footprint(record["footprint"]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,6 +68,12 @@ def _measuring(cells: list[dict[str, Any]]) -> str:
         for cell in cells
     ]
     return "**L_5000 of test images**\n\n" + _table(headings, rows)
+
+
+def _annealing(cells: list[dict[str, Any]]) -> str:
+    headings = ["layers", "one temperature of 10 leapfrog steps / floor", "1,000 images by AIS / 10,000 by L_5000"]
+    rows = [[str(cell["layers"]), f"{cell['over_floor']:.2f}", f"{cell['over_importance']:.2f}"] for cell in cells]
+    return "**AIS, 16 chains of 100 steps**\n\n" + _table(headings, rows)
 
 
 def _footprint(found: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from helpers.xla_flags import xla_flags
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-# Tests of real processes leave this out (small_runs.environment).
 os.environ.setdefault("XLA_FLAGS", xla_flags())
 
 from collections.abc import Iterator

@@ -32,6 +32,7 @@ RECORD = {
     "versions": {"jax": "1", "torch": "2"},
     "training": [CELL],
     "measuring": [CELL],
+    "annealing": [{**CELL, "over_importance": 0.5}],
     "footprint": {
         "nothing": {"peak_mib": 200.0},
         "training": {"peak_mib": 700.0, "compile_seconds": 4.0},
@@ -111,6 +112,22 @@ def test_the_floor_is_what_the_compiler_counts_in_products(layers):
     costs = jax.jit(gradient).lower(model).compile().cost_analysis()
     assert costs is not None
     operations = floor.operations(floor.products(model, k, BATCH, training=True))
+    assert 1.0 < costs["flops"] / operations < 1.1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_floor_of_annealing_is_what_the_compiler_counts_in_products(layers):
+    model, rows = paper_model(layers), 256
+    x = jnp.zeros((rows, model.visible))
+    latents = tuple(jnp.zeros((rows, units)) for units in model.latent)
+
+    def density(h):
+        above = zip(model.encoder[1:], h[1:], h[:-1], strict=True)
+        return jnp.sum(model.log_joint(x, h)) + sum(jnp.sum(layer.log_prob(value, to)) for layer, value, to in above)
+
+    costs = jax.jit(jax.grad(density)).lower(latents).compile().cost_analysis()
+    assert costs is not None
+    operations = floor.operations(floor.annealing(model, rows, 1))
     assert 1.0 < costs["flops"] / operations < 1.1
 
 

@@ -58,6 +58,7 @@ def default_results_dir() -> Path:
 
 def option_names(form: type) -> set[str]:
     """The names of all options of a command."""
+    form = RunConfig if form is Settings else form
     names = {field.name for field in _objective_fields()} if form is RunConfig else set()
     for field in dataclasses.fields(form):
         if dataclasses.is_dataclass(field.type):
@@ -65,6 +66,13 @@ def option_names(form: type) -> set[str]:
         elif Positional not in get_args(field.type):
             names.add(field.name)
     return names
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Those of a run's options that were given, by name."""
+
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Refused(Exception):
@@ -80,12 +88,17 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     """The help is as `_with_plain_help` has it, and a refusal is no usage error of the parser's."""
     if not dataclasses.is_dataclass(info.type) or SEEN in info.markers:
         return None
+    as_given = info.type is Settings
+    if as_given:
+        info = dataclasses.replace(info, type=RunConfig, default=RunConfig())
     # The parser's own rule for it, which this one would otherwise be asked for again.
     spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=(*info.markers, SEEN)))
     if not isinstance(spec, StructConstructorSpec):
         return None
     if info.type is RunConfig:
         spec = _on_one_level(spec)
+    if as_given:
+        spec = _unresolved(spec)
     fields = tuple(map(_with_plain_help, spec.fields))
     return dataclasses.replace(spec, instantiate=_refusing(spec.instantiate), fields=fields)
 
@@ -105,6 +118,16 @@ def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
         return RunConfig.of(**given)
 
     return StructConstructorSpec(instantiate, tuple(fields))
+
+
+def _unresolved(spec: StructConstructorSpec) -> StructConstructorSpec:
+    """The same options, of which those that differ from the defaults are kept as they were given."""
+    defaults = {field.name: field.default for field in spec.fields}
+
+    def instantiate(**given: Any) -> Settings:
+        return Settings({name: value for name, value in given.items() if value != defaults[name]})
+
+    return dataclasses.replace(spec, instantiate=instantiate)
 
 
 def _one_of(names: Iterable[str]) -> Any:
@@ -189,12 +212,16 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 
 
 def _integers(words: list[str]) -> tuple[int, ...]:
-    if not words:
-        raise ValueError("give at least one number, such as 0,1,2")
-    numbers = [number for word in words for number in word.split(",")]
-    if not all(numbers):
+    written = [number for word in words for number in word.split(",")]
+    if not all(written):
         raise ValueError(f"{' '.join(words)}: a number is missing before or after a comma")
-    return tuple(int(number) for number in numbers)
+    numbers: list[int] = []
+    for number in written:
+        start, is_range, end = number.partition(":")
+        numbers += range(int(start), int(end)) if is_range else [int(start)]
+    if not numbers:
+        raise ValueError("give at least one number, such as 0,1,2 or 0:3")
+    return tuple(numbers)
 
 
 Output = Annotated[Path | None, arg(aliases=("--out",))]

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from tyro.conf import Positional
 
 from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.cli.options import default_results_dir
+from iwae.cli.processes import On, SlurmOptions, carry_out
 from iwae.cli.registry import check_installed
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.io.text import printable
 from iwae.paper import TABLES, Cell, CellStatus, cells_of, status_of, to_json, to_markdown
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import CellProgress, train_cells
+from iwae.paper.runner import orders_of
 from iwae.paper.status import PARTIAL, UNREADABLE, figure, gap_text, model_text, notes, paper_text
 from iwae.runs.options import MeasureOptions
 
@@ -63,8 +63,12 @@ class Paper:
     """Seed of the runs."""
     stages: int | None = None
     """Run: stop after this many of the eight stages. Table 2 starts from all eight, and is then left out."""
-    jobs: int = 1
-    """Run: train this many at once."""
+    jobs: int | None = None
+    """Run: train this many at once (default: 1; on slurm as many as it lets)."""
+    on: On = "local"
+    """Run: in processes on this machine, or as jobs of a Slurm cluster."""
+    slurm: SlurmOptions = ()
+    """Run: options of sbatch for these jobs, such as partition=gpu,time=4:00:00,gres=gpu:1."""
     test_samples: int = 5000
     """Run: measure with this many importance samples; fewer than the paper's 5000 are marked in the tables."""
     test_examples: int | None = None
@@ -78,7 +82,8 @@ class Paper:
 
     def run(self, arguments: list[str]) -> int:
         """Lists, or trains and then lists. The status is 1 when a run failed or could not be read."""
-        check_count("jobs", self.jobs)
+        if self.jobs is not None:
+            check_count("jobs", self.jobs)
         if self.stages is not None:
             check_count("stages", self.stages)
         results_dir = self.results_dir.resolve()
@@ -107,26 +112,23 @@ class Paper:
         measure = MeasureOptions(self.test_samples, self.test_examples)
         check_installed("iwae paper run", "report")
         plan = make_plan(cells, results_dir, self.stages, measure)
-        at_once = f", {self.jobs} at once" if self.jobs > 1 and plan.work else ""
         reasons = (*plan.left_out, *plan.blocked)
         left = f" Left out: {len(reasons)}, because:" if reasons else ""
         count = f"{len(plan.work)} run{'' if len(plan.work) == 1 else 's'}"
         console = Console(stderr=True)
-        print_line(console, f"To train or measure: {count}{at_once}. Finished: {len(plan.finished)}.{left}")
+        print_line(console, f"To train or measure: {count}. Finished: {len(plan.finished)}.{left}")
         for reason in reasons:
             print_line(console, f"  {reason}")
-        if not plan.work:
-            return list(plan.blocked)
-        with Live(console=console, refresh_per_second=2, transient=True) as live:
-            failures = train_cells(
-                plan,
-                results_dir,
-                stages=self.stages,
-                measure=measure,
-                jobs=self.jobs,
-                datasets_dir=self.datasets_dir.resolve() if self.datasets_dir else None,
-                on_cells=lambda progress: live.update(progress_table(progress)),
-            )
+        orders = orders_of(
+            plan,
+            results_dir,
+            stages=self.stages,
+            measure=measure,
+            # In a queue every run is a job of its own.
+            jobs=len(plan.work) if self.on == "slurm" else self.jobs or 1,
+            datasets_dir=self.datasets_dir.resolve() if self.datasets_dir else None,
+        )
+        failures = carry_out(orders, results_dir, on=self.on, jobs=self.jobs, slurm=self.slurm)
         return [*plan.blocked, *failures]
 
     def _print(self, statuses: list[CellStatus]) -> None:
@@ -191,15 +193,3 @@ def _row(status: CellStatus) -> tuple[str, ...]:
         gap_text(status, MARK),
         f"{status.stages_done}/{status.stages_total}{measured}",
     )
-
-
-def progress_table(progress: Sequence[CellProgress]) -> Table:
-    """The runs that are not waiting, and how far they are."""
-    done = sum(cell.state == "done" for cell in progress)
-    table = Table(title=f"{done} of {len(progress)} runs finished", title_justify="left", box=None, pad_edge=False)
-    for heading in ("run", "state", "epochs"):
-        table.add_column(heading)
-    for cell in progress:
-        if cell.state != "waiting":
-            table.add_row(cell.config.name(), cell.state, f"{cell.epochs}/{cell.total}")
-    return table

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": Command("iwae.cli.evaluate:Evaluate", "Measure a run's likelihood on a split."),
     "impute": Command("iwae.cli.impute:Impute", "Fill in what is missing in a file of rows."),
     "sample": Command("iwae.cli.sample:Sample", "Draw samples from a run's model."),
+    "sweep": Command("iwae.cli.sweep:SweepCommand", "Train runs over a grid of options, here or on a cluster."),
     "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),
     "compare": Command("iwae.cli.compare:Compare", "Compare runs, test example by test example."),
     "prune": Command("iwae.cli.prune:Prune", "Write a smaller model without a run's inactive units."),

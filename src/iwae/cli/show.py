@@ -1,5 +1,6 @@
 """`iwae show`: runs as a table, JSON, CSV or Markdown."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,13 @@ from iwae.cli import tables
 from iwae.cli.app import fail
 from iwae.cli.console import print_lines, print_records
 from iwae.cli.options import default_results_dir
+from iwae.cli.processes import watch
+from iwae.cli.sweep import print_table
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 from iwae.runs.listing import find_runs
+from iwae.runs.progress import RunProgress, progress_of
+from iwae.runs.sweep import Sweep
 
 HEADING = ("run", "data", "objective", "stages", "test NLL (nats)", "delta JVI-2 k-hat", "active")
 
@@ -23,14 +28,19 @@ class Show:
     """Print runs as a table, or as JSON, CSV or Markdown."""
 
     paths: Positional[tuple[Path, ...]] = ()
-    """The runs' directories (default: all in --results-dir); plain files among them are passed over."""
+    """Directories of runs and sweeps (default: the runs in --results-dir); plain files among them are passed over."""
     format: tables.Format = "table"
     """How to print them: json and csv have every figure, one record a run."""
+    watch: bool = False
+    """Show how far they are, until all are done or have failed; from any machine that sees their directories."""
     results_dir: Path = field(default_factory=default_results_dir)
     """Where runs are kept (also: IWAE_RESULTS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
         """Prints the runs. The status is 1 when one of them could not be read."""
+        sweeps = [Sweep(path) for path in self.paths if Sweep.is_here(path)]
+        if self.watch:
+            watch(lambda: self._progress(sweeps))
         records, results, failures = [], [], []
         for run in self._runs():
             try:
@@ -42,20 +52,37 @@ class Show:
                 failures.append(str(error))
         if records:
             print_records(records, HEADING, _cells, self.format)
-            if self.format == "table":
+            if self.format == "table" and not sweeps:
                 print_lines(*tables.seeds_lines(results))
+        for sweep in sweeps if self.format == "table" else ():
+            done = Counter(one.state for one in sweep.progress())
+            states = ", ".join(f"{count} {state}" for state, count in done.items())
+            print_lines("", f"{sweep.path}: {len(sweep.runs)} runs, {states}")
+            print_table(sweep, "table")
         for failure in failures:
             fail(failure, 1)
         return 1 if failures else 0
 
     def _runs(self) -> list[Run]:
-        runs = [Run(path) for path in self.paths if not path.is_file()]
+        runs = [
+            run
+            for path in self.paths
+            if not path.is_file()
+            for run in (find_runs(path) if Sweep.is_here(path) else [Run(path)])
+        ]
         if not self.paths and self.results_dir.is_dir():
             runs = find_runs(self.results_dir)
-        if not runs:
+        if not runs and not any(map(Sweep.is_here, self.paths)):
             where = "among what was given" if self.paths else f"in {self.results_dir}"
             raise IWAEError(f"no runs {where}: `iwae train` makes one, or give a run's directory")
         return runs
+
+    def _progress(self, sweeps: list[Sweep]) -> list[RunProgress]:
+        there = {run.path.parent for sweep in sweeps for run in sweep.runs}
+        others = [run for run in self._runs() if run.path.parent not in there]
+        return [one for sweep in sweeps for one in sweep.progress()] + [
+            progress_of(run, run.config.full_schedule(), is_done=run.results() is not None) for run in others
+        ]
 
 
 def run_record(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Train:
 
     configuration: RunConfig = field(default_factory=RunConfig)
     seeds: Integers = ()
-    """Train these seeds at once, each as a run of its own, instead of --seed: 0,1,2 or 0 1 2."""
+    """Train these seeds at once, each as a run of its own, instead of --seed: 0,1,2 or 0:3 or 0 1 2."""
     training: TrainOptions = field(default_factory=TrainOptions)
     measuring: MeasureOptions = field(default_factory=MeasureOptions)
     run_dir: Path | None = None

@@ -4,16 +4,14 @@ import contextlib
 import errno
 import json
 import os
+import platform
 import stat
-import warnings
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from iwae.errors import IWAEError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 try:
     import fcntl
@@ -21,6 +19,7 @@ except ImportError:  # Windows: what a killed process left there stays.
     fcntl = None
 
 TEMPORARY_SUFFIX = ".partial"
+DAY_SECONDS = 86_400
 # What file systems without locks answer.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -30,34 +29,13 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def acquire_lock(path: Path, timeout: float = 0.0) -> "BaseFileLock":
-    """Locks the file `path` for as long as this process lives or until `release`; where the file system has no locks,
-    by a second file `<path>-soft` that is there meanwhile, which a killed process may leave.
-
-    Raises filelock.Timeout, with the file as `lock_file`, where another process has it, and OSError.
-    """
-    from filelock import FileLock, SoftFileLock
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            lock = FileLock(path)
-            lock.acquire(timeout=timeout)
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise
-            lock = SoftFileLock(path.with_name(f"{path.name}-soft"))
-            lock.acquire(timeout=timeout)
-    return lock
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside `path`, syncs, and renames over it; on failure `path` is as it was and nothing is left over.
     What killed processes left of earlier attempts is removed.
 
     Raises OSError, naming `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}{TEMPORARY_SUFFIX}")
     try:
         with naming(path), _held(temporary):
             with open(temporary, "wb") as file:
@@ -158,12 +136,16 @@ def is_leftover(path: Path) -> bool:
 
 def remove_leftovers(directory: Path, of: str = "") -> None:
     """Deletes what killed calls of `write_atomically` left in `directory`, all of it or that of the file named `of`;
-    what a living process is writing stays.
+    what a living process is writing stays. Locks may count on one host alone: what another is writing is left there for
+    a day.
     """
     if fcntl is None:
         return
     for path in directory.glob(".*"):
         if is_leftover(path) and path.name.startswith(f".{of}." if of else "."):
             with contextlib.suppress(OSError, IWAEError), open_regular(path) as file:
+                _, said, host = path.name.removesuffix(TEMPORARY_SUFFIX).rpartition("@")
+                if said and host != platform.node() and time.time() - path.stat().st_mtime < DAY_SECONDS:
+                    continue
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

@@ -7,6 +7,7 @@ metrics.jsonl               one line per epoch: stage, epoch, step, learning_rat
 evaluations/*.json, *.npz   what was measured, per checkpoint
 results.json                the finished run's summary
 samples.png, samples.npy    100 samples
+.lock, .lock.<n>            which process works on it: see iwae.io.locks
 replaced-<i>/               what a restart from an earlier checkpoint put aside
 """
 
@@ -19,23 +20,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
-
 from iwae.data import Column, Split
 from iwae.errors import IWAEError, RunBusyError
-from iwae.io.files import (
-    acquire_lock,
-    expanded,
-    remove_leftovers,
-    write_atomically,
-    write_json,
-)
+from iwae.io.files import expanded, remove_leftovers, write_atomically, write_json
 from iwae.io.json import shortened
+from iwae.io.locks import STALE_SECONDS, Held, Holder, Lock, holder_of
 from iwae.models.architecture import Architecture
 from iwae.runs.config import RunConfig
 from iwae.runs.data import DataRecord
 from iwae.runs.metrics import Metrics
-from iwae.runs.records import AnnealedRecord, ResultsRecord, RunRecord, read_checked
+from iwae.runs.records import AnnealedRecord, EvaluationRecord, ResultsRecord, RunRecord, read_checked
 
 if TYPE_CHECKING:
     from iwae.models.vae import HierarchicalVAE
@@ -43,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LATEST = "latest"
+LOCK = ".lock"
 BEST = "best"
 RESTORE = "restore it, or start over with `iwae train --fresh`"
 # What a run writes into its directory beside its record and its checkpoints.
@@ -63,6 +58,7 @@ class Run:
         self.metrics = Metrics(self.path / "metrics.jsonl")
         self.checkpoints_path = self.path / "checkpoints"
         self.evaluations_path = self.path / "evaluations"
+        self._lock: Lock | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -110,6 +106,10 @@ class Run:
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Writes `run.json`."""
         write_json(self.record_path, {"format": FORMAT, **record})
+        self._forget()
+
+    def _forget(self) -> None:
+        """Has the record read again."""
         for name in ("record", "config", "architecture"):
             self.__dict__.pop(name, None)
 
@@ -160,6 +160,17 @@ class Run:
         found = [one for one in found if most_examples is None or one["num_examples"] <= most_examples]
         return max(found, key=lambda one: (one["num_examples"], one["chains"] * one["steps"]), default=None)
 
+    def measured(self, results: ResultsRecord, split: Split) -> EvaluationRecord | None:
+        """The measurement of a split with the weights of `results`, as many samples and the most examples; None where
+        there is none.
+        """
+        found, wanted = [], (results["weights_sha256"], split, results["test"]["num_samples"])
+        for path in sorted(self.evaluations_path.glob(f"*-{split}-*.json")):
+            with contextlib.suppress(OSError, IWAEError):
+                found.append(read_checked(path, EvaluationRecord, "it is measured again"))
+        found = [one for one in found if (one["weights_sha256"], one["split"], one["num_samples"]) == wanted]
+        return max(found, key=lambda one: one["num_examples"], default=None)
+
     # The directory
 
     def check_no_file_in_the_way(self) -> None:
@@ -175,26 +186,38 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the run for this process; the system releases it when the process dies.
+        """Holds the run for this process, among those of all hosts that see the directory (see `iwae.io.locks`); what
+        a dead process held is free.
 
         Raises RunBusyError when another process has it.
         """
         try:
-            lock = acquire_lock(self.path / ".lock")
-        except filelock.Timeout as error:
-            # Where files can't be locked, one that names its process is the lock, also when that was killed.
-            soft = ""
-            with contextlib.suppress(OSError):
-                soft = f", or delete {error.lock_file} if none is" if os.path.getsize(error.lock_file) else ""
+            self._lock = Lock.acquire(self.path / LOCK)
+        except Held as error:
+            who = f" ({error.holder})" if error.holder is not None else ""
             raise RunBusyError(
-                f"{self.path}: another process is working on this run; wait for it{soft}, or choose another `run_dir`"
+                f"{self.path}: another process is working on this run{who}; wait for it, or choose another `run_dir`"
             ) from None
         try:
             for directory in (self.path, self.checkpoints_path, self.evaluations_path):
                 remove_leftovers(directory)
+            self._forget()
             yield
         finally:
-            lock.release()
+            self._lock.release()
+
+    def check_held(self) -> None:
+        """Raises RunBusyError where another process has taken the run over from this one, which was suspended."""
+        if self._lock is not None and not self._lock.is_held():
+            raise RunBusyError(
+                f"{self.path}: this process was suspended, or cut off from its files, for more than"
+                f" {STALE_SECONDS:.0f} s, and another one has taken the run over; wait for that one"
+            )
+
+    @property
+    def holder(self) -> Holder | None:
+        """The process that works on the run now, on whatever host."""
+        return holder_of(self.path / LOCK) if self.path.is_dir() else None
 
     def in_the_way(self) -> list[str]:
         """What a new run would write and is already here, though no run was begun: a run that died before its record

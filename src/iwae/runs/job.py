@@ -108,8 +108,9 @@ class Job:
 
     def advance(self, progress: Progress, seconds: float, *, save: bool) -> None:
         """Takes the state after a chunk that cost this run so many seconds; saves it where a stage ends, when the last
-        checkpoint is old, or on demand.
+        checkpoint is old, or on demand. Raises RunBusyError where the lock was lost.
         """
+        self.run.check_held()
         self._state, self._seconds = progress.state, self._seconds + seconds
         if progress.epoch_done:
             self._record_epoch(progress)

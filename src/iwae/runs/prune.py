@@ -20,7 +20,7 @@ from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.io.files import sync_directory, write_atomically, write_json
 from iwae.models.pruning import check_prunable, prune, units_to_keep
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from iwae.runs.directory import Run
+from iwae.runs.directory import LOCK, Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import PrunedRecord, PruningFigures
@@ -180,7 +180,7 @@ def _made_whole(out: Run) -> Iterator[Run]:
     try:
         with unfinished.lock():
             for path in unfinished.path.iterdir():
-                if path.name != ".lock":
+                if not path.name.startswith(LOCK):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             unfinished.create()
             yield unfinished

@@ -120,8 +120,6 @@ def train_runs(
     with contextlib.ExitStack() as held:
         _lock(runs, held)
         signals = held.enter_context(SignalWatch())
-        # Opened once more: another process may have begun a run here before the lock was ours.
-        runs = {Run(run.path): own for run, own in runs.items()}
         for run, own in runs.items():
             _check_may_train(run, own, options)
         jobs = [Job(run, own, architecture, source, dataset, options, reporter) for run, own in runs.items()]

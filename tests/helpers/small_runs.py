@@ -71,7 +71,7 @@ def same_training(one: Path, other: Path, checkpoint: int | str) -> None:
 
 def files_below(directory: Path) -> dict[str, bytes]:
     """Every file below a directory and its content, but for the lock."""
-    found = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 

@@ -16,10 +16,11 @@ from helpers.killing import children
 from helpers.small_runs import environment, go, small_config, write_data
 from iwae.paper import Cell, Published, status_of
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import divided_cores, together, train_cells
+from iwae.paper.runner import orders_of, together
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
+from iwae.runs.processes import divided_cores, run_orders
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
@@ -43,8 +44,10 @@ def small_cells(data):
     return [Cell("1", config, Published(86.76, "19")) for config in configs]
 
 
-def train(cells, results, *, stages: int | None = 1, measure=FEW, **options):
-    return train_cells(make_plan(cells, results, stages, measure), results, stages=stages, measure=measure, **options)
+def train(cells, results, *, stages: int | None = 1, measure=FEW, jobs=1, on_progress=None):
+    plan = make_plan(cells, results, stages, measure)
+    orders = orders_of(plan, results, stages=stages, measure=measure, jobs=jobs)
+    return run_orders(orders, jobs=jobs, on_progress=on_progress)
 
 
 @pytest.mark.usefixtures("cached")
@@ -59,7 +62,7 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
         if any(cell.state == "measuring" for cell in progress) and hasattr(os, "sched_getaffinity"):
             cores.update((child, os.sched_getaffinity(child)) for child in children(os.getpid()))
 
-    assert train(cells[:2], results, jobs=2, on_cells=look) == []
+    assert train(cells[:2], results, jobs=2, on_progress=look) == []
     assert [cell.state for cell in seen[-1]] == ["done", "done"]
     # Each is kept to its share, and the only one has all.
     assert all(own in [set(share) for share in divided_cores(2)] for own in cores.values())
@@ -74,7 +77,7 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*.safetensors")}
     plan = make_plan(cells, results, 1, FEW)
     assert (plan.finished, plan.work) == (tuple(cells[:2]), (cells[2],))
-    assert train(cells, results, jobs=2, on_cells=look) == []
+    assert train(cells, results, jobs=2, on_progress=look) == []
     assert all(own == os.sched_getaffinity(0) for own in cores.values())
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert all(Run(cell.directory(results)).results() for cell in cells)
@@ -91,7 +94,11 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
 def test_a_cell_that_fails_is_told_in_one_line_and_the_others_go_on(small, tmp_path):
     _, data = small
     broken = Cell("1", small_config(tmp_path / "gone.npz", schedule="quick"), Published(1.0, None))
-    waiting = Cell("2", small_config(data, init_from=str(tmp_path / "x"), epochs=1), Published(1.0, None))
+    waiting = Cell(
+        "2",
+        small_config(data, init_from=str(tmp_path / "results" / broken.config.name()), epochs=1),
+        Published(1.0, None),
+    )
     waiting = Cell("2", waiting.config, Published(1.0, None), broken.config)
     good = small_cells(data)[0]
     failures = train([waiting, broken, good], tmp_path / "results", stages=None)
@@ -158,8 +165,8 @@ def test_a_process_trains_its_cells_together_and_each_has_its_results(small, tmp
     _, data = small
     cells = model_cells(data, {"k": 5}, {"model": "iwae", "k": 5})
     seen = []
-    assert train(cells, tmp_path, on_cells=seen.append) == []
-    assert [(cell.config, cell.state) for cell in seen[-1]] == [(cell.config, "done") for cell in cells]
+    assert train(cells, tmp_path, on_progress=seen.append) == []
+    assert [(cell.name, cell.state) for cell in seen[-1]] == [(cell.config.name(), "done") for cell in cells]
     logs = list(tmp_path.glob("*.train.log"))
     assert [log.name for log in logs] == [f"{cells[0].config.name()}.train.log"]
     assert all(str(cell.directory(tmp_path)) in logs[0].read_text() for cell in cells)
@@ -197,14 +204,15 @@ from pathlib import Path
 from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import divided_cores, together, train_cells
+from iwae.paper.runner import orders_of
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions
+from iwae.runs.processes import run_orders
 cells = [Cell("1", RunConfig.of(dataset={str(data)!r}, latent=(3,), hidden=(8,), k=5, batch_size=1, seed=seed),
     Published(1.0, None)) for seed in (0, 1)]
 results = Path({str(results)!r})
 plan = make_plan(cells, results, None, MeasureOptions())
-sys.exit(guarded(lambda: len(train_cells(plan, results, jobs=2))))
+sys.exit(guarded(lambda: len(run_orders(orders_of(plan, results, jobs=2), jobs=2))))
 """
         self.results = results
         self.process = subprocess.Popen(

@@ -32,15 +32,16 @@ from pathlib import Path
 from iwae.cli.app import guarded
 from iwae.paper import Cell, Published
 from iwae.paper.plan import make_plan
-from iwae.paper.runner import train_cells
+from iwae.paper.runner import orders_of
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions
+from iwae.runs.processes import run_orders
 measure = MeasureOptions(test_samples=50)
 small = dict(dataset={data!r}, latent=(3,), hidden=(8,), schedule="quick")
 cells = [Cell("1", RunConfig.of(**small, **own), Published(1.0, None)) for own in {cells!r}]
 results = Path({results!r})
 plan = make_plan(cells, results, None, measure)
-failures = train_cells(plan, results, jobs={jobs}, measure=measure)
+failures = run_orders(orders_of(plan, results, jobs={jobs}, measure=measure), jobs={jobs})
 print(*failures, sep="\\n", file=sys.stderr)
 sys.exit(len(failures))
 """

@@ -68,8 +68,10 @@ class SweepCommand:
         total = len(sweep.runs)
         print_line(Console(stderr=True), f"Sweep: {sweep.path}, {total} runs, {total - len(orders)} of them finished.")
         failures = carry_out(orders, sweep.path, on=self.on, jobs=self.jobs, slurm=self.slurm)
-        print_table(sweep, self.format)
-        if any(row["finished"] for row in sweep.table()):
+        found = any(row["finished"] for row in sweep.table())
+        if found or self.format != "table":
+            print_table(sweep, self.format)
+        if found:
             written = sweep.write_table(table_text(sweep))
             print_line(Console(stderr=True), f"Written: {written}, and as .csv and .json")
         for failure in failures:

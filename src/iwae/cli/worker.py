@@ -26,10 +26,17 @@ def main(order: str, cores: str) -> int:
 
 def in_job(order: str) -> int:
     """The same in a process that Slurm has started; what it says goes to the order's log."""
+    streams = [stream.fileno() for stream in (sys.stdout, sys.stderr)]
+    before = [os.dup(stream) for stream in streams]
     with open(Order.from_text(order).log_path, "ab") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-    return guarded(lambda: _carry_out(order))
+        for stream in streams:
+            os.dup2(log.fileno(), stream)
+    try:
+        return guarded(lambda: _carry_out(order))
+    finally:
+        for stream, old in zip(streams, before, strict=True):
+            os.dup2(old, stream)
+            os.close(old)
 
 
 def _carry_out(order: str) -> int:

@@ -72,6 +72,9 @@ def _located(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "dataset": os.path.abspath(expanded(dataset))} if dataset and is_own(dataset) else settings
 
 
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", (int,): "whole numbers, such as 100+50"}
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
     return list(value) if isinstance(value, tuple) else value
@@ -155,8 +158,8 @@ def read_value(name: str, value: Any) -> Any:
         # What is in quotes in a file is text, and what is on the command line may be a number.
         return msgspec.convert(value, kind, strict=not isinstance(value, str | list))
     except msgspec.ValidationError:
-        what = " or ".join(getattr(one, "__name__", str(one)) for one in kinds if one is not type(None))
-        raise IWAEError(f"`grid` {name}: expected {what}, got {value!r}") from None
+        what = next(WORDS.get(get_args(one)[:1] if get_origin(one) is tuple else one, "text") for one in kinds)
+        raise IWAEError(f"`grid` {name}: expected {what}, got {label(value)!r}") from None
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:

@@ -1,0 +1,201 @@
+"""Runs as jobs of a real Slurm, which are cancelled, timed out and killed, and end in the bits of undisturbed ones."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.slurm import OneNodeSlurm, why_not
+from helpers.small_runs import environment, same_training
+from iwae import IWAEError
+from iwae.runs.directory import Run
+from iwae.runs.slurm import minutes, sbatch_parameters
+from iwae.runs.sweep import Sweep
+
+GRID = ["--grid", "k=1,5", "--grid", "model=vae,iwae", "--seeds", "0:2"]
+FIXED = [
+    "--latent",
+    "3",
+    "--hidden",
+    "8",
+    "--epochs",
+    "25",
+    "--batch-size",
+    "1",
+    "--test-samples",
+    "20",
+    "--save-every",
+    "1",
+]
+# The same on one core, as a job has.
+WHOLE = """
+import os, sys
+from pathlib import Path
+from iwae.runs.config import RunConfig
+from iwae.runs.options import MeasureOptions
+from iwae.runs.sweep import Sweep
+from iwae.runs.train import train_run
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+for own in Sweep(sys.argv[1]).record["runs"]:
+    config = RunConfig.from_json(own["config"])
+    train_run(Path(sys.argv[2], own["run"]), config, measure=MeasureOptions(test_samples=20))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5", 5),
+        ("5:30", 6),
+        ("00:00:30", 1),
+        ("1:00:00", 60),
+        ("2:30:01", 151),
+        ("2-3", 51 * 60),
+        ("1-2:30", 26 * 60 + 30),
+        ("1-0:0:10", 1441),
+    ],
+)
+def test_time_limits_are_in_whole_minutes(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "-5", "1h", "٣"])
+def test_other_time_limits_are_refused(text: str) -> None:
+    with pytest.raises(IWAEError, match="`slurm` time must be minutes, hours:minutes:seconds or days-hours, got"):
+        minutes(text)
+
+
+def test_options_of_sbatch_are_passed_on() -> None:
+    found = sbatch_parameters({"time": "1:00:00", "gres": "gpu:1", "cpus_per_task": "2"})
+    more = {"requeue": True, "gres": "gpu:1", "cpus-per-task": "2"}
+    assert found == {"job_name": "iwae", "time": 60, "srun_args": ["--cpus-per-task=2"], "additional_parameters": more}
+    # The partition's limit, and not submitit's of five minutes.
+    assert sbatch_parameters({})["time"] is None
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNodeSlurm]:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with OneNodeSlurm(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+class Array:
+    """A sweep of eight small runs, and what happens to their jobs."""
+
+    def __init__(self, slurm: OneNodeSlurm, path: Path):
+        self.slurm, self.path = slurm, path
+        data = path.with_name("d.npy")
+        np.save(data, np.random.default_rng(0).integers(0, 2, size=(200, 6), dtype=np.uint8))
+        self._words = ["sweep", *GRID, "--dataset", str(data), *FIXED, "--sweep-dir", str(path)]
+        self._environment = {**environment(), **slurm.environment}
+
+    def submit(self, *more: str) -> str:
+        """Gives the command, and returns what it says on standard error."""
+        words = [sys.executable, "-m", "iwae", *self._words, "--on", "slurm", "--slurm", "signal=USR2@60", *more]
+        done = subprocess.run(words, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def whole(self, path: Path) -> None:
+        """The same runs by one process that nothing disturbs."""
+        subprocess.run([sys.executable, "-c", WHOLE, self.path, path], env=self._environment, check=True)
+
+    def trains(self, but: set[str]) -> Run:
+        """A run that has trained for an epoch, and has more to train."""
+        found: list[Run] = []
+
+        def look() -> list[Run]:
+            progress = zip(Sweep(self.path).runs, Sweep(self.path).progress(), strict=True)
+            found[:] = [
+                run for run, one in progress if one.state == "training" and one.epochs and run.path.name not in but
+            ]
+            return found
+
+        self.slurm.wait_until(look)
+        return found[0]
+
+    def job(self, run: Run) -> str:
+        """The id of its job."""
+        from iwae.runs.slurm import queued_runs
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.slurm.environment.items():
+                patch.setenv(name, value)
+            return queued_runs(self.path)[str(run.path)]
+
+    def ended(self) -> bool:
+        return not self.slurm.states()
+
+
+@pytest.mark.slow
+def test_jobs_that_are_cancelled_timed_out_and_killed_end_in_the_bits_of_undisturbed_ones(
+    slurm: OneNodeSlurm, tmp_path: Path
+) -> None:
+    array = Array(slurm, tmp_path / "sweep")
+    assert "Submitted: 8 runs, Slurm's job" in array.submit()
+    assert len(slurm.states()) == 8
+    assert "In the queue or running already: 8 runs" in array.submit()
+    assert len(slurm.states()) == 8
+    cancelled, met = array.trains(set()), set[str]()
+
+    def meet(run: Run) -> Run:
+        met.add(run.path.name)
+        return run
+
+    # Cancelled by its owner: it saves, and ends.
+    job = array.job(meet(cancelled))
+    slurm.run("scancel", job)
+    slurm.wait_until(lambda: job not in slurm.states())
+    log = cancelled.path.with_name(f"{cancelled.path.name}.train.log").read_text()
+    assert "iwae: stopped: all is saved in" in log
+    # The process killed, as for want of memory, while the controller is away.
+    killed = meet(array.trains(met))
+    job = array.job(killed)
+    slurm.stop_controller()
+    assert killed.holder is not None
+    os.kill(killed.holder.pid, signal.SIGKILL)
+    slurm.start_controller()
+    slurm.wait_until(lambda: job not in slurm.states())
+    # Stopped, so that its time is over before it is done.
+    late = meet(array.trains(met))
+    job, holder = array.job(late), late.holder
+    assert holder is not None
+    os.kill(holder.pid, signal.SIGSTOP)
+    slurm.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    slurm.wait_until(lambda: _is_pending(holder.pid, signal.SIGUSR2))
+    slurm.run("scontrol", "update", f"jobid={job}", "timelimit=60")
+    os.kill(holder.pid, signal.SIGCONT)
+    slurm.wait_until(lambda: slurm.states().get(job) == "PENDING")
+    slurm.wait_until(array.ended)
+    # Of the requeued one nothing is left to do.
+    missing = Sweep(array.path).unfinished(save_every=1.0, datasets_dir=None)
+    assert {path.name for order in missing for path in order.runs} == {cancelled.path.name, killed.path.name}
+    assert "Submitted: 2 runs" in array.submit("--jobs", "1")
+    slurm.wait_until(array.ended)
+    assert "8 runs, 8 of them finished" in array.submit()
+    array.whole(tmp_path / "whole")
+    for run in Sweep(array.path).runs:
+        whole = Run(tmp_path / "whole" / run.path.name)
+        same_training(run.path, whole.path, 1)
+        mine, theirs = run.results(), whole.results()
+        assert mine is not None
+        assert theirs is not None
+        assert mine["test"] == theirs["test"]
+    (row,) = [row for row in Sweep(array.path).table() if row["is_best"]]
+    assert row["finished"] == 2
+
+
+def _is_pending(pid: int, number: int) -> bool:
+    """Whether a signal was sent to a process that has not taken it yet."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    waiting = int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)
+    return bool(waiting & 1 << (number - 1))

@@ -1,4 +1,4 @@
-"""A real Slurm of one node on this machine, of Debian's packages, for the tests of jobs; its files are in one folder."""
+"""A real Slurm of one node, of Debian's packages, for the tests of jobs; all its files are in one folder."""
 
 import os
 import shutil

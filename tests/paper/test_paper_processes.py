@@ -94,12 +94,8 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
 def test_a_cell_that_fails_is_told_in_one_line_and_the_others_go_on(small, tmp_path):
     _, data = small
     broken = Cell("1", small_config(tmp_path / "gone.npz", schedule="quick"), Published(1.0, None))
-    waiting = Cell(
-        "2",
-        small_config(data, init_from=str(tmp_path / "results" / broken.config.name()), epochs=1),
-        Published(1.0, None),
-    )
-    waiting = Cell("2", waiting.config, Published(1.0, None), broken.config)
+    source = tmp_path / "results" / broken.config.name()
+    waiting = Cell("2", small_config(data, init_from=str(source), epochs=1), Published(1.0, None), broken.config)
     good = small_cells(data)[0]
     failures = train([waiting, broken, good], tmp_path / "results", stages=None)
     assert len(failures) == 2

@@ -93,7 +93,7 @@ class Array:
         self.slurm, self.path = slurm, path
         data = path.with_name("d.npy")
         np.save(data, np.random.default_rng(0).integers(0, 2, size=(200, 6), dtype=np.uint8))
-        self._words = ["sweep", *GRID, "--dataset", str(data), *FIXED, "--sweep-dir", str(path)]
+        self._words = ["sweep", *GRID, "--dataset", str(data), *MODEL, *HOW, "--sweep-dir", str(path)]
         self._environment = {**environment(), **slurm.environment}
 
     def submit(self, *more: str) -> str:

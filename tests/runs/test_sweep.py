@@ -117,9 +117,7 @@ def test_more_values_and_seeds_are_added_and_fewer_are_refused(tmp_path: Path) -
     assert len(more.runs) == 6
     assert len(unfinished(more)) == 5
     before = (sweep.path / "sweep.json").read_bytes()
-    with pytest.raises(
-        IWAEError, match=r"holds another sweep, with 3 runs that this one does not have \(mnist-vae-k1-"
-    ):
+    with pytest.raises(IWAEError, match=r"another sweep, with 3 runs that this one does not have \(mnist-vae-k1-"):
         create(sweep.path, "k=1,5,50", seeds=(1,))
     assert (sweep.path / "sweep.json").read_bytes() == before
 

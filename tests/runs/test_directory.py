@@ -4,14 +4,15 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import shutil
 import signal
 import time
 import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 
 import iwae
@@ -19,6 +20,7 @@ from helpers.small_runs import go, same_training, small_config, write_data
 from iwae import IWAEError, RunBusyError, RunConfig
 from iwae.cli import main
 from iwae.io import files
+from iwae.io.locks import Holder, Lock
 from iwae.runs.directory import Run
 from iwae.runs.listing import find_runs
 from iwae.runs.records import measured_enough
@@ -140,18 +142,13 @@ def test_a_file_system_without_locks(
     run = Run(tmp_path / "run")
     go(run.path, config, stages=3)
     same_training(run.path, whole, 3)
-    left = {path.name for path in run.path.iterdir() if path.name.startswith(".")}
-    assert left <= {".lock"}
-    with run.lock(), pytest.raises(RunBusyError, match="another process is working on this run"):
+    with run.lock(), pytest.raises(RunBusyError, match=r"another process is working on this run \(process \d+ on "):
         go(run.path, config, stages=3)
-    # As a killed process leaves it, on another machine.
-    with files.acquire_lock(run.path / ".lock") as held:
-        content = Path(held.lock_file).read_text()
-    lock = Path(held.lock_file)
-    lock.write_text(content.replace(content.split("\n")[1], "elsewhere"))
-    with pytest.raises(RunBusyError, match=f"or delete .*{lock.name}"):
-        go(run.path, config, stages=3)
-    lock.unlink()
+    # As a killed process leaves it, on another machine, a minute ago.
+    lease = run.path / ".lock.99"
+    lease.write_text(json.dumps(asdict(replace(Holder.this(locked=True), machine="another"))))
+    os.utime(lease, (0, 0))
+    assert run.holder is None
     assert go(run.path, config, stages=3)["stages_done"] == 3
 
 
@@ -161,16 +158,28 @@ def test_other_failures_of_locks_are_errors(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(fcntl, "flock", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        files.acquire_lock(tmp_path / ".lock")
-    with pytest.raises(OSError, match="Input/output error"):
         files.write_atomically(tmp_path / "x", b"")
 
 
-def test_a_lock_that_is_held_is_said_to_be(tmp_path: Path) -> None:
-    lock = files.acquire_lock(tmp_path / ".lock")
-    with pytest.raises(filelock.Timeout):
-        files.acquire_lock(tmp_path / ".lock")
-    lock.release()
+def test_a_run_that_was_taken_over_while_its_process_was_suspended_is_not_written_to(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "is_held", lambda _: len(run.metrics.lines()) < 2)
+        with pytest.raises(RunBusyError, match="another one has taken the run over"):
+            go(run.path, config, stages=3)
+    assert len(run.metrics.lines()) == 2
+    assert go(run.path, config, stages=3)["stages_done"] == 3
+
+
+def test_what_another_host_is_writing_is_no_leftover(tmp_path: Path) -> None:
+    mine, theirs, old = (tmp_path / f".x.123@{host}.partial" for host in (platform.node(), "node7", "node8"))
+    for path in (mine, theirs, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    files.write_atomically(tmp_path / "x", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"x", theirs.name}
 
 
 # Signals

@@ -17,21 +17,8 @@ from iwae.runs.directory import Run
 from iwae.runs.slurm import minutes, sbatch_parameters
 from iwae.runs.sweep import Sweep
 
-GRID = ["--grid", "k=1,5", "--grid", "model=vae,iwae", "--seeds", "0:2"]
-FIXED = [
-    "--latent",
-    "3",
-    "--hidden",
-    "8",
-    "--epochs",
-    "25",
-    "--batch-size",
-    "1",
-    "--test-samples",
-    "20",
-    "--save-every",
-    "1",
-]
+GRID = "--grid k=1,5 --grid model=vae,iwae --seeds 0:2"
+FIXED = "--latent 3 --hidden 8 --epochs 25 --batch-size 1 --test-samples 20 --save-every 1"
 # The same on one core, as a job has.
 WHOLE = """
 import os, sys
@@ -93,7 +80,7 @@ class Array:
         self.slurm, self.path = slurm, path
         data = path.with_name("d.npy")
         np.save(data, np.random.default_rng(0).integers(0, 2, size=(200, 6), dtype=np.uint8))
-        self._words = ["sweep", *GRID, "--dataset", str(data), *MODEL, *HOW, "--sweep-dir", str(path)]
+        self._words = ["sweep", *GRID.split(), *FIXED.split(), "--dataset", str(data), "--sweep-dir", str(path)]
         self._environment = {**environment(), **slurm.environment}
 
     def submit(self, *more: str) -> str:

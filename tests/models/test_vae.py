@@ -104,6 +104,9 @@ def test_paper_sizes():
         ((4, (3,), ()), "1 stochastic layers need"),
         ((4, (0,), ((2,),)), "positive integer, got 0"),
         ((4, (3,), ((2.5,),)), "positive integer, got 2.5"),
+        ((4, (3,), (8,)), r"`hidden` a tuple with one such tuple per stochastic layer, .* got \(3,\) and \(8,\)"),
+        ((4, 3, ((8,),)), "`latent` must be a tuple of numbers"),
+        ((4, (3,), 8), "`hidden` a tuple with one such tuple"),
     ],
 )
 def test_architectures_without_meaning_are_refused(arguments, message):

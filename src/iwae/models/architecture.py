@@ -68,6 +68,12 @@ class Architecture:
         """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
         differ, or one of the limits above is passed.
         """
+        sizes = (self.latent, self.hidden, *(self.hidden if hasattr(self.hidden, "__iter__") else ()))
+        if not all(hasattr(of_layers, "__len__") for of_layers in sizes):
+            raise IWAEError(
+                "`latent` must be a tuple of numbers, and `hidden` a tuple with one such tuple per stochastic layer, as"
+                f" ((200, 200),), got {shortened(repr(self.latent))} and {shortened(repr(self.hidden))}"
+            )
         object.__setattr__(self, "kinds", tuple(self.kinds) or ("gaussian",) * len(self.latent))
         if not self.latent:
             raise IWAEError("an architecture needs at least one stochastic layer, but `latent` is empty")

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import sparse
 
 import iwae
-from iwae.data import load_dataset
+from iwae.data import canonical_name, load_dataset
 from iwae.data.catalog import PUBLISHED
 from iwae.data.columns import Reading
 from iwae.data.files import find
@@ -104,6 +104,33 @@ def test_a_sparse_matrix_is_filled_with_its_zeros(tmp_path: Path, layout: str) -
     np.testing.assert_array_equal(np.concatenate([data.train, data.valid, data.test]), square)
     assert data.likelihood == "negative-binomial"
     np.testing.assert_array_equal(iwae.Dataset.from_arrays(matrix, likelihood="poisson").train, square)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_whole_numbers_of_a_sparse_matrix_are_counts_whatever_their_type(tmp_path: Path, dtype: Any) -> None:
+    matrix = sparse.csr_matrix(COUNTS.astype(dtype))
+    sparse.save_npz(tmp_path / "d.npz", matrix)
+    data = load_dataset(str(tmp_path / "d.npz"))
+    assert data.likelihood == iwae.Dataset.from_arrays(matrix, likelihood="auto").likelihood == "negative-binomial"
+    assert data.description() == ["5 columns: integer -> negative-binomial"]
+    for change in (matrix * 0.5, -matrix):
+        assert iwae.Dataset.from_arrays(sparse.csr_matrix(change), likelihood="auto").likelihood == "gaussian"
+
+
+def test_a_sparse_matrix_of_triples_says_what_to_save(tmp_path: Path) -> None:
+    sparse.save_npz(tmp_path / "d.npz", sparse.coo_matrix(COUNTS))
+    refused(tmp_path / "d.npz", r"neither csr nor csc: save matrix.tocsr\(\)")
+
+
+def test_a_folder_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "pictures", GREY)
+    draw(tmp_path / "mnist", GREY)
+    monkeypatch.chdir(tmp_path)
+    assert canonical_name("pictures") == str(tmp_path / "pictures")
+    assert len(load_dataset("pictures").train) == 16
+    # A name of the paper's data is theirs.
+    assert canonical_name("mnist") == "mnist"
+    refused("picture", "unknown dataset 'picture'")
 
 
 def test_sparse_matrices_that_contradict_themselves_are_refused(tmp_path: Path) -> None:

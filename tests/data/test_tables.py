@@ -121,6 +121,8 @@ def test_completed_tables_lie_one_below_the_other() -> None:
         ({"a": [1, 2]}, {"target": ["b"]}, "`target`: there is no column 'b'"),
         ({"a": [1, 2]}, {"target": ["a"]}, "no column is left of a"),
         ({"a": [1.7e9, 1.7e9 + 2]}, {}, "column 'a' varies by 1 around 1.7e"),
+        ({"a": [10**17, 10**17 + 1, 10**17 + 9]}, {}, "column 'a' varies by .* leave it out .* if it is an id"),
+        ({"a": [1e300, 1.0]}, {}, r"column 'a' has 1e\+300, too large for float32"),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused_by_its_name(cells: Any, reading: Any, words: str) -> None:
@@ -186,15 +188,99 @@ def test_frames_with_doubled_names_and_other_things_are_refused() -> None:
         ("a,b\n" + '1,"0,5"\n' * 12, "column 'b' has numbers as texts, such as '0,5': write numbers with a point"),
         ("id,b\n" + "".join(f"p{i},{i % 3}\n" for i in range(30)), "column 'id' has 30 different texts in 30 rows"),
         ("a,b\n", "the table has no rows"),
+        *(
+            (f"day,b\n{day},1\n" + ",0.5\n" + f"{day},0.5\n" * 12, f"column 'day' has dates or times, such as '{day}'")
+            for day in (
+                "2020-01-31",
+                "31.1.2020",
+                "1/31/20",
+                "2020-01-31T12:30:05.25+01:00",
+                "2020/01/31 1:05 PM",
+                "12:30",
+            )
+        ),
         ("a,b\n" + ",2\n" * 12, "column 'a' has no value: leave it out (`target`)"),
     ],
-    ids=["semicolons", "ragged", "blanks", "decimal-commas", "names", "header-only", "empty-column"],
 )
 def test_files_that_are_not_what_they_seem_are_refused(content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(IWAEError) as raised:
         load_dataset(str(tmp_path / "d.csv"))
     assert words in str(raised.value)
+
+
+def test_what_looks_like_a_date_can_be_categories(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("size,b\n" + "1-2-3,0.5\n4-5-6,0.7\n" * 12)
+    columns = load_dataset(str(tmp_path / "d.csv"), reading=Reading("size=categorical")).columns
+    assert columns[0].levels == ("1-2-3", "4-5-6")
+
+
+def test_a_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    for suffix in (".csv", ".tsv"):
+        path = tmp_path / f"d{suffix}"
+        path.write_bytes(("city\n" + "Malmö\nOslo\n" * 9).encode("latin-1"))
+        with pytest.raises(IWAEError, match="its text is not UTF-8: save it as UTF-8"):
+            load_dataset(str(path))
+
+
+def test_different_integers_may_be_ids() -> None:
+    frame = pl.DataFrame({"id": range(100, 130), "b": [1.5, 2.5, 4.0] * 10, "c": [3, 4, 5] * 10})
+    first, *others = iwae.Dataset.from_frame(frame).description()
+    assert first.startswith("id: integer -> ")
+    assert first.endswith(", all different: leave it out (--target) if it is an id")
+    assert not any("id" in line for line in others)
+
+
+NAMED = ["a", "a,b", "a=b", "x,y=z", "b"]
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "kinds"),
+    [
+        ("a=poisson,b=student-t", ["poisson", "auto", "auto", "auto", "student-t"]),
+        ("student-t, a,b=poisson , a=b=gaussian", ["student-t", "poisson", "gaussian", "student-t", "student-t"]),
+        ("x,y=z=poisson,gaussian", ["gaussian", "gaussian", "gaussian", "poisson", "gaussian"]),
+        ("", ["auto"] * 5),
+    ],
+)
+def test_names_with_commas_and_signs_of_equality_get_kinds(likelihood: str, kinds: list[str]) -> None:
+    assert Reading(likelihood).kinds(NAMED) == kinds
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "places"),
+    [
+        (("a", "b"), (), [0, 4]),
+        (("b,a",), (), [4, 0]),
+        (("a,b",), (), [1]),
+        (("b, x,y=z",), (), None),
+        (("x,y=z", "b,a"), (), [3, 4, 0]),
+        ((), ("a,b", "a=b,b"), [0, 3]),
+    ],
+)
+def test_columns_are_separated_by_blanks_or_commas(columns: Any, target: Any, places: list[int] | None) -> None:
+    if places is None:
+        with pytest.raises(IWAEError, match="`columns`: there is no column 'x', the columns are a, a,b, a=b"):
+            Reading(columns=columns).chosen(NAMED)
+    else:
+        assert Reading(columns=columns, target=target).chosen(NAMED) == places
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("poisson", [1.5, 2.0]),
+        ("negative-binomial", [-1, 2]),
+        ("discretized-logistic", [300, 1]),
+        ("bernoulli", [2, 0]),
+    ],
+)
+@pytest.mark.parametrize("others", [{}, {"size": [0.5, 1.5]}], ids=["alone", "mixed"])
+def test_values_that_a_kind_can_not_have_name_their_column(kind: str, values: list[Any], others: Any) -> None:
+    frame = pl.DataFrame({**others, "ok": [1, 0], "age": values})
+    data = iwae.Dataset.from_frame(frame, likelihood=f"{kind},size=gaussian" if others else kind)
+    with pytest.raises(IWAEError, match="column 'age' of the train split"):
+        iwae.create_model(data)
 
 
 def test_columns_of_pandas_with_gaps_are_what_they_are() -> None:

@@ -14,6 +14,8 @@ AUTO = "auto"
 SHOWN = 60
 """More columns than this are printed as sums, not one by one."""
 LARGEST_COUNT = 1_000_000
+FEW = 20
+"""With fewer values it means little that all are different."""
 
 ValueType = Literal["bool", "integer", "real", "text"]
 Level = str | int | float | bool
@@ -34,9 +36,10 @@ class Column:
 @dataclass(frozen=True)
 class Reading:
     """How own data is read: `likelihood` is auto, a kind for all columns, or `column=kind` and so on, separated by
-    commas, perhaps after a kind for the others; `columns` are those to use, by default all but `target`. `shuffled`
-    says that the rows of one array or table are permuted by `split_seed` before they are split, and that training takes
-    rows in a new order in each epoch: None is yes for own data and no for published ones.
+    commas, perhaps after a kind for the others; `columns` are those to use, by default all but `target`, each a name
+    or several with commas between them. `shuffled` says that the rows of one array or table are permuted by
+    `split_seed` before they are split, and that training takes rows in a new order in each epoch: None is yes for own
+    data and no for published ones.
     """
 
     likelihood: str = AUTO
@@ -47,22 +50,27 @@ class Reading:
 
     def kinds(self, names: Sequence[str]) -> list[str]:
         """Of every column of `names`: what it is said to be, or auto. Raises IWAEError for a column that is none."""
-        usual, own = AUTO, {}
-        for part in filter(None, map(str.strip, self.likelihood.split(","))):
-            name, equals, kind = part.rpartition("=")
+        usual, own, rest = AUTO, {}, self.likelihood.strip()
+        while rest:
+            # Names may have commas and signs of equality: the longest that is there is meant.
+            name = max((name for name in names if rest.startswith(f"{name}=")), key=len, default="")
+            part, _, rest = rest[len(name) :].partition(",")
+            other, equals, kind = part.rpartition("=")
             if equals:
-                own[name] = kind
-            else:
-                usual = kind
+                own[name or other.strip()] = kind.strip()
+            elif part.strip():
+                usual = kind.strip()
+            rest = rest.strip()
         check_names("likelihood", own, names)
         return [own.get(name, usual) for name in names]
 
     def chosen(self, names: Sequence[str]) -> list[int]:
         """The places of the columns to use. Raises IWAEError for columns that there are not, or none left."""
-        for what in ("columns", "target"):
-            check_names(what, getattr(self, what), names)
-        wanted = [names.index(name) for name in self.columns] if self.columns else range(len(names))
-        left = [place for place in wanted if names[place] not in self.target]
+        columns, target = (_separated(given, names) for given in (self.columns, self.target))
+        check_names("columns", columns, names)
+        check_names("target", target, names)
+        wanted = [names.index(name) for name in columns] if columns else range(len(names))
+        left = [place for place in wanted if names[place] not in target]
         if not left:
             raise IWAEError(f"no column is left of {listed(names)}: `target` leaves out columns")
         return left
@@ -82,6 +90,13 @@ class Reading:
 def listed(values: Sequence[Any], most: int = 10) -> str:
     """The first values in a line."""
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def _separated(given: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Single names: what is none itself is taken apart at its commas."""
+    return [
+        name for word in given for name in ([word] if word in names else filter(None, map(str.strip, word.split(","))))
+    ]
 
 
 def check_names(what: str, given: Sequence[str] | Mapping[str, Any], names: Sequence[str]) -> None:
@@ -113,9 +128,9 @@ def kind_of_array(rows: np.ndarray) -> str:
 
 def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:
     """Raises IWAEError, naming the column, where training rows `[n, dim]` can't be learned from: none of its values is
-    there, one is infinite, or float32 can't tell them apart.
+    there, one is infinite, or float32 can't hold them or tell them apart.
     """
-    if rows.dtype.kind != "f":
+    if rows.dtype.kind != "f" and rows.dtype.itemsize < 4:
         return
     for values, column in zip(rows.T, columns, strict=True):
         seen = values[~np.isnan(values)].astype(np.float64)
@@ -123,11 +138,14 @@ def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:
             raise IWAEError(f"column {column.name!r} has no value in the training rows: leave it out (`target`)")
         if np.isinf(seen).any():
             raise IWAEError(f"column {column.name!r} has an infinite value: only NaN, or an empty cell, is missing")
-        spread, largest = seen.std(), np.abs(seen).max()
+        largest = np.abs(seen).max()
+        if largest > np.finfo(np.float32).max:
+            raise IWAEError(f"column {column.name!r} has {largest:.3g}, too large for float32: divide it by a constant")
+        spread = seen.std()
         if column.kind in ("gaussian", "student-t") and 0 < spread < 1e-5 * largest:
             raise IWAEError(
                 f"column {column.name!r} varies by {spread:.3g} around {seen.mean():.6g}, too little for float32:"
-                " subtract a constant from it"
+                " subtract a constant from it, or leave it out (`target`) if it is an id"
             )
 
 
@@ -147,6 +165,8 @@ def description(rows: np.ndarray, columns: Sequence[Column], *, each: bool = Tru
             words.append(f", {missing.sum():,} of {len(values):,} missing")
         if seen.size and (seen == seen[0]).all():
             words.append(", never changes: its density says nothing")
+        elif each and column.type == "integer" and len(seen) >= FEW and len(np.unique(seen)) == len(seen):
+            words.append(", all different: leave it out (--target) if it is an id")
         line = "".join(words)
         lines[line] = lines.get(line, 0) + 1
     found = [line if each else f"{count:,} columns: {line}" for line, count in lines.items()]

@@ -10,7 +10,7 @@ import numpy as np
 
 from iwae.data.columns import AUTO, Column, Reading, check_values, description, kind_of_array, kind_of_counts
 from iwae.data.files import BadFileError
-from iwae.data.values import OutOfRangeError, check_grey, pack
+from iwae.data.values import OutOfRangeError, check_grey, counts_of_sparse, pack
 from iwae.errors import IWAEError
 
 Split = Literal["train", "valid", "test"]
@@ -73,7 +73,7 @@ class Dataset:
     @classmethod
     def from_arrays(cls, train: Any, test: Any = None, valid: Any = None, *, likelihood: Any = None) -> "Dataset":
         """A dataset of arrays in memory: `[n, dim]`, `[n, height, width]` or these with one channel, `[n, h, w, 1]` or
-        `[n, 1, h, w]`; SciPy's sparse matrices are filled with their zeros.
+        `[n, 1, h, w]`; SciPy's sparse matrices are filled with their zeros, and whole numbers in them are counts.
 
         `likelihood` is a name, a list of names, one a column, or an object (see `iwae.models.likelihoods`). By default
         it is Bernoulli, for numbers in [0, 1], bits, or uint8 grey values from 0 to 255. "auto" decides by the values:
@@ -83,7 +83,8 @@ class Dataset:
         Raises IWAEError for arrays of other shapes or of values that the likelihood does not score.
         """
         given = {"train": train, "valid": valid, "test": test}
-        dense = {name: array.toarray() if hasattr(array, "toarray") else array for name, array in given.items()}
+        is_sparse = {name for name, array in given.items() if hasattr(array, "toarray")}
+        dense = {name: counts_of_sparse(a.toarray()) if name in is_sparse else a for name, a in given.items()}
         arrays = {name: np.asarray(array) for name, array in dense.items() if array is not None and len(array)}
         if "train" not in arrays:
             raise IWAEError("`train` has no rows: give at least one example")

@@ -61,14 +61,17 @@ def canonical_name(name: str) -> str:
     """The one name a dataset goes by: `mnist`, `binfixmnist` or `omniglot`, or the absolute path of own data.
 
     The paper's spellings (`MNIST`, `BinFixMNIST`, `OMNI`) are accepted, in upper or lower case. What ends as
-    files of own data do (`.npz`, `.csv` and so on) is a path; whether that file exists shows when it is loaded.
+    files of own data do (`.npz`, `.csv` and so on) is a path; whether that file exists shows when it is loaded. So is
+    the name of a folder that is there.
     Raises `IWAEError` for anything else.
     """
     for published in PUBLISHED.values():
         if name.lower() in (published.name, published.paper_name.lower()):
             return published.name
-    if is_own(name) and "\0" not in name:
-        return os.path.abspath(os.path.expanduser(name))
+    if "\0" not in name:
+        path = os.path.abspath(os.path.expanduser(name))
+        if is_own(name) or (name and os.path.isdir(path)):
+            return path
     raise IWAEError(f"unknown dataset '{one_line(name)}'; expected {', '.join(PUBLISHED)}, or {ANY_FILE}")
 
 

@@ -14,6 +14,7 @@ from iwae.data.columns import Reading
 from iwae.data.dataset import DataFile, Dataset, of_splits, of_table
 from iwae.data.files import BadFileError, one_line
 from iwae.data.formats import read_npy, read_npz
+from iwae.data.values import counts_of_sparse
 from iwae.errors import IWAEError
 
 SUFFIXES = (".npz", ".npy", ".h5ad", *tables.SUFFIXES, *images.IDX_SUFFIXES)
@@ -105,7 +106,10 @@ def digest_of(paths: Sequence[Path]) -> str:
 def _read_archive(path: Path, reading: Reading) -> dict[str, np.ndarray]:
     parts = read_npz(path, ("data", "indices", "indptr", "shape"))
     if len(parts) == 4:
-        return _split_array(sparse.dense(**parts, layout=_sparse_layout(path)), reading)
+        matrix = sparse.dense(**parts, layout=_sparse_layout(path))
+        return _split_array(counts_of_sparse(matrix), reading)
+    if {"data", "shape"} <= set(parts):
+        raise BadFileError("a sparse matrix that is neither csr nor csc: save matrix.tocsr()")
     found = read_npz(path, sum(KEYS.values(), ()))
     arrays = {name: found[key] for name, keys in KEYS.items() for key in keys if key in found}
     _check_splits(arrays, reading)

@@ -9,6 +9,7 @@ import numpy as np
 from iwae.data.columns import AUTO, Column, Reading, kind_of_array
 from iwae.data.files import BadFileError, one_line
 from iwae.data.formats import MAX_ARRAY_BYTES
+from iwae.data.values import counts_of_sparse
 from iwae.errors import needs_extra
 
 
@@ -54,11 +55,11 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
     twice = len(names) - len(set(names))
     if twice:
         raise BadFileError(f"{twice} of its {len(names)} names of columns are there twice: make them unique")
-    is_whole = bool((rows == np.floor(rows)).all())
+    rows = counts_of_sparse(rows)
     kinds, places = reading.kinds(names), reading.chosen(names)
-    usual = kind_of_array(rows.astype(np.int64) if is_whole else rows) if AUTO in kinds else AUTO
+    usual = kind_of_array(rows) if AUTO in kinds else AUTO
     kinds = [usual if kind == AUTO else kind for kind in kinds]
-    columns = [Column(names[place], kinds[place], "integer" if is_whole else "real") for place in places]
+    columns = [Column(names[place], kinds[place], "real" if rows.dtype.kind == "f" else "integer") for place in places]
     return rows[:, places], tuple(columns)
 
 

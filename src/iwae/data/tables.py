@@ -1,5 +1,6 @@
 """Tables with named columns: frames of pandas, polars and others, CSV, TSV and Parquet files, as rows of numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iwae.data.columns import AUTO, Column, Level, Reading, ValueType, kind_of_counts, listed
+from iwae.data.columns import AUTO, FEW, Column, Level, Reading, ValueType, kind_of_counts, listed
 from iwae.data.files import BadFileError, one_line
 from iwae.errors import IWAEError, needs_extra
 from iwae.io.files import open_regular, write_atomically
@@ -19,8 +20,10 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 EMPTY = ["", "NA", "N/A", "NaN", "nan", "null", "NULL"]
 """What a cell of a text file has where its value is missing."""
 MOST_LEVELS = 1000
-# From so many texts on, a column is refused of which more than this share are different.
-FEW_TEXTS, MOSTLY = 20, 0.9
+# A column of texts is refused of which more than this share are different.
+MOSTLY = 0.9
+_TIME = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)? ?([AaPp][Mm]|Z|[+-]\d{2}:?\d{2})?"
+_DATE = re.compile(rf"(\d{{4}}([-/.])\d{{1,2}}\2\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\3\d{{2,4}})([T ]{_TIME})?|{_TIME}")
 
 
 def is_table(path: str | Path) -> bool:
@@ -57,6 +60,8 @@ def read_table(path: Path) -> Any:
     except polars.exceptions.PolarsError as error:
         if "more fields" in str(error):
             raise BadFileError("a row has more fields than the first line has names of columns") from error
+        if path.suffix.lower() != ".parquet" and not _is_utf8(content):
+            raise BadFileError("its text is not UTF-8: save it as UTF-8 (iconv -f latin1 -t utf8 OLD > NEW)") from error
         raise BadFileError(f"not a readable table ({one_line(error)[:200]})") from error
 
 
@@ -132,6 +137,16 @@ def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
     found = nw.to_native(table)
     # Types for integers and truth values with gaps stay, too.
     return found.astype(frame.dtypes.to_dict()) if table.implementation.is_pandas() else found
+
+
+def to_frame(rows: np.ndarray, columns: Sequence[Column]) -> Any:
+    """A polars frame of rows `[n, dim]` without missing values, each column as `completed` would fill it in."""
+    needs_extra("polars", "tables")
+    import polars
+
+    # A float32 as the shortest number that it is.
+    pairs = zip(columns, rows.astype(str).astype(np.float64).T, strict=True)
+    return polars.DataFrame({column.name: [_value(value, column) for value in values] for column, values in pairs})
 
 
 def repeated(frames: Sequence[Any]) -> Any:
@@ -212,6 +227,7 @@ def _decided(parts: Sequence["nw.Series[Any]"], kind: ValueType) -> str:
         return kind_of_counts(np.concatenate([_float(part) for part in parts]))
     if kind == "text":
         _check_no_numbers(parts)
+        _check_no_dates(parts)
         _check_no_names(parts)
     return {"bool": "bernoulli", "real": "gaussian", "text": "categorical"}[kind]
 
@@ -239,11 +255,23 @@ def _check_no_numbers(parts: Sequence["nw.Series[Any]"]) -> None:
             )
 
 
+def _check_no_dates(parts: Sequence["nw.Series[Any]"]) -> None:
+    """Raises IWAEError for a column of texts most of which are dates or times."""
+    texts = [value.strip() for part in parts for value in part.to_list() if isinstance(value, str)]
+    dates = [text for text in texts if _DATE.fullmatch(text)]
+    if 2 * len(dates) > len(texts):
+        name = parts[0].name
+        raise IWAEError(
+            f"column {name!r} has dates or times, such as {dates[0]!r:.60}: convert it to a number, leave it out"
+            f" (`target`), or give `likelihood` {name}=categorical"
+        )
+
+
 def _check_no_names(parts: Sequence["nw.Series[Any]"]) -> None:
     """Raises IWAEError for a column of texts that are nearly all different, as names and numbers of persons are."""
     texts = [value for part in parts for value in part.to_list() if isinstance(value, str)]
     different = len(set(texts))
-    if len(texts) >= FEW_TEXTS and different > MOSTLY * len(texts):
+    if len(texts) >= FEW and different > MOSTLY * len(texts):
         name = parts[0].name
         raise IWAEError(
             f"column {name!r} has {different:,} different texts in {len(texts):,} rows, such as {texts[0]!r:.60}:"
@@ -305,6 +333,14 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
+        return False
+    return True
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
         return False
     return True
 

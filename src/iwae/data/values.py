@@ -17,6 +17,16 @@ class OutOfRangeError(BadFileError):
     """Numbers that are no probabilities."""
 
 
+def counts_of_sparse(array: np.ndarray) -> np.ndarray:
+    """What a sparse matrix holds, as integers where all of it is whole and not negative: most programs keep the counts
+    in such a matrix as floating point numbers.
+    """
+    if array.dtype.kind != "f" or not len(array):
+        return array
+    is_counts = array.min() >= 0 and array.max() < 2**31 and bool((array == np.floor(array)).all())
+    return array.astype(np.int32) if is_counts else array
+
+
 def check_grey(splits: Mapping[str, np.ndarray]) -> None:
     """Raises BadFileError for uint8 values that are no bits and don't come near 255: what they are is for the user to
     say.

@@ -1,11 +1,12 @@
 """Kinds of visible data, by name. A new one is a file here and a line in `LIKELIHOODS`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from iwae.data.columns import Column
 from iwae.data.dataset import Dataset
 from iwae.errors import IWAEError
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer, has_missing
@@ -63,8 +64,18 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
     if any(has_missing(np.asarray(dataset.split(name))) for name in ("train", "valid", "test")):
         made = replace(made, missing=True)
     for name in ("train", "valid", "test"):
-        made.check(np.asarray(dataset.split(name)), f"{name} split of {dataset.name}")
+        _check(made, np.asarray(dataset.split(name)), f"{name} split of {dataset.name}", dataset.columns)
     return made
+
+
+def _check(likelihood: Likelihood, rows: np.ndarray, what: str, columns: Sequence[Column]) -> None:
+    """`Likelihood.check`, whose error says which of the columns it is."""
+    try:
+        likelihood.check(rows, what)
+    except IWAEError:
+        for place, column in enumerate(columns):
+            likelihood.of_column(place).check(rows[:, [place]], f"column {column.name!r} of the {what}")
+        raise
 
 
 def likelihood_from_json(record: Mapping[str, Any]) -> Likelihood:

@@ -47,6 +47,10 @@ class Likelihood(eqx.Module):
         """
         return cls(missing=has_missing(rows))
 
+    def ordered(self, units: int) -> np.ndarray:
+        """`is_ordered` of each of so many columns."""
+        return np.full(units, self.is_ordered)
+
     def check(self, rows: np.ndarray, what: str) -> None:
         """Raises IWAEError, naming `what`, for rows that can't be scored."""
         if rows.dtype.kind not in "buif":
@@ -57,6 +61,10 @@ class Likelihood(eqx.Module):
                 f"{what} has values that are NaN or infinite: expected finite numbers, and NaN, a missing value, only"
                 " where the model was made for data that have such"
             )
+
+    def of_column(self, place: int) -> "Likelihood":
+        """The likelihood whose `check` is that of one column alone."""
+        return self
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:
         """Stored rows as they are scored, float32; `key` serves likelihoods that draw something at every use."""

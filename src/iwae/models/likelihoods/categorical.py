@@ -1,6 +1,7 @@
 """Categories: one of a fixed number of levels a column, without an order."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import equinox as eqx
@@ -68,10 +69,14 @@ class CategoricalLikelihood(Likelihood):
         wrong = ~np.isnan(rows) & ~((rows >= 0) & (rows < np.array(self.levels)) & (rows == np.floor(rows)))
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
+            where = f" in column {column}" if len(self.levels) > 1 else ""
             raise IWAEError(
-                f"the {what} has {rows[row, column]:g} in column {column}, whose levels are 0 to"
-                f" {self.levels[column] - 1}: a level must be in the training rows"
+                f"the {what} has {rows[row, column]:g}{where}, whose levels are 0 to {self.levels[column] - 1}: a level"
+                " must be in the training rows"
             )
+
+    def of_column(self, place: int) -> "CategoricalLikelihood":
+        return replace(self, levels=(self.levels[place],))
 
     def num_outputs(self, units: int) -> int:
         return sum(self.levels)

@@ -81,10 +81,18 @@ class MixedLikelihood(Likelihood):
     def is_ordered(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return all(kind.is_ordered for kind in self.kinds)
 
+    def ordered(self, units: int) -> np.ndarray:
+        parts = [kind.ordered(len(own)) for kind, own in self._parts()]
+        return np.concatenate(parts)[np.argsort(np.concatenate(self.columns))]
+
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)
         for kind, own in self._parts():
             kind.check(rows[:, own], f"{what} (columns {', '.join(map(str, own))})")
+
+    def of_column(self, place: int) -> Likelihood:
+        kind, own = next((kind, own) for kind, own in self._parts() if place in own)
+        return kind.of_column(own.tolist().index(place))
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:
         parts = enumerate(self._parts())

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from iwae.training.schedule import Stage as Stage
     from iwae.training.schedule import make_schedule as make_schedule
     from iwae.training.step import TrainState as TrainState
+    from iwae.training.trackers import Tracker as Tracker
 
 # The home of every public name.
 _HOMES = {
@@ -141,6 +142,7 @@ _HOMES = {
     "iwae.training.optim": ("nadam", "paper_adam"),
     "iwae.training.schedule": ("Stage", "make_schedule"),
     "iwae.training.step": ("TrainState",),
+    "iwae.training.trackers": ("Tracker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

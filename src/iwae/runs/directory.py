@@ -4,6 +4,7 @@ run.json                    configuration, architecture, data and its checksums;
 checkpoints/<n>.safetensors after n stages, 0 before the first; latest.safetensors in between; of a run with
                             `patience` best.safetensors, after its best epoch
 metrics.jsonl               one line per epoch: stage, epoch, step, learning_rate, bound
+tracking.json               how far the trackers of experiments have been told of it
 evaluations/*.json, *.npz   what was measured, per checkpoint
 results.json                the finished run's summary
 samples.png, samples.npy    100 samples

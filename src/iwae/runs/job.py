@@ -16,9 +16,10 @@ from iwae.runs.data import check_same_data, columns_record, data_record
 from iwae.runs.directory import BEST, LATEST, Run
 from iwae.runs.evaluate import versions
 from iwae.runs.options import TrainOptions
-from iwae.runs.records import MetricsLine
+from iwae.runs.records import MetricsLine, ResultsRecord
 from iwae.runs.reporter import Reporter
 from iwae.runs.signals import SignalWatch
+from iwae.runs.tracking import Tracking
 from iwae.runs.warm_start import Source
 from iwae.training.loop import Divergence, Progress, create_model, train_together
 from iwae.training.minibatches import steps_per_epoch
@@ -46,6 +47,7 @@ class Job:
     _state: TrainState | None = None
     _stages_done: int = 0
     _seconds: float = 0.0
+    _tracking: Tracking | None = None
     _saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -105,6 +107,7 @@ class Job:
         if self.config.patience is not None:
             self.stopping = EarlyStopping(self.config.patience, **self._best_so_far())
         self.reporter.message(f"Run: {self.run.path}")
+        self._tracking = Tracking(self.run, self.options.track, self.reporter)
 
     def advance(self, progress: Progress, seconds: float, *, save: bool) -> None:
         """Takes the state after a chunk that cost this run so many seconds; saves it where a stage ends, when the last
@@ -129,6 +132,16 @@ class Job:
             self.run.checkpoint_path(LATEST).unlink(missing_ok=True)
         elif save or self.is_stopped or time.monotonic() - self._saved >= self.options.save_every:
             self._save(LATEST)
+
+    def finish(self, results: ResultsRecord) -> None:
+        """Tells the trackers what was measured."""
+        assert self._tracking is not None
+        self._tracking.finish(results)
+
+    def close(self) -> None:
+        """Ends the trackers."""
+        if self._tracking is not None:
+            self._tracking.close()
 
     def diverged(self, error: Divergence) -> None:
         """Saves the last good state and goes no further."""
@@ -202,6 +215,8 @@ class Job:
         if progress.valid_bound is not None:
             line["valid_bound"] = progress.valid_bound
         self.run.metrics.append(line)
+        if self._tracking is not None:
+            self._tracking.epoch(line)
 
 
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:

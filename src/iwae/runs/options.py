@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from iwae.errors import IWAEError, check_count
 from iwae.runs.config import RunConfig, check_seed, make_plain
+from iwae.training.trackers import TrackerName, check_names
 
 QUICK_TEST_EXAMPLES = 2000
 
@@ -20,6 +21,8 @@ class TrainOptions:
     """Start over; what is in the run's directory is put aside."""
     save_every: float = 300.0
     """Seconds between checkpoints within a stage."""
+    track: tuple[TrackerName, ...] = ()
+    """Write every epoch and the results to these trackers too (see docs/how-to/trackers.md)."""
 
     def __post_init__(self) -> None:
         """Raises IWAEError for values that have no meaning."""
@@ -32,6 +35,7 @@ class TrainOptions:
             raise IWAEError(f"`fresh` starts over and `checkpoint` {self.checkpoint} restarts: give one of them")
         if not self.save_every > 0:
             raise IWAEError(f"`save_every` must be a positive number of seconds, got {self.save_every}")
+        check_names(self.track, "track")
 
 
 @dataclass(frozen=True)

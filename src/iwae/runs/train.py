@@ -123,6 +123,8 @@ def train_runs(
         for run, own in runs.items():
             _check_may_train(run, own, options)
         jobs = [Job(run, own, architecture, source, dataset, options, reporter) for run, own in runs.items()]
+        for job in jobs:
+            held.callback(job.close)
         where = ", ".join(str(run.path) for run in runs)
 
         def stop_if_signalled() -> None:
@@ -130,7 +132,11 @@ def train_runs(
 
         train_jobs(jobs, schedule, reporter, signals, stop_if_signalled)
         stopping = _StoppingReporter(reporter, stop_if_signalled)
-        results = [_measured(job, schedule, measure, measure_again, stopping) for job in jobs if job.failure is None]
+        results = []
+        for job in jobs:
+            if job.failure is None:
+                results.append(_measured(job, schedule, measure, measure_again, stopping))
+                job.finish(results[-1])
         for job in jobs:
             if job.failure is not None:
                 raise job.failure

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from iwae.runs.compare import compare_runs as compare_runs
     from iwae.runs.config import RunConfig as RunConfig
     from iwae.runs.directory import load as load
+    from iwae.runs.export import export_model as export_model
     from iwae.runs.listing import results as results
     from iwae.runs.options import MeasureOptions as MeasureOptions
     from iwae.runs.options import TrainOptions as TrainOptions
@@ -135,6 +136,7 @@ _HOMES = {
     "iwae.runs.config": ("RunConfig",),
     "iwae.runs.options": ("MeasureOptions", "TrainOptions"),
     "iwae.runs.directory": ("load",),
+    "iwae.runs.export": ("export_model",),
     "iwae.runs.listing": ("results",),
     "iwae.runs.train": ("train_run", "train_runs"),
     "iwae.runs.weights": ("save",),

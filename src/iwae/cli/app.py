@@ -29,7 +29,9 @@ commands:
 
 options:
   -h, --help     Show this help, or after a command its options.
-  -V, --version  Show the version."""
+  -V, --version  Show the version.
+  --install-completion [bash|zsh|fish]
+                 Have the shell complete commands and options."""
 # What JAX is told by these is for other programs: a run's figures are float32's, by JAX's usual rules.
 NOT_OURS = ("JAX_ENABLE_X64", "JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +63,10 @@ def _run(arguments: list[str]) -> int:
     if name in ("--help", "-h"):
         print(HELP.format(commands="\n".join(f"  {name:<9} {c.summary}" for name, c in COMMANDS.items())))
         return 0
+    if name == "--install-completion":
+        from iwae.cli.completion import install_completion
+
+        return install_completion(*arguments[1:2])
     if name not in COMMANDS:
         given = f"there is no command {name!r}" if name else "no command given"
         raise usage_error(f"{given}: expected one of {', '.join(COMMANDS)}", "iwae")

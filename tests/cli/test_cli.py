@@ -471,10 +471,12 @@ def test_evaluate_and_sample_print_where_it_is(trained: Path, place: Path, capsy
     assert main(["evaluate", "other", "--samples", "30", "--examples", "20"]) == 0
     assert " nats, on the first 20 of 30 test examples of d.npz\n" in capsys.readouterr().out
     before = files_below(place / "other")
-    assert main(["sample", "other", "--seed", "3", "--out", "drawn"]) == 0
-    assert capsys.readouterr().out.split() == ["drawn/samples.png", "drawn/samples.npy"]
+    assert main(["sample", "other", "--seed", "3", "--output", "drawn.npy"]) == 0
+    assert capsys.readouterr().out == "Written: drawn.npy\n"
     assert files_below(place / "other") == before
-    assert np.load(place / "drawn/samples.npy").shape == (100, 6)
+    assert np.load(place / "drawn.npy").shape == (100, 6)
+    assert main(["sample", "other"]) == 0
+    assert capsys.readouterr().out.split() == ["other/samples.png", "other/samples.npy"]
 
 
 def train_in(trained: Path, run: str) -> list[str]:

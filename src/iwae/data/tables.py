@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iwae.data.columns import AUTO, FEW, Column, Level, Reading, ValueType, kind_of_counts, listed
+from iwae.data.columns import AUTO, FEW, TOTAL, Column, Level, Reading, ValueType, kind_of_counts, listed, with_total
 from iwae.data.files import BadFileError, one_line
 from iwae.errors import IWAEError, needs_extra
 from iwae.io.files import open_regular, write_atomically
@@ -101,6 +101,8 @@ def learn_columns(frames: Mapping[str, Any], reading: Reading) -> tuple[Column, 
             raise IWAEError(f"column {name!r} has texts, such as {_example(parts)!r}: {kind} needs numbers")
         levels = _levels(parts, kind_of_values) if kind == "categorical" else ()
         found.append(Column(name, kind, kind_of_values, levels))
+    if reading.has_total:
+        return with_total(np.ones((1, len(found))), found)[1]
     return tuple(found)
 
 
@@ -110,11 +112,12 @@ def to_rows(frame: Any, columns: Sequence[Column]) -> np.ndarray:
     Raises IWAEError that names the column for one that is not there, and for values that it did not have when the
     columns were learned.
     """
-    table = _table(frame)
-    for column in columns:
+    table, own = _table(frame), _own(columns)
+    for column in own:
         if column.name not in table.columns:
             raise IWAEError(f"the table has no column {column.name!r}, which the model was trained on")
-    return np.stack([_numbers(_column(table, column.name), column) for column in columns], axis=1)
+    rows = np.stack([_numbers(_column(table, column.name), column) for column in own], axis=1)
+    return rows if len(own) == len(columns) else with_total(rows, own)[0]
 
 
 def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
@@ -123,8 +126,8 @@ def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
     """
     import narwhals as nw
 
-    table = _table(frame)
-    for column, values in zip(columns, rows.T, strict=True):
+    table, own = _table(frame), _own(columns)
+    for column, values in zip(own, rows.T[: len(own)], strict=True):
         series = _column(table, column.name)
         missing = _is_missing(series)
         if missing.any():
@@ -144,9 +147,20 @@ def to_frame(rows: np.ndarray, columns: Sequence[Column]) -> Any:
     needs_extra("polars", "tables")
     import polars
 
+    return polars.DataFrame(values_of(rows, columns))
+
+
+def values_of(rows: np.ndarray, columns: Sequence[Column]) -> dict[str, list[Level]]:
+    """The values of every column, by its name, for rows `[n, dim]` without missing values."""
     # A float32 as the shortest number that it is.
-    pairs = zip(columns, rows.astype(str).astype(np.float64).T, strict=True)
-    return polars.DataFrame({column.name: [_value(value, column) for value in values] for column, values in pairs})
+    own, values = _own(columns), rows.astype(str).astype(np.float64).T
+    pairs = zip(own, values[: len(own)], strict=True)
+    return {column.name: [_value(value, column) for value in found] for column, found in pairs}
+
+
+def _own(columns: Sequence[Column]) -> Sequence[Column]:
+    """Without the rows' total, which is no column of a table."""
+    return columns[:-1] if columns and columns[-1].name == TOTAL else columns
 
 
 def repeated(frames: Sequence[Any]) -> Any:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.data import Dataset, Split
@@ -16,6 +19,7 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
 POSTERIOR_SAMPLES = 1000
+DRAWN_AT_ONCE = 1000
 TRAVERSED_UNITS = 25
 TRAVERSED_VALUES = (-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3)
 # Between its two values, a binary unit's probability: what the layers below are given then is a mean.
@@ -24,8 +28,23 @@ TRAVERSED_PROBABILITIES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
 
 @standard_arithmetic()
 def samples(model: HierarchicalVAE, count: int, seed: int = 0) -> np.ndarray:
-    """Visible means of `count` ancestral samples, `[count, visible]`: those that `iwae sample` draws."""
+    """Visible means of `count` ancestral samples, `[count, visible]`: those of the pictures of samples."""
     return np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), count))
+
+
+@standard_arithmetic()
+def draws(model: HierarchicalVAE, count: int, seed: int = 0) -> np.ndarray:
+    """`count` draws x ~ p(x), not means, in the units of the data: `[count, visible]`. The first ones are the same
+    whatever their number.
+    """
+    key = purpose_key(seed, Purpose.SAMPLE)
+    parts = [_draws(model, jax.random.fold_in(key, start)) for start in range(0, count, DRAWN_AT_ONCE)]
+    return np.concatenate([np.asarray(part) for part in parts])[:count]
+
+
+@eqx.filter_jit
+def _draws(model: HierarchicalVAE, key: Key[Array, ""]) -> Float[Array, "draws visible"]:
+    return model.likelihood.original(model.sample_joint(key, DRAWN_AT_ONCE)[0])
 
 
 @standard_arithmetic()
@@ -37,8 +56,8 @@ def reconstructions(
     """
     indices = np.arange(min(num_examples, len(dataset.split(split))))
     model, x, _ = prepared(model, dataset, split, indices)
-    draws = posterior(model, dataset, split, num_samples=POSTERIOR_SAMPLES, indices=indices)[0][0]
-    means = model.decoder[0](jnp.asarray(draws)).mean
+    drawn = posterior(model, dataset, split, num_samples=POSTERIOR_SAMPLES, indices=indices)[0][0]
+    means = model.likelihood.for_rows(model.decoder[0](jnp.asarray(drawn)), jnp.asarray(x)).mean
     originals, decoded = (np.asarray(model.likelihood.original(jnp.asarray(values))) for values in (x, means))
     return originals, decoded
 

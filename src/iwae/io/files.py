@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import platform
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +49,22 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     remove_leftovers(path.parent, of=path.name)
     sync_directory(path.parent)
+
+
+def write_arrays(path: Path, save: Callable[..., None], *values: Any, **arrays: Any) -> None:
+    """Writes arrays atomically with one of `np.save`, `np.savez` and `np.savez_compressed`."""
+    buffer = io.BytesIO()
+    save(buffer, *values, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def check_new(path: Path, name: str = "output") -> None:
+    """Raises IWAEError, naming the argument `name`, where `path` is there already, and OSError where no file can be
+    made beside it: before the work whose result goes there.
+    """
+    if os.path.lexists(path):
+        raise IWAEError(f"`{name}` {path} is there already: remove it, or choose another name")
+    check_writable(path.parent)
 
 
 @contextlib.contextmanager

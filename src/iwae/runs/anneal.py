@@ -17,12 +17,12 @@ from iwae.errors import IWAEError, check_count
 from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
 from iwae.evaluation.chains import AnnealedSettings
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE
-from iwae.io.files import check_writable, write_json
+from iwae.io.files import check_writable, write_arrays, write_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance, write_arrays
+from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance
 from iwae.runs.records import AnnealedRecord, read_checked
 from iwae.runs.reporter import Reporter
 

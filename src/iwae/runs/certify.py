@@ -18,7 +18,7 @@ from iwae.errors import IWAEError, check_count
 from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_brackets, simulate
 from iwae.evaluation.chains import AnnealedSettings, check_latents
 from iwae.evaluation.likelihood import check_ks
-from iwae.io.files import check_writable
+from iwae.io.files import check_writable, write_arrays
 from iwae.io.json import Count, Positive, Real
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.anneal import (
@@ -31,7 +31,7 @@ from iwae.runs.anneal import (
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, finite_or_none, provenance, write_arrays
+from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, finite_or_none, provenance
 from iwae.runs.records import AnnealedRecord, Measured, Provenance
 from iwae.runs.reporter import Reporter
 

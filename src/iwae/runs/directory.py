@@ -7,7 +7,7 @@ metrics.jsonl               one line per epoch: stage, epoch, step, learning_rat
 tracking.json               how far the trackers of experiments have been told of it
 evaluations/*.json, *.npz   what was measured, per checkpoint
 results.json                the finished run's summary
-samples.png, samples.npy    100 samples
+samples.png, samples.npy    100 samples (samples.csv of a table)
 .lock, .lock.<n>            which process works on it: see iwae.io.locks
 replaced-<i>/               what a restart from an earlier checkpoint put aside
 """
@@ -42,7 +42,16 @@ LOCK = ".lock"
 BEST = "best"
 RESTORE = "restore it, or start over with `iwae train --fresh`"
 # What a run writes into its directory beside its record and its checkpoints.
-WRITTEN = ("metrics.jsonl", "results.json", "samples.png", "samples.npy", "pruning.json", "analysis", "diagnostics")
+WRITTEN = (
+    "metrics.jsonl",
+    "results.json",
+    "samples.png",
+    "samples.npy",
+    "samples.csv",
+    "pruning.json",
+    "analysis",
+    "diagnostics",
+)
 
 
 class Run:

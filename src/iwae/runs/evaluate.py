@@ -1,10 +1,9 @@
 """Measuring a run's checkpoint, recording what came out, and finding it again."""
 
-import io
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,8 @@ from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.evaluation.importance_weights import shape_figures
 from iwae.figures.charts import ladder_chart
-from iwae.figures.grids import sample_grid
-from iwae.io.files import check_writable, write_atomically, write_json
+from iwae.io.files import check_writable, write_arrays, write_atomically, write_json
 from iwae.io.json import read_json
-from iwae.models.vae import HierarchicalVAE
-from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record
@@ -38,9 +34,9 @@ from iwae.runs.records import (
     measured_enough,
 )
 from iwae.runs.reporter import Reporter
+from iwae.runs.sample import write_samples
 from iwae.version import __version__
 
-NUM_GRID_SAMPLES = 100
 # What a .npy file has before its numbers is less.
 MAX_HEADER_BYTES = 1 << 12
 
@@ -279,13 +275,6 @@ def overfitting_gap(test: evaluation.Likelihoods, train: evaluation.Likelihoods)
     }
 
 
-def write_arrays(path: Path, save: Callable[..., None], *values: np.ndarray, **arrays: np.ndarray) -> None:
-    """Writes arrays atomically with one of `np.save`, `np.savez` and `np.savez_compressed`."""
-    buffer = io.BytesIO()
-    save(buffer, *values, **arrays)
-    write_atomically(path, buffer.getvalue())
-
-
 def finite_or_none(value: float) -> float | None:
     """JSON has no NaN: a figure that does not exist is null."""
     return value if math.isfinite(value) else None
@@ -306,18 +295,6 @@ def device() -> str:
     return jax.devices()[0].device_kind
 
 
-def write_samples(
-    directory: Path, model: HierarchicalVAE, image_shape: tuple[int, int] | None, seed: int
-) -> tuple[Path, Path]:
-    """Writes `samples.npy`, 100 visible means `[100, visible]`, and their picture `samples.png`."""
-    check_seed(seed)
-    values = np.asarray(model.sample(purpose_key(seed, Purpose.SAMPLE), NUM_GRID_SAMPLES))
-    npy_path, png_path = directory / "samples.npy", directory / "samples.png"
-    write_arrays(npy_path, np.save, values)
-    write_atomically(png_path, sample_grid(values, image_shape))
-    return png_path, npy_path
-
-
 def measure_run(
     run: Run, checkpoint: Checkpoint, dataset: Dataset, options: MeasureOptions, reporter: Reporter
 ) -> ResultsRecord:
@@ -330,7 +307,7 @@ def measure_run(
     active = active_units(
         model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
     )
-    png_path, npy_path = write_samples(run.path, model, dataset.image_shape, seed=0)
+    shown, values = write_samples(run.path, model, data_record(dataset), dataset.columns)
     metrics = run.metrics.lines(checkpoint.step)
     results: ResultsRecord = {
         "config": config.to_json(),
@@ -352,8 +329,8 @@ def measure_run(
         "checkpoint": str(checkpoint.path.relative_to(run.path)),
         "weights_sha256": checkpoint.weights_digest(),
         "files": {
-            "samples": png_path.name,
-            "sample_values": npy_path.name,
+            "samples": shown.name,
+            "sample_values": values.name,
             "per_example": str(test.npz_path.relative_to(run.path)),
             "metrics": run.metrics.path.name,
         },

@@ -8,10 +8,16 @@ import numpy as np
 from iwae.data import tables
 from iwae.data.columns import Column
 from iwae.errors import IWAEError
-from iwae.evaluation.imputation import impute, impute_multiple
+from iwae.evaluation.imputation import ImputationCheck, check_imputation, impute, impute_multiple
+from iwae.io.files import check_new, write_arrays
 from iwae.models.vae import HierarchicalVAE
-from iwae.runs.evaluate import write_arrays
-from iwae.runs.score import read_arrays, read_table
+from iwae.runs.data import run_dataset
+from iwae.runs.directory import Run
+from iwae.runs.reporter import Reporter
+from iwae.runs.score import has_other_rows, read_arrays, read_table
+
+MOST_CHECKED = 500
+FEWEST_HIDDEN = 30
 
 
 def impute_file(
@@ -27,14 +33,14 @@ def impute_file(
     """Writes `target` with the rows of `source`, NaN replaced: by their means, or `draws` times by draws, as a first
     axis. Both are .npy files, or both .npz archives with any of train, valid and test; or both are tables, of whose
     `columns` the empty cells are filled, and which with `draws` lie one below the other, after a column of their
-    numbers. Returns, of each array or column, how many values were missing.
+    numbers. A row's values depend on `seed` and the row alone. Returns, of each array or column, how many values were
+    missing.
 
-    Raises IWAEError for other files, rows that the model can't score, and where `target` is `source`; OSError where one
-    can't be read or written.
+    Raises IWAEError for other files, rows that the model can't score, and where `target` is there already; OSError
+    where one can't be read or written.
     """
     how = {"draws": draws, "samples": samples, "seed": seed}
-    if target.exists() and target.samefile(source):
-        raise IWAEError(f"`output` {target} is `input`: what was observed would be lost among what was not")
+    check_new(target)
     if tables.is_table(source) and tables.is_table(target):
         return _impute_table(model, source, target, columns, **how)
     suffix = source.suffix.lower()
@@ -50,6 +56,28 @@ def impute_file(
     else:
         write_arrays(target, np.savez, **completed)
     return {name: int(np.isnan(rows).sum()) if rows.dtype.kind == "f" else 0 for name, rows in arrays.items()}
+
+
+def check_file(run: Run, model: HierarchicalVAE, source: Path, *, seed: int = 0) -> tuple[ImputationCheck | None, str]:
+    """How good a run's imputations are where the truth is known, and of which rows that is: of the first 500 of
+    `source`; or where that is what the run was trained on, of those that it held out. None where fewer than 30 values
+    can be hidden.
+
+    Raises IWAEError and OSError as `impute_file`.
+    """
+    if has_other_rows(run, source):
+        what = "of the same rows"
+        if tables.is_table(source):
+            rows = read_table(source, run.columns)[1]
+        else:
+            rows = next(iter(read_arrays(source, ("train", "valid", "test")).values()))
+    else:
+        data = run_dataset(run, None, Reporter(), moved_to=source)
+        rows, what = np.concatenate([data.test, data.valid]), "of rows that training held out"
+    if rows.dtype.kind != "f" or not len(rows):
+        return None, what
+    found = check_imputation(model, rows[:MOST_CHECKED], seed=seed)
+    return (None if found.hidden < FEWEST_HIDDEN else found), what
 
 
 def _completed(model: HierarchicalVAE, rows: np.ndarray, *, draws: int | None, samples: int, seed: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from iwae.data.formats import read_npy, read_npz
 from iwae.data.own import digest_of
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import Likelihoods, likelihoods
-from iwae.io.files import check_writable, write_atomically
+from iwae.io.files import check_new, write_arrays, write_atomically
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import kept_units, write_arrays
+from iwae.runs.evaluate import kept_units
 from iwae.runs.reporter import Reporter
 
 
@@ -53,9 +53,7 @@ def score_file(
     if output is not None:
         if output.suffix.lower() not in (".npy", ".csv"):
             raise IWAEError(f"`output` must be an .npy or .csv file, got {output}")
-        if output.exists():
-            raise IWAEError(f"`output` {output} is there already: remove it, or choose another name")
-        check_writable(output.parent)
+        check_new(output)
     rows = read_table(path, run.columns)[1] if tables.is_table(path) else read_arrays(path, (split,))[split]
     model, gaps = checkpoint.model(), ""
     if count := int(np.isnan(rows).any(axis=tuple(range(1, rows.ndim))).sum()) if rows.dtype.kind == "f" else 0:

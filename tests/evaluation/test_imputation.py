@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,9 @@ from scipy import stats
 
 from helpers.linear_gaussian import LinearGaussian, linear
 from helpers.toy import toy_dataset
+from iwae.data import Dataset
 from iwae.errors import IWAEError
-from iwae.evaluation.imputation import impute, impute_multiple, numbers_of_content
+from iwae.evaluation.imputation import check_imputation, impute, impute_multiple, numbers_of_content
 from iwae.evaluation.reconstruction import reconstruct
 from iwae.models.architecture import Architecture
 from iwae.models.layers import TanhNetwork
@@ -128,8 +130,57 @@ def test_a_row_is_imputed_alike_whatever_rows_are_beside_it(chosen, seed):
     assert not np.array_equal(whole, impute(model, gaps, num_samples=40, seed=seed + 1))
 
 
+def test_a_rows_content_gives_it_its_draws():
+    """Not its place, nor the rows beside it; equal rows have draws of their own."""
+    exact, model = known_model()
+    _, gaps = rows_with_gaps(exact, 70)
+    order = np.random.default_rng(0).permutation(70)[:40]
+    how = {"num_samples": 40}
+    np.testing.assert_array_equal(impute(model, gaps[order], **how), impute(model, gaps, **how)[order])
+    several = impute_multiple(model, gaps, 2, **how)
+    np.testing.assert_array_equal(impute_multiple(model, gaps[order], 2, **how), several[:, order])
+    twice = impute_multiple(model, gaps[[0, 0]], 2, **how)
+    np.testing.assert_array_equal(twice[:, 0], several[:, 0])
+    assert not np.array_equal(twice[:, 0], twice[:, 1])
+
+
+def test_a_check_agrees_with_the_conditional_means_and_beats_the_columns():
+    exact, model = known_model()
+    rows, _ = rows_with_gaps(exact, 1500)
+    found = check_imputation(model, rows, num_samples=300)
+    assert abs(found.hidden / rows.size - 0.2) < 0.02
+    assert found.is_better
+    assert abs(found.error_of_means - 1) < 0.1
+    hidden = np.random.default_rng(0).random(rows.shape) < 0.2
+    gaps, spread, squares = np.where(hidden, np.nan, rows), rows.std(axis=0), []
+    for row, gap in zip(rows, gaps, strict=True):
+        if np.isnan(gap).any():
+            mean, _ = conditional(exact, gap)
+            squares += [*(((mean - row[np.isnan(gap)]) / spread[np.isnan(gap)]) ** 2)]
+    assert found.error == pytest.approx(np.sqrt(np.mean(squares)), rel=0.03)
+
+
+def test_a_check_of_categories_counts_those_that_come_out_right():
+    """A model that knows only the shares can do no better than the most frequent level."""
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.random(400) < 0.3, rng.normal(size=400)], axis=1).astype(np.float64)
+    data = Dataset.from_arrays(rows, likelihood="0=categorical,gaussian")
+    model = create_model(data, Architecture(2, (1,), ((2,),)))
+    silent = eqx.tree_at(lambda m: m.decoder[0].outputs.weight, model, replace_fn=jnp.zeros_like)
+    found = check_imputation(silent, rows, num_samples=20)
+    assert found.right == found.right_of_modes
+    assert abs(found.right - 0.7) < 0.1
+    assert found.error == pytest.approx(found.error_of_means, rel=0.05)
+    whole = check_imputation(silent, rows[:, :] * [1, np.nan], num_samples=20)
+    assert np.isnan(whole.error)
+    assert whole.is_better
+
+
 def test_numbers_of_content_follow_the_row():
     rows = np.array([[1.0, np.nan], [2.0, 3.0], [1.0, np.nan]], np.float32)
+    np.testing.assert_array_equal(numbers_of_content(rows.astype(">f8")), numbers_of_content(rows))
+    zeros = numbers_of_content(np.array([[0.0, np.nan], [-0.0, -np.nan]]))
+    assert zeros[0] == zeros[1]
     first = numbers_of_content(rows)
     assert first[0] == first[2] != first[1]
     np.testing.assert_array_equal(numbers_of_content(rows[::-1]), first[::-1])

@@ -94,3 +94,17 @@ def test_options_are_recorded_only_where_they_are_not_the_default():
         wrong: Any = {name: "no"}
         with pytest.raises(IWAEError, match=f"`{name}` must be"):
             Architecture(4, (2,), ((6,),), **wrong)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "negative-binomial", "zero-inflated-negative-binomial", "student-t"])
+def test_the_bound_of_self_masked_values_has_a_gradient_whatever_their_kind(kind):
+    rows = np.random.default_rng(0).poisson(3.0, (6, 3)).astype(np.float32)
+    rows[::2, 0] = np.nan
+    model = iwae.create_model(
+        iwae.Dataset.from_arrays(rows, likelihood=kind), iwae.Architecture(3, (1,), ((2,),), missing="self-masking")
+    )
+    x = model.prepare(jnp.asarray(rows), jax.random.key(0))
+    gradient = eqx.filter_grad(lambda m: jnp.sum(m.log_weights(x, jax.random.key(1), 2)))(model)
+    leaves = jax.tree.leaves(eqx.filter(gradient, eqx.is_inexact_array))
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert np.any(np.asarray(gradient.missing.slope))

@@ -17,6 +17,10 @@ LARGEST_COUNT = 1_000_000
 FEW = 20
 """With fewer values it means little that all are different."""
 
+TOTAL = "row-total"
+"""The name of a column that is no column of the file: each row's sum of counts, as their exposure."""
+COUNTS = ("poisson", "negative-binomial", "zero-inflated-negative-binomial")
+
 ValueType = Literal["bool", "integer", "real", "text"]
 Level = str | int | float | bool
 
@@ -48,9 +52,14 @@ class Reading:
     shuffled: bool | None = None
     split_seed: int = 0
 
-    def kinds(self, names: Sequence[str]) -> list[str]:
-        """Of every column of `names`: what it is said to be, or auto. Raises IWAEError for a column that is none."""
-        usual, own, rest = AUTO, {}, self.likelihood.strip()
+    @property
+    def has_total(self) -> bool:
+        """Whether the rows' totals are to be the exposure of their counts: `likelihood` has row-total=exposure."""
+        return re.search(rf"(^|,)\s*{TOTAL}=exposure\s*(,|$)", self.likelihood) is not None
+
+    def kinds(self, given: Sequence[str]) -> list[str]:
+        """Of every column `given`: what it is said to be, or auto. Raises IWAEError for a column that is none."""
+        usual, own, rest, names = AUTO, {}, self.likelihood.strip(), [*given, *([TOTAL] if self.has_total else [])]
         while rest:
             # Names may have commas and signs of equality: the longest that is there is meant.
             name = max((name for name in names if rest.startswith(f"{name}=")), key=len, default="")
@@ -62,7 +71,8 @@ class Reading:
                 usual = kind.strip()
             rest = rest.strip()
         check_names("likelihood", own, names)
-        return [own.get(name, usual) for name in names]
+        own.pop(TOTAL if self.has_total else "", None)
+        return [own.get(name, usual) for name in given]
 
     def chosen(self, names: Sequence[str]) -> list[int]:
         """The places of the columns to use. Raises IWAEError for columns that there are not, or none left."""
@@ -90,6 +100,24 @@ class Reading:
 def listed(values: Sequence[Any], most: int = 10) -> str:
     """The first values in a line."""
     return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+def with_total(rows: np.ndarray, columns: Sequence[Column]) -> tuple[np.ndarray, tuple[Column, ...]]:
+    """Rows `[n, dim + 1]` and their columns, the last the total of every row's counts, of those that are there.
+
+    Raises IWAEError where no column has counts, one is called so already, or a row has a total of zero.
+    """
+    if any(column.name == TOTAL for column in columns):
+        raise IWAEError(f"a column is called {TOTAL!r}, which is the name of the sum of a row's counts: rename it")
+    counted = [place for place, column in enumerate(columns) if column.kind in COUNTS]
+    if not counted:
+        raise IWAEError(
+            f"`likelihood` {TOTAL}=exposure needs columns of counts ({', '.join(COUNTS)}), and there are none"
+        )
+    totals = np.nansum(rows[:, counted], axis=1, dtype=np.float64)
+    if not (totals > 0).all():
+        raise IWAEError(f"row {int(np.argmin(totals)) + 1} has a total of 0, which can be no exposure: leave it out")
+    return np.column_stack([rows, totals]), (*columns, Column(TOTAL, "exposure", "real"))
 
 
 def _separated(given: Sequence[str], names: Sequence[str]) -> list[str]:

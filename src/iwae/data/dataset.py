@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from iwae.data.columns import AUTO, Column, Reading, check_values, description, kind_of_array, kind_of_counts
+from iwae.data.columns import (
+    AUTO,
+    Column,
+    Reading,
+    check_values,
+    description,
+    kind_of_array,
+    kind_of_counts,
+    with_total,
+)
 from iwae.data.files import BadFileError
 from iwae.data.values import OutOfRangeError, check_grey, counts_of_sparse, pack
 from iwae.errors import IWAEError
@@ -184,7 +193,7 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
         names, kinds = ([given[place] for place in places] for given in (names, kinds))
     if set(kinds) == {AUTO}:
         check_grey(rows)
-    if set(kinds) <= {AUTO, "bernoulli"} and len(set(kinds)) == 1:
+    if set(kinds) <= {AUTO, "bernoulli"} and len(set(kinds)) == 1 and not how.has_total:
         try:
             packed, scale, binary = pack(rows)
             check_values(rows["train"], [Column(name, "bernoulli", "real") for name in names])
@@ -200,6 +209,10 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
     type_of_values = "real" if train.dtype.kind == "f" else "integer"
     columns = tuple(Column(name, kind, type_of_values) for name, kind in zip(names, kinds, strict=True))
     check_values(train, columns)
+    if how.has_total:
+        rows = {name: with_total(array, columns)[0] for name, array in rows.items()}
+        columns = with_total(train, columns)[1]
+        kinds = [column.kind for column in columns]
     is_alike = len(set(kinds)) == 1
     compact = {name: _compact(array) for name, array in rows.items()}
     likelihood = kinds[0] if is_alike else tuple(kinds)

@@ -1,12 +1,13 @@
 """Matrices of which most values are zero: archives of `scipy.sparse.save_npz`, and .h5ad files (AnnData)."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iwae.data.columns import AUTO, Column, Reading, kind_of_array
+from iwae.data.columns import AUTO, Column, Reading, kind_of_array, with_total
 from iwae.data.files import BadFileError, one_line
 from iwae.data.formats import MAX_ARRAY_BYTES
 from iwae.data.values import counts_of_sparse
@@ -35,7 +36,8 @@ def dense(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: Iter
 
 def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, ...]]:
     """The rows (cells) and columns (genes) of an AnnData file: the layer `counts` where it has one, else X. Where they
-    are whole numbers they are counts, all of one kind.
+    are whole numbers they are counts, all of one kind. A column of numbers of the cells, `obs/NAME=exposure` in the
+    reading's likelihood, is their exposure.
 
     Raises BadFileError and IWAEError for other files.
     """
@@ -48,6 +50,8 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
             rows = _matrix(matrix)
             index = file["var"].attrs.get("_index", "_index")
             names = [str(name) for name in file[f"var/{index}"].asstr()[:]]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+            asked = re.search(r"(?:^|,)\s*(obs/[^,=]+)=exposure\s*(?:,|$)", reading.likelihood)
+            exposure = None if asked is None else np.asarray(file[asked[1]], np.float64)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadFileError(f"not an .h5ad file ({one_line(error)[:100]})") from error
     if len(names) != rows.shape[1]:
@@ -56,11 +60,16 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
     if twice:
         raise BadFileError(f"{twice} of its {len(names)} names of columns are there twice: make them unique")
     rows = counts_of_sparse(rows)
-    kinds, places = reading.kinds(names), reading.chosen(names)
+    places = reading.chosen(names)
+    kinds = reading.kinds(names if asked is None else [*names, asked[1]])[: len(names)]
     usual = kind_of_array(rows) if AUTO in kinds else AUTO
     kinds = [usual if kind == AUTO else kind for kind in kinds]
     columns = [Column(names[place], kinds[place], "real" if rows.dtype.kind == "f" else "integer") for place in places]
-    return rows[:, places], tuple(columns)
+    rows = rows[:, places]
+    if asked is not None:
+        columns.append(Column(asked[1], "exposure", "real"))
+        rows = np.column_stack([rows, exposure])
+    return with_total(rows, columns) if reading.has_total else (rows, tuple(columns))
 
 
 def _matrix(found: Any) -> np.ndarray:

@@ -95,7 +95,7 @@ def _weighted_means(
         log_weights = jnp.where(samples[:, None] < num_samples, model.log_joint(x, latents) - log_q, -jnp.inf)
         new_peak = jnp.maximum(peak, jnp.max(log_weights, axis=0))
         weights, rescale = jnp.exp(log_weights - new_peak), jnp.exp(peak - new_peak)
-        given = model.decoder[0](latents[0])
+        given = model.likelihood.for_rows(model.decoder[0](latents[0]), x)
         if of_missing and model.missing is not None:
             means = model.likelihood.original(model.missing.mean(given))
         else:

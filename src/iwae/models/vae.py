@@ -220,7 +220,9 @@ class HierarchicalVAE(eqx.Module):
     ) -> Float[Array, "*k batch"]:
         """log p(x | h_1) in nats of what is observed, and of which values are where that is modelled."""
         found = self.decoder[0].log_prob(x, first)
-        return found if self.missing is None else found + self.missing.log_prob(x, self.decoder[0](first))
+        if self.missing is None:
+            return found
+        return found + self.missing.log_prob(x, self.likelihood.for_rows(self.decoder[0](first), x))
 
     def log_prior(self, latents: tuple[Float[Array, "*k batch _"], ...]) -> Float[Array, "*k batch"]:
         """log p(h_1, ..., h_L) in nats."""

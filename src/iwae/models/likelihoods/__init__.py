@@ -15,6 +15,7 @@ from iwae.models.likelihoods.categorical import CategoricalLikelihood
 from iwae.models.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from iwae.models.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
 from iwae.models.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
+from iwae.models.likelihoods.exposure import ExposureLikelihood
 from iwae.models.likelihoods.gaussian import GaussianLikelihood
 from iwae.models.likelihoods.mixed import MixedLikelihood
 from iwae.models.likelihoods.student_t import StudentTLikelihood
@@ -31,6 +32,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "discretized-logistic": DiscretizedLogisticLikelihood,
     "continuous-bernoulli": ContinuousBernoulliLikelihood,
     "mixed": MixedLikelihood,
+    "exposure": ExposureLikelihood,
 }
 
 
@@ -56,7 +58,7 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
             splits = [dataset.split(name) for name in ("train", "valid", "test")]
             largest = [np.nan_to_num(np.asarray(split)).max(axis=0) for split in splits if len(split)]
             levels = (np.max(largest, axis=0) + 1).astype(int).tolist()
-        if len(set(names)) == 1:
+        if len(set(names)) == 1 and names[0] != "exposure":
             how: dict[str, Any] = {"scale": dataset.scale, "binary": dataset.binary, "levels": levels}
             made = LIKELIHOODS[names[0]].of_data(dataset.train, **how)
         else:
@@ -92,6 +94,7 @@ __all__ = [
     "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
+    "ExposureLikelihood",
     "GaussianLikelihood",
     "Likelihood",
     "MixedLikelihood",

@@ -36,6 +36,8 @@ class Likelihood(eqx.Module):
     """Numbers that the network gives for each visible unit; those of one kind lie side by side."""
     is_ordered: ClassVar[bool] = True
     """Whether larger and smaller values mean something."""
+    has_rates: ClassVar[bool] = False
+    """Whether its distributions are of counts, whose method `scaled` multiplies their rates by an exposure."""
     missing: bool = eqx.field(static=True, default=False, kw_only=True)
 
     @classmethod
@@ -102,11 +104,15 @@ class Likelihood(eqx.Module):
         """p(x | h) for a network's outputs, `outputs_per_unit` times the number of visible units."""
         raise NotImplementedError(f"{type(self).__name__} needs a method `distribution`")
 
+    def for_rows(self, given: Distribution, x: Float[Array, "*more dim"]) -> Distribution:
+        """p(x | h) of prepared rows that have something of their own, such as an exposure; by default as `given`."""
+        return given
+
     def log_prob(
         self, found: Float[Array, "*rows n"], outputs: Linear, value: Float[Array, "*more dim"], observed: Array | None
     ) -> Float[Array, "*rows"]:
         """log p(value | h) in nats, summed over the units that are `observed`, for a network's features `found`."""
-        distribution = self.distribution(outputs(found))
+        distribution = self.for_rows(self.distribution(outputs(found)), value)
         return distribution.log_prob(value) if observed is None else distribution.log_prob(value, observed)
 
     def initial_bias(self, rows: np.ndarray) -> np.ndarray | None:

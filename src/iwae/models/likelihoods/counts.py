@@ -31,7 +31,12 @@ class Poisson(eqx.Module):
 
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The quantile of Phi(noise), for standard normal `noise`."""
-        return quantile(lambda count: jax.scipy.special.gammaincc(count + 1.0, self.mean), self.mean, self.mean, noise)
+        mean = jax.lax.stop_gradient(self.mean)
+        return quantile(lambda count: jax.scipy.special.gammaincc(count + 1.0, mean), mean, mean, noise)
+
+    def scaled(self, log_factor: Float[Array, "*more units"]) -> "Poisson":
+        """With rates so many times as large."""
+        return Poisson(self.log_rate + log_factor)
 
     def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
         """Log probability in nats, summed over units, or over those that `observed` has."""
@@ -56,7 +61,13 @@ class NegativeBinomial(eqx.Module):
 
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The quantile of Phi(noise), for standard normal `noise`."""
-        return quantile(self.cdf, self.mean, self.variance, noise)
+        # Gradients of the distribution function are not even asked for: JAX has none for its parameters.
+        fixed = jax.lax.stop_gradient(self)
+        return quantile(fixed.cdf, fixed.mean, fixed.variance, noise)
+
+    def scaled(self, log_factor: Float[Array, "*more units"]) -> "NegativeBinomial":
+        """With means so many times as large, of the same shape."""
+        return NegativeBinomial(self.log_mean + log_factor, self.log_shape)
 
     def cdf(self, count: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The probability of each unit's being at most `count`."""
@@ -95,6 +106,7 @@ class PoissonLikelihood(Likelihood):
 
     name: ClassVar[str] = "poisson"
     words: ClassVar[str] = "Poisson"
+    has_rates: ClassVar[bool] = True
 
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)

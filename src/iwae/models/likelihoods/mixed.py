@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from iwae.errors import IWAEError
 from iwae.models.distributions import Distribution
 from iwae.models.likelihoods.base import Likelihood, has_missing
+from iwae.models.likelihoods.exposure import ExposureLikelihood, Given
 
 
 class Joined(eqx.Module):
@@ -69,6 +70,9 @@ class MixedLikelihood(Likelihood):
         """Of the kind of every column of the training rows `[n, dim]`; `levels` are those of the categorical ones, and
         any number for the others.
         """
+        exposures = sum(kind is ExposureLikelihood for kind in kinds)
+        if exposures > 1 or (exposures and not any(kind.has_rates for kind in kinds)):
+            raise IWAEError("an exposure is one column beside columns of counts (poisson, negative-binomial, ...)")
         groups = {kind: tuple(j for j, own in enumerate(kinds) if own is kind) for kind in dict.fromkeys(kinds)}
         made = []
         for kind, columns in groups.items():
@@ -128,11 +132,33 @@ class MixedLikelihood(Likelihood):
         made = (kind.distribution(part) for kind, part in zip(self.kinds, parts, strict=True))
         return Joined(tuple(made), self.columns)
 
+    def for_rows(self, given: Distribution, x: Float[Array, "*more dim"]) -> Distribution:
+        """Counts by the rows' exposure, where they have one."""
+        if self._exposure is None:
+            return given
+        assert isinstance(given, Joined)
+        kind, own = self._exposure
+        factor, parts = kind.log_factor(x[..., own]), []
+        for other, part in zip(self.kinds, given.parts, strict=True):
+            rates: Any = part
+            if other is kind:
+                part = Given(jnp.broadcast_to(x[..., own], part.mean.shape))
+            parts.append(rates.scaled(factor) if other.has_rates else part)
+        return Joined(tuple(parts), self.columns)
+
+    @property
+    def _exposure(self) -> tuple[ExposureLikelihood, np.ndarray] | None:
+        pairs = zip(self.kinds, self.columns, strict=True)
+        return next(((kind, np.array(own)) for kind, own in pairs if isinstance(kind, ExposureLikelihood)), None)
+
     def initial_bias(self, rows: np.ndarray) -> np.ndarray:
-        """Those of the kinds, side by side."""
-        biases = []
+        """Those of the kinds, side by side; of counts, at the typical exposure."""
+        biases, factor = [], 1.0
+        if self._exposure is not None:
+            exposure, place = self._exposure
+            factor = exposure.typical / np.where(rows[:, place] > 0, rows[:, place], exposure.typical)
         for kind, own in self._parts():
-            bias = kind.initial_bias(rows[:, own])
+            bias = kind.initial_bias(rows[:, own] * factor if kind.has_rates else rows[:, own])
             biases.append(np.zeros(kind.num_outputs(len(own))) if bias is None else bias)
         return np.concatenate(biases)
 

@@ -32,6 +32,7 @@ class ScaledStudentT(eqx.Module):
 
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """A standardized draw: the quantile of Phi(noise), by bisection. No gradient passes through it."""
+        freedom = jax.lax.stop_gradient(self.freedom)
         level = jnp.abs(noise)
         middle_part, tail = 0.5 * jax.scipy.special.erf(level * math.sqrt(0.5)), jax.scipy.special.ndtr(-level)
 
@@ -40,9 +41,9 @@ class ScaledStudentT(eqx.Module):
             where float32 resolves it.
             """
             square = jnp.square(value)
-            share = square / (self.freedom + square)
-            middle = 0.5 * jax.scipy.special.betainc(0.5, self.freedom / 2, share)
-            beyond = 0.5 * jax.scipy.special.betainc(self.freedom / 2, 0.5, 1.0 - share)
+            share = square / (freedom + square)
+            middle = 0.5 * jax.scipy.special.betainc(0.5, freedom / 2, share)
+            beyond = 0.5 * jax.scipy.special.betainc(freedom / 2, 0.5, 1.0 - share)
             return jnp.where(level < 1.0, middle >= middle_part, beyond <= tail)
 
         def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -24,13 +24,17 @@ class ZeroInflated(eqx.Module):
 
     def sample(self, noise: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
         """The quantile of Phi(noise), for standard normal `noise`."""
-        zeros = jax.nn.sigmoid(self.logits)
-        counts = self.counts
+        zeros = jax.nn.sigmoid(jax.lax.stop_gradient(self.logits))
+        counts = jax.lax.stop_gradient(self.counts)
 
         def cdf(count: Array) -> Array:
             return jnp.where(count < 0, 0.0, zeros + (1.0 - zeros) * counts.cdf(count))
 
         return quantile(cdf, counts.mean, counts.variance, noise)
+
+    def scaled(self, log_factor: Float[Array, "*more units"]) -> "ZeroInflated":
+        """With means so many times as large, where a count is no additional zero."""
+        return ZeroInflated(self.counts.scaled(log_factor), self.logits)
 
     def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
         """Log probability in nats, summed over units, or over those that `observed` has."""

@@ -25,6 +25,7 @@ from iwae.estimators import table
 from iwae.models import likelihoods
 from iwae.models.networks import NETWORKS
 from iwae.models.networks.base import Linear
+from iwae.models.registry import Kind
 
 ARCHITECTURE = iwae.Architecture(6, latent=(2,), hidden=((8,),))
 
@@ -128,7 +129,7 @@ def test_a_network_with_a_name_is_a_class_and_a_line(monkeypatch: pytest.MonkeyP
     module = types.ModuleType("iwae.models.networks.sine")
     module.SineNetwork = SineNetwork  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(NETWORKS, "sine", "sine.SineNetwork")
+    monkeypatch.setitem(NETWORKS, "sine", Kind("networks.sine.SineNetwork"))
     run = tmp_path / "run"
     options = ["--latent", "2", "--hidden", "4", "--network", "sine", "--stages", "1", "--test-samples", "10"]
     assert main(["train", "--dataset", str(write_data(tmp_path / "own.npz")), *options, "--run-dir", str(run)]) == 0

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from iwae.estimators.score import ReweightedWakeSleep as ReweightedWakeSleep
     from iwae.estimators.score import ThermodynamicScore as ThermodynamicScore
     from iwae.estimators.terms import BetaVAE as BetaVAE
+    from iwae.estimators.terms import FreeBits as FreeBits
     from iwae.estimators.terms import OfTerms as OfTerms
     from iwae.evaluation.active_units import active_units as active_units
     from iwae.evaluation.active_units import paper_active_units as paper_active_units
@@ -104,7 +105,7 @@ _HOMES = {
         "ReweightedWakeSleep",
         "ThermodynamicScore",
     ),
-    "iwae.estimators.terms": ("BetaVAE", "OfTerms"),
+    "iwae.estimators.terms": ("BetaVAE", "FreeBits", "OfTerms"),
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
     "iwae.evaluation.annealed": ("ais",),
     "iwae.evaluation.bidirectional": ("certify",),

@@ -272,6 +272,26 @@ def test_kl_warm_up_begins_without_the_kl_and_ends_at_the_elbo():
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_free_bits_are_the_elbo_where_the_kl_is_above_them_and_have_no_part_of_it_below():
+    dataset = toy_dataset(train=40, binary=True)
+    model, key = create_model(dataset, SMALL, 0), jax.random.key(0)
+    x = jnp.asarray(dataset.train, jnp.float32)
+    terms = model.log_terms_at(x, model.draw_noise(key, 3, 40))
+    divergence = float(jnp.mean(terms.posterior - terms.prior))
+    assert divergence > 0.01
+    elbo, without = (make_estimator(word, k=3)(model, x, key) for word in ("elbo", "beta-vae:beta=0"))
+    for free, same, value in (
+        (0.5 * divergence, elbo, elbo.value),
+        (divergence + 2.0, without, without.value + divergence + 2.0),
+    ):
+        estimate = make_estimator(f"free-bits:free_bits={free}", k=3)(model, x, key)
+        assert float(estimate.value) == pytest.approx(float(value), rel=1e-5)
+        for mine, expected in zip(jax.tree.leaves(estimate.gradient), jax.tree.leaves(same.gradient), strict=True):
+            np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(IWAEError, match="`objective` free-bits needs `free_bits`"):
+        make_estimator("free-bits", k=3)
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_divergence_is_noticed_within_a_chunk_and_the_last_good_state_kept(value, monkeypatch):
     monkeypatch.setattr(training, "FIRST_CHUNK_STEPS", 2)

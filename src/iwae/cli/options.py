@@ -23,7 +23,10 @@ from iwae.errors import IWAEError
 from iwae.estimators.objective import all_methods, all_parameters
 from iwae.estimators.table import OBJECTIVES
 from iwae.models.networks import NETWORKS
+from iwae.models.posteriors import POSTERIORS
+from iwae.models.priors import PRIORS
 from iwae.runs.config import SHORT_FORMS, RunConfig
+from iwae.runs.model_options import ModelOptions
 
 STYLE = (FlagCreatePairsOff, OmitArgPrefixes)
 REGISTRY = ConstructorRegistry()
@@ -106,13 +109,17 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
 def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
     """A run's options: those of the objective, from its table, in the place of the object that holds them."""
     defaults = {field.name: field.default for field in dataclasses.fields(RunConfig)}
-    names = {"network": _one_of(NETWORKS)}
+    names = {"network": _one_of(NETWORKS), "prior": _one_of(PRIORS), "posterior": _one_of(POSTERIORS)}
     fields = [
         dataclasses.replace(field, default=defaults[field.name], type=names.get(field.name, field.type))
         for field in spec.fields
     ]
+    # Those that a run's data and objective go before.
+    of_model = {field.name for field in dataclasses.fields(ModelOptions)}
+    model = [field for field in fields if field.name in of_model]
+    fields = [field for field in fields if field.name not in of_model]
     place = next(index for index, field in enumerate(fields) if field.name == "objective")
-    fields[place : place + 1] = _objective_fields()
+    fields[place : place + 1] = [*_objective_fields(), *model]
 
     def instantiate(**given: Any) -> RunConfig:
         return RunConfig.of(**given)

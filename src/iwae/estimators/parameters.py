@@ -48,6 +48,14 @@ VAE_BETA = Parameter(
     "beta", float, "0 or more", lambda v: 0.0 <= v < math.inf, "beta", "beta-vae: the KL's weight, 1 by default", 1.0
 )
 WARM_UP = Parameter("warm_up", int, "", bool, "warm_up", "beta-vae: steps in which the KL's weight grows from 0", 0)
+FREE_BITS = Parameter(
+    "free_bits",
+    float,
+    "0 or more",
+    lambda v: 0.0 <= v < math.inf,
+    "free_bits",
+    "free-bits: nats of the KL without cost",
+)
 PARTITIONS = Parameter("partitions", int, "", bool, "partitions", "tvo: intervals of the sum, 5 by default", 5)
 FIRST_BETA = Parameter(
     "first_beta",

@@ -10,6 +10,7 @@ from iwae.estimators.parameters import (
     CIWAE_BETA,
     DREG_ALPHA,
     FIRST_BETA,
+    FREE_BITS,
     GAMMA,
     PARTITIONS,
     RENYI_ALPHA,
@@ -163,5 +164,11 @@ OBJECTIVES: dict[str, Row] = {
         "log p(x | h) less {beta} times the KL divergence, from {k} samples",
         {"reparameterized": Method("terms", "BetaVAE")},
         parameters=(VAE_BETA, WARM_UP),
+    ),
+    "free-bits": Row(
+        "free bits",
+        "log p(x | h) less the KL divergence, counted as {free_bits} nats where it is less, from {k} samples",
+        {"reparameterized": Method("terms", "FreeBits")},
+        parameters=(FREE_BITS,),
     ),
 }

@@ -1,4 +1,4 @@
-"""Objectives that see the terms of a log weight one by one: KL warm-up and beta-VAE."""
+"""Objectives that see the terms of a log weight one by one: KL warm-up and beta-VAE, free bits."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,3 +56,18 @@ class BetaVAE(OfTerms):
     def at(self, step: Int[Array, ""]) -> "BetaVAE":
         share = jnp.where(step < self.warm_up, step / jnp.maximum(self.warm_up, 1.0), 1.0)
         return eqx.tree_at(lambda estimator: estimator.beta, self, self.beta * share)
+
+
+class FreeBits(OfTerms):
+    """log p(x | h) less the KL divergence, its mean over the batch, but at least `free_bits` nats of it, averaged over
+    k samples: below that, the divergence costs nothing, and has no gradient.
+
+    Kingma et al. (2016), "Improved variational inference with inverse autoregressive flow", equation 15, with all
+    latents as one group. The sampled log q(h | x) - log p(h) stands for the divergence.
+    """
+
+    free_bits: Float[Array, ""] = eqx.field(converter=traced)
+
+    def objective(self, terms: LogTerms) -> Float[Array, " batch"]:
+        divergence = jnp.mean(terms.posterior - terms.prior)
+        return jnp.mean(terms.visible, axis=0) - jnp.maximum(divergence, self.free_bits)

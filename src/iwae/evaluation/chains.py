@@ -173,8 +173,15 @@ def _begin(model: HierarchicalVAE, x: Float[Array, "rows visible"], noise: Array
     return _Begin((log_posterior, log_joint), draw, jnp.concatenate(scales, axis=-1))
 
 
+def _start_width(model: HierarchicalVAE, start: Start) -> int:
+    """How many standard normals a chain's first draw is made from."""
+    if start == "encoder":
+        return sum(model.latent)
+    return sum(model.latent[:-1]) + model.top_prior.noise_width(model.latent[-1])
+
+
 def _sample_prior(model: HierarchicalVAE, noise: list[Array]) -> tuple[Array, Array]:
-    layers = [model.prior.sample(noise[-1])]
+    layers = [model.top_prior.sample(noise[-1])]
     scales = [jnp.zeros_like(layers[0])]
     for layer, layer_noise in zip(model.decoder[:0:-1], noise[-2::-1], strict=True):
         conditional = layer(layers[0])
@@ -209,7 +216,7 @@ def _tune(
     examples, dim = len(x), sum(model.latent)
     chains = jnp.tile(jnp.arange(TUNING_CHAINS), examples)
     keys = _chain_keys(key, jnp.repeat(indices, TUNING_CHAINS), chains)
-    begin = _begin(model, jnp.repeat(x, TUNING_CHAINS, axis=0), _draw(keys, 0, dim), start)
+    begin = _begin(model, jnp.repeat(x, TUNING_CHAINS, axis=0), _draw(keys, 0, _start_width(model, start)), start)
     scale = jnp.exp(jnp.mean(begin.log_scale.reshape(examples, TUNING_CHAINS, dim), axis=1))
 
     def body(carry: tuple[hmc.Point, Array], step: tuple[Array, Array, Array]) -> tuple[tuple[hmc.Point, Array], Array]:
@@ -246,7 +253,7 @@ def _run(
     examples, chains = rows[:, 0], rows[:, 1]
     dim = sum(model.latent)
     keys = _chain_keys(key, tuned.indices[examples], chains)
-    begin = _begin(model, tuned.x[examples], _draw(keys, 0, dim), start)
+    begin = _begin(model, tuned.x[examples], _draw(keys, 0, _start_width(model, start)), start)
     scale = tuned.scale[examples]
 
     def body(

@@ -15,6 +15,7 @@ from iwae.evaluation.active_units import ACTIVE_THRESHOLD
 from iwae.evaluation.examples import prepared
 from iwae.evaluation.posterior import posterior
 from iwae.models.distributions import Bernoulli
+from iwae.models.networks.base import Linear
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 
@@ -80,7 +81,7 @@ def traverse(model: HierarchicalVAE, units: Sequence[int], values: Sequence[floa
     The other units of the top layer are at the prior's mean, and the layers below at their conditional means.
     """
     num_units, num_values = len(units), len(values)
-    top = np.tile(np.asarray(model.prior.resting(model.latent[-1]), np.float32), (num_units, num_values, 1))
+    top = np.tile(np.asarray(model.top_prior.resting(model.latent[-1]), np.float32), (num_units, num_values, 1))
     top[np.arange(num_units), :, np.asarray(units, int)] = np.asarray(values, np.float32)
     value = jnp.asarray(top.reshape(num_units * num_values, -1))
     for layer in model.decoder[:0:-1]:
@@ -99,12 +100,12 @@ def first_encoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
     return np.asarray((layer.network.hidden or layer.heads)[0].weight)[: model.visible].T
 
 
-def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray:
+def last_decoder_weights(model: HierarchicalVAE) -> np.ndarray | None:
     """Weights from each feature of the decoder's last network to the visible layer's first output of each unit (the
-    logit of a Bernoulli), `[features, visible]`.
+    logit of a Bernoulli), `[features, visible]`; None where that layer is not linear.
     """
     layer: Any = model.decoder[0]
-    return np.asarray(layer.outputs.weight)[:, : model.visible]
+    return np.asarray(layer.outputs.weight)[:, : model.visible] if isinstance(layer.outputs, Linear) else None
 
 
 def by_norm(weights: np.ndarray, count: int) -> np.ndarray:

@@ -51,6 +51,8 @@ def page_content(
     reporter = reporter or Reporter()
     if model.mask != "zeros" or model.missing is not None:
         raise IWAEError("the page can't compute with masks of missing values, or with a model of them")
+    if len(dataset.image_shape or ()) > 2:
+        raise IWAEError("the page shows grey images, and these have colours; `iwae analyze` draws them")
     stored = dataset.split(SPLIT)[:MAX_EXAMPLES]
     model, _ = on_data(model, dataset, SPLIT if len(stored) else "train")
     examples = _examples(model, stored)
@@ -138,7 +140,7 @@ def _range(model: HierarchicalVAE, rows: np.ndarray) -> list[float]:
 
 
 def _layer(layer: Any) -> dict[str, Any]:
-    if isinstance(layer, GaussianLayer):
+    if type(layer) is GaussianLayer:
         heads = {"mean": _linear(layer.mean), "log_sigma": _linear(layer.log_sigma)}
         return {"kind": "gaussian", "hidden": _hidden(layer.network), **heads}
     if isinstance(layer, BernoulliLayer):

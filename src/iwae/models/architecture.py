@@ -1,13 +1,16 @@
 """The sizes of a hierarchy of stochastic layers, as plain numbers (no JAX is imported here)."""
 
+import math
 import numbers
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.io.json import Positive, shortened
 from iwae.models.networks import NETWORKS
+from iwae.models.posteriors import POSTERIORS
+from iwae.models.priors import PRIORS
 
 MAX_LAYERS = 100
 MAX_HIDDEN_LAYERS = 300
@@ -22,8 +25,27 @@ Missing = Literal["at-random", "self-masking"]
 """Whether values go missing for reasons that lie outside them, or with a probability that depends on them."""
 Precision = Literal["float32", "bfloat16"]
 """Of the operands of a network's matrix products."""
-DEFAULTS = {"network": "tanh", "mask": "zeros", "missing": "at-random"}
+Activation = Literal["silu", "relu", "leaky-relu", "elu", "gelu", "softplus", "tanh"]
+ImageShape = tuple[int, int, int]
+"""Height, width and channels."""
+DEFAULTS: dict[str, Any] = {
+    "network": "tanh",
+    "activation": None,
+    "dropout": 0.0,
+    "layer_norm": False,
+    "conv_blocks": 0,
+    "image_shape": None,
+    "prior": "standard",
+    "prior_components": None,
+    "posterior": "diagonal",
+    "flow_layers": None,
+    "flow_hidden": None,
+    "mask": "zeros",
+    "missing": "at-random",
+}
 """What an architecture has unless it says otherwise, and its record then leaves out."""
+RESOLVED: dict[str, Any] = {"activation": "silu", "prior_components": 500, "flow_layers": 4, "flow_hidden": 100}
+"""What None stands for in an architecture whose parts take the option."""
 
 
 class ArchitectureRecord(TypedDict):
@@ -36,6 +58,16 @@ class ArchitectureRecord(TypedDict):
     hidden: list[list[Positive]]
     kinds: NotRequired[list[LatentKind]]
     network: NotRequired[str]
+    activation: NotRequired[Activation]
+    dropout: NotRequired[float]
+    layer_norm: NotRequired[bool]
+    conv_blocks: NotRequired[int]
+    image_shape: NotRequired[list[Positive]]
+    prior: NotRequired[str]
+    prior_components: NotRequired[Positive]
+    posterior: NotRequired[str]
+    flow_layers: NotRequired[Positive]
+    flow_hidden: NotRequired[Positive]
     mask: NotRequired[Mask]
     missing: NotRequired[Missing]
 
@@ -48,7 +80,14 @@ class Architecture:
     between h_i and h_{i+1}, from h_i's side, used by q(h_{i+1} | h_i) in this order and by
     p(h_i | h_{i+1}) in reverse; none at all makes the connection linear. `kinds[i]` is the distribution of
     h_{i+1}; empty stands for Gaussian layers throughout. `network` is the kind of deterministic layers, a name of
-    `iwae.models.networks`.
+    `iwae.models.networks`; `activation`, `dropout` (the share of features that a training step sets to zero),
+    `layer_norm` and `conv_blocks` (residual blocks after each convolution) are options of some of them. For `conv`,
+    `hidden[0]` are numbers of channels, and `image_shape` (height, width, channels), if it is not given, is as the
+    data's.
+
+    `prior` is that of the top layer, a name of `iwae.models.priors`, with `prior_components` components or
+    pseudo-inputs; `posterior` is the family of the encoder's Gaussian layers, a name of `iwae.models.posteriors`.
+    Flows have `flow_layers` coupling layers with `flow_hidden` hidden units.
 
     For rows with missing values, `mask` says what the encoder sees of them: `zeros` in their place, or with
     `concatenate` also which values are there (1) and which are not (0), as many more inputs. `missing` says how they
@@ -63,10 +102,20 @@ class Architecture:
     network: str = "tanh"
     mask: Mask = "zeros"
     missing: Missing = "at-random"
+    activation: Activation | None = None
+    dropout: float = 0.0
+    layer_norm: bool = False
+    conv_blocks: int = 0
+    image_shape: ImageShape | None = None
+    prior: str = "standard"
+    prior_components: int | None = None
+    posterior: str = "diagonal"
+    flow_layers: int | None = None
+    flow_hidden: int | None = None
 
     def __post_init__(self) -> None:
         """Raises IWAEError when there is no layer, a size is not a positive integer, a kind is unknown, the lengths
-        differ, or one of the limits above is passed.
+        differ, an option does not go with the others, or one of the limits above is passed.
         """
         sizes = (self.latent, self.hidden, *(self.hidden if hasattr(self.hidden, "__iter__") else ()))
         if not all(hasattr(of_layers, "__len__") for of_layers in sizes):
@@ -91,13 +140,7 @@ class Architecture:
                 f"{len(self.latent)} stochastic layers need as many kinds, each gaussian or bernoulli,"
                 f" got {shortened(' '.join(map(str, self.kinds)))}"
             )
-        if self.network not in NETWORKS:
-            raise IWAEError(f"`network` must be {' or '.join(NETWORKS)}, got {self.network!r:.100}")
-        for name, options in (("mask", Mask), ("missing", Missing)):
-            if getattr(self, name) not in get_args(options):
-                raise IWAEError(
-                    f"`{name}` must be {' or '.join(get_args(options))}, got {shortened(repr(getattr(self, name)))}"
-                )
+        self._check_options()
         for size in (self.visible, *self.latent, *(width for widths in self.hidden for width in widths)):
             if size is None and self.visible is None:
                 continue
@@ -109,6 +152,68 @@ class Architecture:
         object.__setattr__(self, "visible", None if self.visible is None else int(self.visible))
         object.__setattr__(self, "latent", tuple(map(int, self.latent)))
         object.__setattr__(self, "hidden", tuple(tuple(map(int, widths)) for widths in self.hidden))
+
+    def _check_options(self) -> None:
+        names = {"network": NETWORKS, "prior": PRIORS, "posterior": POSTERIORS}
+        words = {"mask": Mask, "missing": Missing} | ({} if self.activation is None else {"activation": Activation})
+        for name, known in (names | {name: get_args(kind) for name, kind in words.items()}).items():
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in known:
+                raise IWAEError(f"`{name}` must be {' or '.join(known)}, got {shortened(repr(getattr(self, name)))}")
+        own = {name for of, kinds in names.items() for name in kinds[getattr(self, of)].options}
+        for name, default in DEFAULTS.items():
+            owners = {of: [key for key, kind in kinds.items() if name in kind.options] for of, kinds in names.items()}
+            partners = [f"`{of}` {' or '.join(keys)}" for of, keys in owners.items() if keys]
+            if partners and name not in own and getattr(self, name) != default:
+                raise IWAEError(f"`{name}` {getattr(self, name)} goes with {' or '.join(partners)}")
+            if name in own and getattr(self, name) is None:
+                object.__setattr__(self, name, RESOLVED[name])
+        for name in ("prior_components", "flow_layers", "flow_hidden"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+                if getattr(self, name) > MAX_UNITS:
+                    raise IWAEError(f"`{name}` must be at most {MAX_UNITS:,}, got {getattr(self, name)}")
+                object.__setattr__(self, name, int(getattr(self, name)))
+        check_count("conv_blocks", self.conv_blocks, 0)
+        if self.conv_blocks > MAX_LAYERS or (self.flow_layers or 0) > MAX_LAYERS:
+            raise IWAEError(f"`conv_blocks` and `flow_layers` must be at most {MAX_LAYERS}")
+        rate = self.dropout
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0.0 <= rate < 1.0:
+            raise IWAEError(f"`dropout` must be at least 0 and below 1, got {rate!r:.100}")
+        object.__setattr__(self, "dropout", float(rate))
+        if not isinstance(self.layer_norm, bool):
+            raise IWAEError(f"`layer_norm` must be true or false, got {self.layer_norm!r:.100}")
+        if "bernoulli" in self.kinds and self.posterior != "diagonal":
+            raise IWAEError(f"`posterior` {self.posterior} is for Gaussian latent layers, not for binary ones")
+        if self.kinds[-1] == "bernoulli" and self.prior != "standard":
+            raise IWAEError(f"`prior` {self.prior} is for a Gaussian top layer, not for a binary one")
+        self._check_images()
+
+    def _check_images(self) -> None:
+        if NETWORKS[self.network].decoder is None:
+            if self.image_shape is not None:
+                raise IWAEError(f"`image_shape` goes with `network` conv, not with {self.network}")
+            return
+        if not self.hidden[0]:
+            raise IWAEError(f"`network` {self.network} needs the channels of one convolution or more in `hidden`")
+        if self.image_shape is None:
+            return
+        shape = tuple(self.image_shape) if isinstance(self.image_shape, tuple | list) else ()
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        for side in shape:
+            check_count("image_shape", side)
+        if len(shape) != 3 or self.visible not in (None, math.prod(shape)):
+            raise IWAEError(
+                f"`image_shape` must be height, width and channels of the {self.visible} visible units, got {shape}"
+            )
+        object.__setattr__(self, "image_shape", tuple(map(int, shape)))
+
+    def fitting(self, visible: int | None, image_shape: Sequence[int] | None) -> "Architecture":
+        """The architecture for data of `visible` dimensions, which are images of a shape or None. Raises IWAEError
+        where it is one for others.
+        """
+        if NETWORKS[self.network].decoder is None or self.image_shape is not None or image_shape is None:
+            return replace(self, visible=visible)
+        return replace(self, visible=visible, image_shape=tuple(image_shape))
 
     @property
     def num_layers(self) -> int:
@@ -142,7 +247,8 @@ class Architecture:
         # Version 0.1 can read the files of its own models.
         for name, usual in DEFAULTS.items():
             if getattr(self, name) != usual:
-                record[name] = getattr(self, name)
+                value = getattr(self, name)
+                record[name] = list(value) if isinstance(value, tuple) else value
         return record
 
     @classmethod

@@ -1,12 +1,12 @@
 """Log densities and sampling: diagonal Gaussians and Bernoullis, summed over their last axis."""
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -29,6 +29,35 @@ class Distribution(Protocol):
     def log_prob(self, value: Array, observed: Array | None = None) -> Array:
         """Log density in nats, summed over units, or over those that `observed` (bool) has."""
         ...
+
+
+class Prior(eqx.Module):
+    """The distribution of the top layer, p(h_L). A new one subclasses this and gives `log_prob(value)` in nats,
+    `sample(noise)` and `resting(units)`, the values at which units are left when others are moved; the rest has
+    defaults.
+    """
+
+    def given(self, layer: Any) -> "Prior":
+        """The prior where `layer` is the encoder's top layer, on which it may depend."""
+        return self
+
+    def noise_width(self, units: int) -> int:
+        """How many standard normals a draw of so many units is made from."""
+        return units
+
+    @property
+    def num_codes(self) -> int:
+        """How many training examples, as inputs of the encoder's top layer, it starts from."""
+        return 0
+
+    def starting_at(self, codes: Array) -> "Prior":
+        """The prior before training, for such inputs `[num_codes, inputs]`."""
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of `Architecture` that it was made with."""
+        return {}
 
 
 def total(terms: Float[Array, "*shape units"], observed: Array | None = None) -> Float[Array, "*shape"]:
@@ -57,9 +86,18 @@ class Normal(eqx.Module):
             return total(terms - HALF_LOG_TWO_PI, observed)
         return jnp.sum(terms, axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]
 
+    def at(self, index: Array) -> "Normal":
+        """The distributions of those rows."""
+        return Normal(self.mean[index], self.log_sigma[index])
 
-class StandardNormal(eqx.Module):
+
+class StandardNormal(Prior):
     """N(0, I) over the last axis, whatever its size: the prior of a Gaussian top layer."""
+
+    @classmethod
+    def create(cls, units: int, inputs: int, key: Key[Array, ""]) -> "StandardNormal":
+        """It has nothing to learn."""
+        return cls()
 
     def sample(self, noise: Float[Array, "*shape units"]) -> Float[Array, "*shape units"]:
         """The standard normal `noise` itself."""
@@ -115,7 +153,7 @@ def _bernoulli_log_prob_jvp(primals, tangents):  # pyright: ignore[reportUnusedF
     return log_prob, jnp.sum(residual * logits_dot + logits * value_dot, axis=-1)
 
 
-class Bernoulli(eqx.Module):
+class Bernoulli(Prior):
     """Independent Bernoullis over the last axis, given by their logits `[..., units]`."""
 
     logits: Float[Array, "*shape units"]

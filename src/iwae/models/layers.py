@@ -5,7 +5,7 @@ A conditional layer has `units`, gives a distribution when called, and scores va
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -50,15 +50,19 @@ class GaussianLayer(eqx.Module):
         n_out: int,
         key: Key[Array, ""],
         network: MakeNetwork = TanhNetwork.create,
+        **options: Any,
     ) -> "GaussianLayer":
-        """The paper's layer, on a tanh network: every linear layer is drawn independently, the two heads too."""
+        """The paper's layer, on a tanh network: every linear layer is drawn independently, the two heads too.
+        `options` are those of a subclass.
+        """
         keys = jax.random.split(key, 3)
-        return cls._with_heads(network((n_in, *hidden), keys[0]), (n_in, *hidden)[-1], n_out, keys[1:])
+        made = network((n_in, *hidden), keys[0])
+        return cls._with_heads(made, count_features(made, n_in), n_out, keys[1:], **options)
 
     @classmethod
-    def on(cls, network: Network, units: int, *, inputs: int, key: Key[Array, ""]) -> "GaussianLayer":
+    def on(cls, network: Network, units: int, *, inputs: int, key: Key[Array, ""], **options: Any) -> "GaussianLayer":
         """A layer of `units` on any network that takes `inputs` numbers. Raises as `count_features` does."""
-        return cls._with_heads(network, count_features(network, inputs), units, jax.random.split(key))
+        return cls._with_heads(network, count_features(network, inputs), units, jax.random.split(key), **options)
 
     @classmethod
     def _with_heads(cls, network: Network, count: int, units: int, keys: Key[Array, " two"]) -> "GaussianLayer":
@@ -68,6 +72,11 @@ class GaussianLayer(eqx.Module):
     def units(self) -> int:
         """Number of units of the distribution."""
         return self.mean.bias.shape[-1]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of `Architecture` that it was made with: those of a subclass."""
+        return {}
 
     @property
     def heads(self) -> tuple[Linear, ...]:
@@ -106,9 +115,9 @@ class BernoulliLayer(eqx.Module):
         network: MakeNetwork = TanhNetwork.create,
     ) -> "BernoulliLayer":
         """On a tanh network; every linear layer is drawn independently."""
-        sizes = (n_in, *hidden)
         keys = jax.random.split(key)
-        return cls(network(sizes, keys[0]), Linear.create(sizes[-1], n_out, keys[1]))
+        made = network((n_in, *hidden), keys[0])
+        return cls(made, Linear.create(count_features(made, n_in), n_out, keys[1]))
 
     @classmethod
     def on(cls, network: Network, units: int, *, inputs: int, key: Key[Array, ""]) -> "BernoulliLayer":

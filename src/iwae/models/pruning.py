@@ -23,10 +23,17 @@ def units_to_keep(active: tuple[np.ndarray, ...], variances: tuple[np.ndarray, .
     return tuple(kept)
 
 
-def check_prunable(network: str | None) -> None:
-    """Raises IWAEError for networks other than tanh networks (None: custom ones)."""
+def check_prunable(network: str | None, prior: str | None, posterior: str | None) -> None:
+    """Raises IWAEError unless the networks are tanh networks, the posteriors diagonal, and the prior is standard or a
+    mixture (None: custom ones).
+    """
     if network != "tanh":
         raise IWAEError(f"only models with tanh networks can be pruned: this one has {network or 'custom'} networks")
+    for what, name, known in (("posterior", posterior, ("diagonal",)), ("prior", prior, ("standard", "mixture"))):
+        if name not in known:
+            raise IWAEError(
+                f"only models with a {' or '.join(known)} {what} can be pruned: this one has a {name or 'custom'} one"
+            )
 
 
 def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.ndarray, ...]) -> HierarchicalVAE:
@@ -36,10 +43,9 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
     layer), moved into those layers' biases; their own terms leave p and q. Burda et al. (2015, section 5.2)
     found that removing inactive units hardly changes the likelihood.
 
-    Raises IWAEError for a model with networks other than tanh networks: which of their weights belong to a unit is
-    not known.
+    Raises IWAEError as `check_prunable`: which of the weights of other parts belong to a unit is not known.
     """
-    check_prunable(model.network)
+    check_prunable(model.network, model.prior_name, model.posterior_name)
     encoder, decoder = list(model.encoder), list(model.decoder)
     for i, (mask, mean) in enumerate(zip(kept, means, strict=True)):
         encoder[i] = _keep_outputs(encoder[i], mask)
@@ -47,7 +53,7 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
         if i + 1 < len(encoder):
             encoder[i + 1] = _keep_inputs(encoder[i + 1], mask, mean)
             decoder[i + 1] = _keep_outputs(decoder[i + 1], mask)
-    prior = model.prior.keep(jnp.asarray(kept[-1]))
+    prior = model.prior.keep(jnp.asarray(kept[-1]))  # pyright: ignore[reportAttributeAccessIssue]
     return replace(model, encoder=tuple(encoder), decoder=tuple(decoder), prior=prior)
 
 

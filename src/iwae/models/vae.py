@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,13 +12,16 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.architecture import Architecture, Mask
-from iwae.models.distributions import Bernoulli, Distribution, StandardNormal
-from iwae.models.layers import LATENT_LAYERS, ConditionalLayer, GaussianLayer
+from iwae.models.distributions import Bernoulli, Distribution, Prior, StandardNormal
+from iwae.models.layers import LATENT_LAYERS, BernoulliLayer, ConditionalLayer, GaussianLayer
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
 from iwae.models.missing import SelfMasking
-from iwae.models.networks import name_of, network_of
-from iwae.models.networks.base import Network
+from iwae.models.networks import makers_of, name_of
+from iwae.models.networks.base import Network, has_dropout, with_dropout
+from iwae.models.posteriors import POSTERIORS
+from iwae.models.priors import PRIORS
+from iwae.models.registry import Kind, class_at, name_in
 
 
 class LogTerms(NamedTuple):
@@ -35,14 +38,15 @@ class HierarchicalVAE(eqx.Module):
     """A hierarchy x = h_0, h_1, ..., h_L of stochastic layers (Burda et al. 2015, equations 1 and 5).
 
     `encoder[i]` is q(h_{i+1} | h_i); `decoder[i]` is p(h_i | h_{i+1}), so `decoder[0]` is the visible layer, whose
-    likelihood says what kind of data it is for; `prior` is p(h_L): N(0, I), or independent Bernoullis with learned
-    logits where the top layer is binary. The same model serves as VAE and as IWAE: they differ in the objective.
-    `mask` is as in `Architecture`; `missing` is how values go missing, where that depends on them.
+    likelihood says what kind of data it is for; `prior` is p(h_L): N(0, I), another of `iwae.models.priors`, or
+    independent Bernoullis with learned logits where the top layer is binary. The same model serves as VAE and as IWAE:
+    they differ in the objective. `mask` is as in `Architecture`; `missing` is how values go missing, where that depends
+    on them.
     """
 
     encoder: tuple[ConditionalLayer, ...]
     decoder: tuple[ConditionalLayer, ...]
-    prior: StandardNormal | Bernoulli = StandardNormal()
+    prior: Prior = StandardNormal()
     missing: SelfMasking | None = None
     mask: Mask = eqx.field(static=True, default="zeros")
 
@@ -57,26 +61,33 @@ class HierarchicalVAE(eqx.Module):
         """The architecture's networks with random weights, for visible data of a `likelihood` (by default Bernoulli).
         `bias` is that of the visible layer's outputs, as `Likelihood.initial_bias` gives it; by default zero.
 
-        Raises IWAEError for an architecture without a number of visible units.
+        Raises IWAEError for an architecture without a number of visible units, and for a likelihood that it does not
+        go with.
         """
         likelihood = BernoulliLikelihood() if likelihood is None else likelihood
         if architecture.visible is None:
             raise IWAEError("`architecture` has no number of visible units: give one, or use create_model(data, ...)")
         sizes = (architecture.visible, *architecture.latent)
         kinds = [LATENT_LAYERS[kind] for kind in architecture.kinds]
-        network = network_of(architecture.network).create
+        up, down = makers_of(architecture)
+        family, how = _part(POSTERIORS[architecture.posterior], architecture)
         encoder: list[ConditionalLayer] = []
         decoder: list[ConditionalLayer] = []
         for i, hidden in enumerate(architecture.hidden):
             encoder_key, decoder_key = jax.random.split(jax.random.fold_in(key, i))
             inputs = _count_inputs(likelihood, sizes[0], architecture.mask) if i == 0 else sizes[i]
-            encoder.append(kinds[i].create(inputs, hidden, sizes[i + 1], encoder_key, network))
+            upwards = (inputs, hidden, sizes[i + 1], encoder_key, up[i])
+            encoder.append(family.create(*upwards, **how) if kinds[i] is GaussianLayer else kinds[i].create(*upwards))
             downwards = (sizes[i + 1], hidden[::-1], sizes[i], decoder_key)
             if i == 0:
-                decoder.append(VisibleLayer.create(*downwards, likelihood, network).with_bias(bias))
+                decoder.append(VisibleLayer.create(*downwards, likelihood, down[0]).with_bias(bias))
             else:
-                decoder.append(kinds[i - 1].create(*downwards, network))
-        prior = _prior(kinds[-1] is GaussianLayer, sizes[-1])
+                decoder.append(kinds[i - 1].create(*downwards, down[i]))
+        prior: Prior = Bernoulli(jnp.zeros(sizes[-1]))
+        if kinds[-1] is GaussianLayer:
+            family, how = _part(PRIORS[architecture.prior], architecture)
+            inputs = _count_inputs(likelihood, sizes[0], architecture.mask) if len(kinds) == 1 else sizes[-2]
+            prior = family.create(sizes[-1], inputs, jax.random.fold_in(key, len(kinds)), **how)
         if architecture.missing == "self-masking" and not likelihood.is_ordered:
             raise IWAEError("`missing` self-masking needs values with an order, but the likelihood has categories")
         missing = SelfMasking.create(sizes[0]) if architecture.missing == "self-masking" else None
@@ -154,8 +165,43 @@ class HierarchicalVAE(eqx.Module):
     @property
     def network(self) -> str | None:
         """The name of the networks, in `iwae.models.networks`; None where they are custom ones, or of several kinds."""
-        names = {name_of(getattr(layer, "network", None)) for layer in (*self.encoder, *self.decoder)}
-        return names.pop() if len(names) == 1 else None
+        return name_of([getattr(layer, "network", None) for layer in (*self.encoder, *self.decoder)])
+
+    @property
+    def prior_name(self) -> str | None:
+        """The name of the top layer's prior, in `iwae.models.priors`; None for a custom one."""
+        return "standard" if isinstance(self.prior, Bernoulli) else name_in(PRIORS, self.prior)
+
+    @property
+    def posterior_name(self) -> str | None:
+        """The name of the family of the encoder's Gaussian layers, in `iwae.models.posteriors`; None for a custom one,
+        and for several.
+        """
+        names = {name_in(POSTERIORS, layer) for layer in self.encoder if not isinstance(layer, BernoulliLayer)}
+        return (names or {"diagonal"}).pop() if len(names) <= 1 else None
+
+    @property
+    def top_prior(self) -> Prior:
+        """p(h_L) as a distribution: `prior`, for the encoder that it may depend on."""
+        return self.prior.given(self.encoder[-1])
+
+    def in_training(self, key: Key[Array, ""]) -> "HierarchicalVAE":
+        """The model with its dropout drawn from a step's `key`; itself where it has none. Without, it is measured."""
+        # The first two are what the key is split into.
+        return with_dropout(self, jax.random.fold_in(key, 2)) if has_dropout(self) else self
+
+    def with_prior_of(self, rows: np.ndarray, key: Key[Array, ""]) -> "HierarchicalVAE":
+        """The model before training, whose prior starts from training rows `[n, visible]`, as they are stored, where
+        it is one that does.
+        """
+        if not self.prior.num_codes:
+            return self
+        order = np.asarray(jax.random.permutation(key, len(rows)))
+        chosen = jnp.asarray(rows[np.resize(order, self.prior.num_codes)])
+        codes = self.encoder_input(self.prepare(chosen, jax.random.fold_in(key, 1)))
+        for layer in self.encoder[:-1]:
+            codes = layer(codes).mean
+        return replace(self, prior=self.prior.starting_at(codes))
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "batch visible"]:
         """Stored rows `[batch, visible]` as they are scored: binarized, standardized, or as they are."""
@@ -226,7 +272,7 @@ class HierarchicalVAE(eqx.Module):
 
     def log_prior(self, latents: tuple[Float[Array, "*k batch _"], ...]) -> Float[Array, "*k batch"]:
         """log p(h_1, ..., h_L) in nats."""
-        total = self.prior.log_prob(latents[-1])
+        total = self.top_prior.log_prob(latents[-1])
         for layer, value, above in zip(self.decoder[1:], latents[:-1], latents[1:], strict=True):
             total = total + layer.log_prob(value, above)
         return total
@@ -270,7 +316,8 @@ class HierarchicalVAE(eqx.Module):
         return visible.sample(jax.random.normal(visible_key, visible.mean.shape, self.dtype)), latents
 
     def _sample_prior(self, key: Key[Array, ""], num: int) -> Float[Array, "num _"]:
-        return self.prior.sample(jax.random.normal(key, (num, self.latent[-1]), self.dtype))
+        prior = self.top_prior
+        return prior.sample(jax.random.normal(key, (num, prior.noise_width(self.latent[-1])), self.dtype))
 
     def _descend(
         self, top: Float[Array, "n _"], key: Key[Array, ""]
@@ -288,5 +335,6 @@ def _count_inputs(likelihood: Likelihood, visible: int, mask: Mask) -> int:
     return likelihood.num_inputs(visible) + (visible if mask == "concatenate" else 0)
 
 
-def _prior(is_gaussian: bool, units: int) -> StandardNormal | Bernoulli:
-    return StandardNormal() if is_gaussian else Bernoulli(jnp.zeros(units))
+def _part(kind: Kind, architecture: Architecture) -> tuple[Any, dict[str, Any]]:
+    """The class of a part, and what it is made with."""
+    return class_at(kind.home), {name: getattr(architecture, name) for name in kind.options}

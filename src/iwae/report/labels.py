@@ -77,7 +77,7 @@ def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> st
     done = ("dataset", "model", "objective", "k", "layers", "latent", "hidden")
     usual = RunConfig.of(dataset=config.dataset, schedule=config.schedule).to_json() | {"schedule": RunConfig.schedule}
     for name, value in config.to_json().items():
-        if name in done or value is None or value == usual[name]:
+        if name in done or value is None or value == usual.get(name):
             continue
         words.append(f"--{name.replace('_', '-')}")
         words += [] if value is True else [str(value)]

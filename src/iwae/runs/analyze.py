@@ -214,7 +214,10 @@ def _images(model: HierarchicalVAE, data: Dataset, variances: np.ndarray) -> Ima
     if data.image_shape is None:
         return None
     originals, decoded = visualization.reconstructions(model, data, num_examples=RECONSTRUCTIONS)
-    encoder_weights = visualization.first_encoder_weights(model)
+    encoder_weights, decoder_weights = (
+        None if found is None else visualization.by_norm(found, GRID)
+        for found in (visualization.first_encoder_weights(model), visualization.last_decoder_weights(model))
+    )
     units, values = visualization.traversed_units(variances), visualization.traversed_values(model)
     return Images(
         shape=data.image_shape,
@@ -224,8 +227,8 @@ def _images(model: HierarchicalVAE, data: Dataset, variances: np.ndarray) -> Ima
         traversals=visualization.traverse(model, units, values),
         units=units,
         values=values,
-        encoder_weights=None if encoder_weights is None else visualization.by_norm(encoder_weights, GRID),
-        decoder_weights=visualization.by_norm(visualization.last_decoder_weights(model), GRID),
+        encoder_weights=encoder_weights,
+        decoder_weights=decoder_weights,
     )
 
 

@@ -82,7 +82,7 @@ class Checkpoint:
 
     def model(self) -> HierarchicalVAE:
         """The model. Raises CheckpointError when names or shapes do not fit the architecture."""
-        return self._fill(_skeleton(self.architecture, self.likelihood), "model")
+        return self._fill(model_skeleton(self.architecture, self.likelihood), "model")
 
     def train_state(self, optimizer: optax.GradientTransformation) -> TrainState:
         """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit."""
@@ -118,7 +118,7 @@ class Checkpoint:
 
 
 @lru_cache(maxsize=4)
-def _skeleton(architecture: Architecture, likelihood: Likelihood) -> HierarchicalVAE:
+def model_skeleton(architecture: Architecture, likelihood: Likelihood) -> HierarchicalVAE:
     """The model's shapes without any numbers."""
     return eqx.filter_eval_shape(HierarchicalVAE.create, architecture, jax.random.key(0), likelihood)
 
@@ -203,7 +203,7 @@ def recorded_model(record: Mapping[str, Any]) -> tuple[Architecture, Likelihood]
 
 def model_tensors(record: Mapping[str, Any], prefixes: Sequence[str] = ("model",)) -> Expected:
     """The tensors of the recorded model, once for every prefix."""
-    skeleton, _ = jax.tree_util.tree_flatten_with_path(_skeleton(*recorded_model(record)))
+    skeleton, _ = jax.tree_util.tree_flatten_with_path(model_skeleton(*recorded_model(record)))
     return {
         tensor_name(prefix, leaf_path): (str(leaf.dtype), list(leaf.shape))
         for leaf_path, leaf in skeleton

@@ -5,7 +5,7 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,8 @@ from iwae.estimators.objective import Objective, all_parameters
 from iwae.estimators.parameters import exact_number
 from iwae.estimators.table import OBJECTIVES
 from iwae.io.json import shortened
-from iwae.models.architecture import DEFAULTS, Architecture, LatentKind, Mask, Missing, Precision
+from iwae.models.architecture import Precision
+from iwae.runs.model_options import ModelOptions, usual_options
 from iwae.training.schedule import (
     FEW_BACKWARD,
     MANY_SAMPLES,
@@ -42,7 +43,7 @@ USUAL = {
     "likelihood": AUTO,
     "columns": (),
     "target": (),
-    **{name: DEFAULTS[name] for name in ("mask", "missing")},
+    **usual_options(),
 }
 ELBO = Objective("elbo")
 
@@ -66,7 +67,7 @@ def make_plain(options: Any) -> None:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(ModelOptions):
     """What determines a run's numbers: the same configuration on the same machine gives the same bits, where
     the same runs are trained together (--seeds)."""
 
@@ -85,21 +86,6 @@ class RunConfig:
     target: tuple[str, ...] = ()
     """Columns of a table to leave out."""
     objective: Objective = ELBO
-    layers: int | None = None
-    """Stochastic layers: 1, the default, or 2 for the paper's networks; as many as --latent has numbers otherwise."""
-    latent: tuple[int, ...] = ()
-    """Units of each stochastic layer, from the data upwards, instead of the paper's network."""
-    hidden: tuple[int, ...] = ()
-    """Units in each of the two deterministic layers below every stochastic layer; as many numbers as --latent. 0 makes
-    it linear, for --latent-kind bernoulli."""
-    network: str = "tanh"
-    """Kind of the deterministic layers: the paper's tanh, or gated (Tomczak & Welling 2018)."""
-    latent_kind: LatentKind = "gaussian"
-    """Distribution of the stochastic layers; bernoulli makes a sigmoid belief network."""
-    mask: Mask = "zeros"
-    """What the encoder sees of missing values: zeros, or these and which values are there (concatenate)."""
-    missing: Missing = "at-random"
-    """How values go missing: at-random, or with a probability that depends on them and is learned (self-masking)."""
     schedule: Literal["paper", "quick", "fast"] = "paper"
     """The paper's eight stages (3280 epochs), a few minutes' worth, or fast: this project's recipe, Nadam for 800
     epochs (400 with many samples), for likelihoods like the paper's in a fraction of the time (see docs/speed.md)."""
@@ -138,9 +124,7 @@ class RunConfig:
         make_schedule(self.schedule)
         self._resolve_recipe()
         self._check_objective()
-        if self.layers is None:
-            object.__setattr__(self, "layers", len(self.latent) or 1)
-        check_count("layers", self.layers)
+        self.check_model()
         check_count("batch_size", self.batch_size)
         check_seed(self.seed)
         if self.precision not in get_args(Precision):
@@ -150,7 +134,6 @@ class RunConfig:
         self._check_warm_start()
         if self.patience is not None:
             check_count("patience", self.patience)
-        self.architecture(visible=1)
 
     @property
     def _usual_order(self) -> str:
@@ -246,24 +229,6 @@ class RunConfig:
         if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
             raise IWAEError(f"`learning_rate` must be a positive number, got {self.learning_rate!r}")
 
-    def architecture(self, visible: int) -> Architecture:
-        """The network's sizes for data of `visible` dimensions.
-
-        Raises IWAEError when `layers`, `latent` and `hidden` don't agree.
-        """
-        assert self.layers is not None
-        kinds = (self.latent_kind,) * self.layers
-        if not self.latent and not self.hidden:
-            options = {"network": self.network, "mask": self.mask, "missing": self.missing}
-            return replace(Architecture.paper(self.layers, visible), kinds=kinds, **options)
-        if len(self.latent) != self.layers or len(self.hidden) != self.layers:
-            raise IWAEError(
-                f"`layers` {self.layers} needs as many numbers in `latent` and in `hidden`,"
-                f" got {len(self.latent)} and {len(self.hidden)}"
-            )
-        hidden = tuple((width, width) if width else () for width in self.hidden)
-        return Architecture(visible, self.latent, hidden, kinds, self.network, self.mask, self.missing)
-
     @property
     def reading(self) -> Reading:
         """How the data are read."""
@@ -291,7 +256,7 @@ class RunConfig:
         parts += [*self.reading.name_parts(), *self.objective.name_parts(), f"{self.layers}layer"]
         if self.latent_kind != "gaussian":
             parts.append(self.latent_kind)
-        parts += [part for part in (self.network, self.mask, self.missing) if part not in DEFAULTS.values()]
+        parts += self.network_parts()
         if self.latent:
             parts.append("-".join(f"{h}x{u}" for h, u in zip(self.hidden, self.latent, strict=True)))
         if self.schedule != "paper":

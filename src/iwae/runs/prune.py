@@ -68,7 +68,7 @@ def prune_run(
     check_samples(samples, examples)
     reporter = reporter or Reporter()
     _check_free(out)
-    check_prunable(source.architecture.network)
+    check_prunable(source.architecture.network, source.architecture.prior, source.architecture.posterior)
     origin = source.checkpoint(checkpoint)
     model = origin.model()
     reporter.message("Finding inactive units.")

@@ -9,6 +9,7 @@ from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.models.likelihoods import likelihood_of
+from iwae.runs.checkpoint import model_skeleton
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import measure_run
@@ -99,7 +100,7 @@ def train_runs(
     is_new = options.fresh or not all(run.exists for run in runs)
     if is_new:
         # Refused before a directory is made.
-        likelihood_of(dataset)
+        model_skeleton(config.architecture(dataset.dim, dataset.image_shape), likelihood_of(dataset))
     assert config.batch_size is not None
     if len(dataset.train) < config.batch_size:
         raise IWAEError(
@@ -109,7 +110,7 @@ def train_runs(
     check_steps(schedule, steps_per_epoch(dataset, config.batch_size))
     if config.patience is not None and len(dataset.valid) == 0:
         raise IWAEError(f"`patience` needs validation examples, and {dataset.name} has none: leave it out")
-    architecture = config.architecture(dataset.dim)
+    architecture = config.architecture(dataset.dim, dataset.image_shape)
     source = None
     if config.init_from is not None and is_new:
         source = Source.load(config.init_from, architecture)

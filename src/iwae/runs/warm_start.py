@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from iwae.errors import IWAEError
-from iwae.models.architecture import Architecture
+from iwae.models.architecture import DEFAULTS, Architecture
 from iwae.randomness import Purpose, purpose_key
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import RunConfig
@@ -31,7 +31,7 @@ class Source:
         if checkpoint.architecture != architecture:
             raise IWAEError(
                 f"`init_from` {path}: its model has {_sizes(checkpoint.architecture)}, this run's has"
-                f" {_sizes(architecture)}: give `layers`, `latent`, `hidden` and `dataset` that fit"
+                f" {_sizes(architecture)}: give `layers`, `latent`, `hidden`, `dataset` and other options that fit"
             )
         return cls(run, checkpoint)
 
@@ -61,4 +61,6 @@ class Source:
 def _sizes(architecture: Architecture) -> str:
     latent = "+".join(map(str, architecture.latent))
     hidden = "; ".join(", ".join(map(str, widths)) for widths in architecture.hidden)
-    return f"{architecture.visible} visible, {latent} latent and {hidden} hidden units"
+    others = {name: value for name, value in architecture.to_json().items() if name in DEFAULTS}
+    words = "".join(f", `{name}` {value}" for name, value in others.items())
+    return f"{architecture.visible} visible, {latent} latent and {hidden} hidden units{words}"

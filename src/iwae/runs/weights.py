@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from iwae.errors import IWAEError
 from iwae.io.json import Count
 from iwae.models.architecture import Architecture, ArchitectureRecord
-from iwae.models.layers import LATENT_LAYERS
+from iwae.models.layers import BernoulliLayer
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import (
     FORMAT,
@@ -84,11 +85,20 @@ def _weights(model: HierarchicalVAE) -> dict[str, np.ndarray]:
 
 
 def architecture_of(model: HierarchicalVAE) -> Architecture | None:
-    """The architecture of a model; None for custom networks, which none describes."""
-    if model.network is None:
+    """The architecture of a model; None for one with custom parts, which none describes."""
+    parts = {"network": model.network, "prior": model.prior_name, "posterior": model.posterior_name}
+    if None in parts.values():
         return None
-    names: dict[type, Any] = {layer: kind for kind, layer in LATENT_LAYERS.items()}
     encoder: Any = model.encoder
-    kinds, hidden = (tuple(names[type(layer)] for layer in encoder), tuple(layer.network.widths for layer in encoder))
+    hidden = tuple(layer.network.widths for layer in encoder)
+    kinds = tuple("bernoulli" if isinstance(layer, BernoulliLayer) else "gaussian" for layer in encoder)
+    made_of = (encoder[0].network, encoder[0], model.prior)
+    own = {**{name: value for part in made_of for name, value in getattr(part, "settings", {}).items()}, **parts}
     missing = "at-random" if model.missing is None else "self-masking"
-    return Architecture(model.visible, model.latent, hidden, kinds, model.network, model.mask, missing)
+    try:
+        found = Architecture(model.visible, model.latent, hidden, kinds, mask=model.mask, missing=missing, **own)
+    except IWAEError:
+        return None
+    same = eqx.filter_eval_shape(HierarchicalVAE.create, found, jax.random.key(0), model.likelihood)
+    shapes = [jax.tree.map(jnp.shape, eqx.filter(one, eqx.is_inexact_array)) for one in (same, model)]
+    return found if eqx.tree_equal(*shapes) else None

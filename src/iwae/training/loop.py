@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import jax
@@ -31,6 +31,8 @@ from iwae.training.validation import EarlyStopping, validation_bound
 DEFAULT_EPOCHS = 20
 CHUNK_SECONDS = 1.0
 FIRST_CHUNK_STEPS = 20
+# Folded into the key of a model's weights, of which its layers take the first numbers.
+PRIOR = 1 << 16
 
 
 class Divergence(IWAEError):
@@ -60,8 +62,8 @@ def create_model(
     """A model with random weights for a dataset, or for training rows `[n, dim]` or `[n, height, width]`: its visible
     layer is the data's likelihood, the bias set from the training rows (the logit of the mean for binary data).
 
-    The networks are the architecture's, by default those of the paper with one stochastic layer; or modules of your
-    own, one for each layer of `latent` units (see `HierarchicalVAE.from_networks`).
+    The networks are the architecture's, by default those of the paper with one stochastic layer, and its `image_shape`
+    the data's; or modules of your own, one for each layer of `latent` units (see `HierarchicalVAE.from_networks`).
 
     Raises IWAEError for an architecture of another number of visible units than the data have, and for networks that
     do not fit.
@@ -74,14 +76,14 @@ def create_model(
             raise IWAEError("networks of your own need `encoder`, `decoder` and `latent`, and no `architecture`")
         return HierarchicalVAE.from_networks(encoder, decoder, latent, dataset.dim, key, likelihood, bias)
     architecture = architecture or Architecture.paper(1)
-    if architecture.visible is None:
-        architecture = replace(architecture, visible=dataset.dim)
+    architecture = architecture.fitting(architecture.visible or dataset.dim, dataset.image_shape)
     if architecture.visible != dataset.dim:
         raise IWAEError(
             f"`architecture` is for {architecture.visible} visible units, but {dataset.name} has {dataset.dim}"
             " dimensions: leave out `visible`, and it follows the data"
         )
-    return HierarchicalVAE.create(architecture, key, likelihood, bias)
+    model = HierarchicalVAE.create(architecture, key, likelihood, bias)
+    return model.with_prior_of(dataset.train, jax.random.fold_in(key, PRIOR))
 
 
 def as_dataset(data: Dataset | ArrayLike) -> Dataset:

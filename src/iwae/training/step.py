@@ -91,11 +91,12 @@ def train_step(
     """
     ordered = rows if order is None else order
     step_in_epoch = state.step % (ordered.shape[0] // batch_size)
-    data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    step_key = jax.random.fold_in(state.key, state.step)
+    data_key, model_key = jax.random.split(step_key)
     batch = jax.lax.dynamic_slice_in_dim(ordered, step_in_epoch * batch_size, batch_size)
     batch = batch if order is None else rows[batch]
     x = state.model.prepare(batch, data_key)
-    loss, gradient = estimator.at(state.step)(state.model, x, model_key)
+    loss, gradient = estimator.at(state.step)(state.model.in_training(step_key), x, model_key)
     params = _parameters(state.model)
     updates, moments = optimizer.update(cast(optax.Updates, gradient), state.optimizer, params)
     if learning_rates is not None:

@@ -109,7 +109,7 @@ class Likelihood(eqx.Module):
         return given
 
     def log_prob(
-        self, found: Float[Array, "*rows n"], outputs: Linear, value: Float[Array, "*more dim"], observed: Array | None
+        self, found: Float[Array, "*rows n"], outputs: Any, value: Float[Array, "*more dim"], observed: Array | None
     ) -> Float[Array, "*rows"]:
         """log p(value | h) in nats, summed over the units that are `observed`, for a network's features `found`."""
         distribution = self.for_rows(self.distribution(outputs(found)), value)
@@ -140,10 +140,12 @@ def has_missing(rows: np.ndarray) -> bool:
 
 
 class VisibleLayer(eqx.Module):
-    """p(x | h): a likelihood whose parameters are linear in the features of a network."""
+    """p(x | h): a likelihood whose parameters are linear in the features of a network. `outputs` is a linear layer, or
+    what a network makes in its place (`make_outputs`), with a `bias` too.
+    """
 
     network: Network
-    outputs: Linear
+    outputs: Any
     likelihood: Likelihood
 
     @classmethod
@@ -156,11 +158,20 @@ class VisibleLayer(eqx.Module):
         likelihood: Likelihood,
         network: MakeNetwork = TanhNetwork.create,
     ) -> "VisibleLayer":
-        """The paper's layer, on a tanh network; every linear layer is drawn independently."""
-        sizes = (n_in, *hidden)
+        """The paper's layer, on a tanh network; every linear layer is drawn independently.
+
+        Raises IWAEError for a likelihood that the network can't give the parameters of.
+        """
         keys = jax.random.split(key)
-        outputs = Linear.create(sizes[-1], likelihood.num_outputs(dim), keys[1])
-        return cls(network(sizes, keys[0]), outputs, likelihood)
+        made, count = network((n_in, *hidden), keys[0]), likelihood.num_outputs(dim)
+        if not hasattr(made, "make_outputs"):
+            return cls(made, Linear.create(count_features(made, n_in), count, keys[1]), likelihood)
+        if count != likelihood.outputs_per_unit * dim:
+            raise IWAEError(
+                f"a convolutional network gives as many numbers for each value, and the {likelihood.words} likelihood"
+                " takes others: use another `network`"
+            )
+        return cls(made, made.make_outputs(count, keys[1]), likelihood)
 
     @classmethod
     def on(

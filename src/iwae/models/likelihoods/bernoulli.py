@@ -67,10 +67,10 @@ class BernoulliLikelihood(Likelihood):
         return Bernoulli(outputs)
 
     def log_prob(
-        self, found: Float[Array, "*rows n"], outputs: Linear, value: Float[Array, "*more dim"], observed: Array | None
+        self, found: Float[Array, "*rows n"], outputs: Any, value: Float[Array, "*more dim"], observed: Array | None
     ) -> Float[Array, "*rows"]:
         rows = found.shape[:-1]
-        if jnp.broadcast_shapes(rows, value.shape[:-1]) == rows:
+        if isinstance(outputs, Linear) and jnp.broadcast_shapes(rows, value.shape[:-1]) == rows:
             return linear_bernoulli_log_prob(found, outputs, value, observed)
         return Bernoulli(outputs(found)).log_prob(value, observed)
 

@@ -4,6 +4,7 @@ A network is any module from an input to features. Those of this library take an
 other is taken for an Equinox module of one example, `[n_in]` to `[n_features]`, and is mapped over the rows.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
-from iwae.models.architecture import Precision
+from iwae.models.architecture import Activation, Precision
 from iwae.models.matmul import product
 
 Module = TypeVar("Module")
@@ -47,12 +48,88 @@ class Linear(eqx.Module):
 def with_precision(module: Module, precision: Precision) -> Module:
     """The same module, or tree of them, with the products of all its linear layers in that precision."""
 
-    def is_linear(node: Any) -> bool:
-        return isinstance(node, Linear)
+    return _each(lambda node: hasattr(node, "precision"), lambda node: replace(node, precision=precision), module)
 
-    return jax.tree.map(
-        lambda node: replace(node, precision=precision) if is_linear(node) else node, module, is_leaf=is_linear
+
+def with_dropout(module: Module, key: Key[Array, ""]) -> Module:
+    """The same module, or tree of them, as it is trained: every `Dropout` draws its mask from a key of its own."""
+    numbers = itertools.count()
+    return _each(
+        lambda node: isinstance(node, Dropout),
+        lambda node: replace(node, key=jax.random.fold_in(key, next(numbers))),
+        module,
     )
+
+
+def has_dropout(module: Any) -> bool:
+    """Whether there is a `Dropout` in a module, or tree of them."""
+    return any(isinstance(n, Dropout) for n in jax.tree.leaves(module, is_leaf=lambda n: isinstance(n, Dropout)))
+
+
+def _each(is_one: Callable[[Any], bool], change: Callable[[Any], Any], module: Module) -> Module:
+    """The tree with its nodes of one kind changed."""
+    return jax.tree.map(lambda node: change(node) if is_one(node) else node, module, is_leaf=is_one)
+
+
+class Dropout(eqx.Module):
+    """Sets numbers to zero with probability `rate` and divides the others by 1 - rate (Srivastava et al. 2014), where
+    it has a `key`, which training gives it (`with_dropout`); the identity without one, as models are measured.
+
+    An example has one mask for all of its samples, which are along the axes before: the k weights of a bound are
+    then of one model p and one q, and every estimator is of that model's bound.
+    """
+
+    rate: float = eqx.field(static=True)
+    key: Key[Array, ""] | None = None
+
+    def __call__(self, x: Float[Array, "*rows n"], dims: int = 1) -> Float[Array, "*rows n"]:
+        """`dims` is the number of axes of one example's numbers, the last ones."""
+        if self.key is None or self.rate == 0.0:
+            return x
+        kept = jax.random.bernoulli(self.key, 1.0 - self.rate, x.shape[-1 - dims :])
+        return jnp.where(kept, x / (1.0 - self.rate), 0.0)
+
+
+class LayerNorm(eqx.Module):
+    """Numbers of the last axis less their mean, over their standard deviation; then a learned `scale` and `shift` of
+    each (Ba, Kiros & Hinton 2016).
+    """
+
+    scale: Float[Array, " n"]
+    shift: Float[Array, " n"]
+
+    @classmethod
+    def create(cls, n: int) -> "LayerNorm":
+        """Without a scale and a shift at first."""
+        return cls(jnp.ones(n), jnp.zeros(n))
+
+    def __call__(self, x: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:
+        return self.scale * jax.nn.standardize(x, epsilon=1e-5) + self.shift
+
+
+class Nonlinearity(eqx.Module):
+    """What follows a linear layer: layer norm, the activation, dropout; each where it is there."""
+
+    norm: LayerNorm | None
+    dropout: Dropout | None
+    activation: Activation | None = eqx.field(static=True)
+
+    @classmethod
+    def create(cls, n: int, activation: Activation | None, dropout: float, layer_norm: bool) -> "Nonlinearity":
+        """After a layer of `n` numbers."""
+        return cls(LayerNorm.create(n) if layer_norm else None, Dropout(dropout) if dropout else None, activation)
+
+    def __call__(self, x: Float[Array, "*rows n"], dims: int = 1) -> Float[Array, "*rows n"]:
+        """`dims` is the number of axes of one example's numbers, the last ones."""
+        x = x if self.norm is None else self.norm(x)
+        x = x if self.activation is None else getattr(jax.nn, self.activation.replace("-", "_"))(x)
+        return x if self.dropout is None else self.dropout(x, dims)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options of `Architecture` that it was made by."""
+        rate = 0.0 if self.dropout is None else self.dropout.rate
+        return {"activation": self.activation, "dropout": rate, "layer_norm": self.norm is not None}
 
 
 def features(network: Network, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:

@@ -62,7 +62,8 @@ class Dataset:
     For the Bernoulli likelihood, `array * scale` is the probability that a pixel is 1; rows are `uint8` where that is
     lossless and `float32` otherwise. `binary` says that every value is already 0 or 1, so that nothing is drawn (the
     fixed binarization); otherwise each use draws a new binary vector from these probabilities.
-    `image_shape` is `(height, width)` where the vectors are images, row by row, and None otherwise.
+    `image_shape` is `(height, width)` where the vectors are images, row by row, `(height, width, 3)` where they have
+    colours, and None otherwise.
     `name` is `mnist`, `binfixmnist`, `omniglot`, or the absolute path of the user's own file.
     `shuffled` says that training takes the rows in a new order in each epoch; otherwise it takes them as they are.
     """
@@ -73,7 +74,7 @@ class Dataset:
     test: np.ndarray
     scale: float
     binary: bool
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
     files: tuple[DataFile, ...]
     likelihood: Any = "bernoulli"
     shuffled: bool = False
@@ -82,7 +83,8 @@ class Dataset:
     @classmethod
     def from_arrays(cls, train: Any, test: Any = None, valid: Any = None, *, likelihood: Any = None) -> "Dataset":
         """A dataset of arrays in memory: `[n, dim]`, `[n, height, width]` or these with one channel, `[n, h, w, 1]` or
-        `[n, 1, h, w]`; SciPy's sparse matrices are filled with their zeros, and whole numbers in them are counts.
+        `[n, 1, h, w]`, or three, `[n, h, w, 3]`; SciPy's sparse matrices are filled with their zeros, and whole numbers in
+        them are counts.
 
         `likelihood` is a name, a list of names, one a column, or an object (see `iwae.models.likelihoods`). By default
         it is Bernoulli, for numbers in [0, 1], bits, or uint8 grey values from 0 to 255. "auto" decides by the values:
@@ -179,7 +181,7 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
             raise BadFileError(f"the examples of `train` have shape {shapes['train']}, those of `{name}` {shape}")
     rows = {name: array.reshape(len(array), -1) for name, array in arrays.items()}
     shape = shapes["train"]
-    image_shape = (shape[0], shape[1]) if len(shape) == 2 else None
+    image_shape = shape if len(shape) > 1 else None
     if how is None:
         check_grey(rows)
         how = Reading("bernoulli")
@@ -234,7 +236,7 @@ def _made(
     *,
     scale: float = 1.0,
     binary: bool = False,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     columns: tuple[Column, ...] = (),
 ) -> Dataset:
     # What the arrays are known by, where no file is read.
@@ -250,10 +252,10 @@ def _example_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
     shape = tuple(array.shape[1:])
     if len(shape) == 3 and 1 in (shape[0], shape[-1]):
         shape = shape[:-1] if shape[-1] == 1 else shape[1:]
-    if len(shape) not in (1, 2) or 0 in shape:
+    if (len(shape) not in (1, 2) and not (len(shape) == 3 and shape[-1] == 3)) or 0 in shape:
         raise BadFileError(
             f"`{name}` has shape {array.shape}, expected [n, height, width], [n, height, width, 1], [n, 1, height,"
-            " width] or [n, dim]"
+            " width], [n, height, width, 3] or [n, dim]"
         )
     return shape
 

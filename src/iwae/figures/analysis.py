@@ -10,13 +10,14 @@ from iwae.figures import charts, grids
 
 @dataclass(frozen=True)
 class Images:
-    """What is shown of a model of images of `shape` (height, width), each array `[.., height * width]`.
+    """What is shown of a model of images of `shape` (height, width, perhaps 3 colours), each array `[.., visible]`.
 
-    `samples`, `originals` and `reconstructions` are in [0, 1]; `traversals` too, `[units, values, visible]`, with the
-    `values` that each of `units` takes; the weights are one row a unit, and None of a network without such.
+    `samples`, `originals` and `reconstructions` are as `grids.shades` takes them; `traversals` too, `[units, values,
+    visible]`, with the `values` that each of `units` takes; the weights are one row a unit, and None of a network
+    without such.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     samples: np.ndarray
     originals: np.ndarray
     reconstructions: np.ndarray
@@ -24,7 +25,7 @@ class Images:
     units: Sequence[int]
     values: Sequence[float]
     encoder_weights: np.ndarray | None
-    decoder_weights: np.ndarray
+    decoder_weights: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,14 @@ def _traversals(images: Images, found: Findings) -> bytes | str:
     return charts.traversal_chart(images.traversals, images.shape, images.values, labels)
 
 
-def _encoder_weights(images: Images, _: Findings) -> bytes | str:
-    if images.encoder_weights is None:
-        return "the network is not a tanh network"
-    return grids.weight_grid(images.encoder_weights, images.shape)
+def _weights(of: Callable[[Images], np.ndarray | None], reason: str) -> Callable[[Findings], bytes | str]:
+    def make(images: Images, _: Findings) -> bytes | str:
+        weights = of(images)
+        if len(images.shape) > 2:
+            return "the images have colours"
+        return reason if weights is None else grids.weight_grid(weights, images.shape)
+
+    return _of_images(make)
 
 
 def _log_weights(found: Findings) -> bytes | str:
@@ -94,6 +99,6 @@ PICTURES: dict[str, Callable[[Findings], bytes | str]] = {
     "effective_sample_size": lambda found: charts.effective_sample_size_chart(
         found.effective_sample_size, found.num_samples
     ),
-    "encoder_weights": _of_images(_encoder_weights),
-    "decoder_weights": _of_images(lambda images, _: grids.weight_grid(images.decoder_weights, images.shape)),
+    "encoder_weights": _weights(lambda images: images.encoder_weights, "the network is not a tanh network"),
+    "decoder_weights": _weights(lambda images: images.decoder_weights, "the visible layer is not linear"),
 }

@@ -195,16 +195,19 @@ def _mark_stages(axes: "Axes", stage_ends: Sequence[int], last: int) -> None:
 
 
 def traversal_chart(
-    images: np.ndarray, image_shape: tuple[int, int], values: Sequence[float], labels: Sequence[str]
+    images: np.ndarray, image_shape: tuple[int, ...], values: Sequence[float], labels: Sequence[str]
 ) -> bytes:
-    """Images `[units, values, visible]` in [0, 1] as labelled rows (one a unit) and columns (one a value)."""
+    """Images `[units, values, visible]`, as `grids.shades` takes them, as labelled rows (one a unit) and columns (one a
+    value).
+    """
     rows, columns = images.shape[:2]
-    height, width = image_shape
-    grid = images.reshape(rows, columns, height, width).transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    height, width, *colours = image_shape
+    cells = grids.shades(images)[0].reshape(rows, columns, height, width, *colours)
+    grid = np.moveaxis(cells, 2, 1).reshape(rows * height, columns * width, *colours)
     inches = 0.85 + (WIDTH - 1.15) * rows * height / (columns * width)
     with _new_figure(inches, **{"axes.spines.left": False, "axes.spines.bottom": False}) as figure:
         axes = figure.subplots()
-        axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
         for row in range(1, rows):
             axes.axhline(row * height - 0.5, color=GRID, linewidth=0.7)
         for column in range(1, columns):

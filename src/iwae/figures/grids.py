@@ -28,9 +28,14 @@ def png(image: Image.Image, **settings: Any) -> bytes:
     return buffer.getvalue()
 
 
-def grey(values: np.ndarray) -> np.ndarray:
-    """uint8 of values in [0, 1], black to white."""
-    return np.round(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
+def shades(*arrays: np.ndarray) -> list[np.ndarray]:
+    """uint8, black to white, of arrays that are shown beside each other: of values in [0, 1], else of values in
+    [0, 255], else between the least and the greatest of all. What is missing (NaN) is a zero.
+    """
+    arrays = tuple(map(np.nan_to_num, arrays))
+    low, high = (float(find([find(array) for array in arrays])) for find in (np.min, np.max))
+    low, high = (0.0, 1.0 if high <= 1.0 else 255.0) if low >= 0.0 and high <= 255.0 else (low, high)
+    return [np.round((array - low) / ((high - low) or 1.0) * 255).astype(np.uint8) for array in arrays]
 
 
 def diverging(values: np.ndarray) -> np.ndarray:
@@ -43,17 +48,17 @@ def diverging(values: np.ndarray) -> np.ndarray:
 
 
 def tile(cells: np.ndarray, columns: int, *, group_rows: int = 1, ground: int = GROUND) -> np.ndarray:
-    """uint8 cells `[n, height, width]` in rows of `columns`, on a ground of one value.
+    """uint8 cells `[n, height, width]`, or `[n, height, width, 3]`, in rows of `columns`, on a ground of one value.
 
     Small cells are enlarged by a whole factor. With `group_rows`, that many rows stand together, with a wider gap
     after them. A last row that is not full is left empty at its end.
     """
     cells = _enlarged(cells)
     rows = math.ceil(len(cells) / columns)
-    height, width = cells.shape[1:]
+    height, width = cells.shape[1:3]
     gap = GROUP_GAP if group_rows > 1 else 0
     total = rows * (height + MARGIN) + MARGIN + gap * ((rows - 1) // group_rows)
-    canvas = np.full((total, columns * (width + MARGIN) + MARGIN), ground, np.uint8)
+    canvas = np.full((total, columns * (width + MARGIN) + MARGIN, *cells.shape[3:]), ground, np.uint8)
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
         top = MARGIN + row * (height + MARGIN) + gap * (row // group_rows)
@@ -63,38 +68,40 @@ def tile(cells: np.ndarray, columns: int, *, group_rows: int = 1, ground: int = 
 
 
 def _enlarged(cells: np.ndarray) -> np.ndarray:
-    factor = max(1, math.ceil(CELL / max(cells.shape[1:])))
+    factor = max(1, math.ceil(CELL / max(cells.shape[1:3])))
     return cells.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _thinned(cells: np.ndarray, columns: int) -> np.ndarray:
     """Every so many-th pixel, where a row of cells would be wider than `MAX_SIDE`."""
-    step = max(1, math.ceil(max(cells.shape[1:]) * columns / MAX_SIDE))
+    step = max(1, math.ceil(max(cells.shape[1:3]) * columns / MAX_SIDE))
     return cells[:, ::step, ::step]
 
 
-def sample_grid(values: np.ndarray, image_shape: tuple[int, int] | None) -> bytes:
-    """A PNG of `values`, `[n, visible]` in [0, 1], black to white, as a near-square grid of images.
+def sample_grid(values: np.ndarray, image_shape: tuple[int, ...] | None) -> bytes:
+    """A PNG of `values`, `[n, visible]`, as `shades` takes them, as a near-square grid of images.
 
     Vectors that are not images become one picture with a row for each.
     """
+    (cells,) = shades(values)
     if image_shape is None:
-        return png(Image.fromarray(_enlarged(grey(values)[None])[0]))
-    cells = grey(values).reshape(-1, *image_shape)
+        return png(Image.fromarray(_enlarged(cells[None])[0]))
+    cells = cells.reshape(-1, *image_shape)
     return png(Image.fromarray(tile(cells, math.ceil(math.sqrt(len(cells))))))
 
 
 def reconstruction_grid(
-    originals: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int], *, columns: int = 10
+    originals: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, ...], *, columns: int = 10
 ) -> bytes:
-    """A PNG of pairs of rows: originals above what was decoded, both `[n, visible]` in [0, 1]."""
+    """A PNG of pairs of rows: originals above what was decoded, both `[n, visible]`, as `shades` takes them."""
     columns = min(columns, len(originals))
     rows = len(originals) // columns
-    pairs = np.stack([grey(values[: rows * columns]).reshape(rows, -1) for values in (originals, decoded)], axis=1)
+    count = rows * columns
+    pairs = np.stack([part.reshape(rows, -1) for part in shades(originals[:count], decoded[:count])], axis=1)
     return png(Image.fromarray(tile(_thinned(pairs.reshape(-1, *image_shape), columns), columns, group_rows=2)))
 
 
-def weight_grid(weights: np.ndarray, image_shape: tuple[int, int]) -> bytes:
+def weight_grid(weights: np.ndarray, image_shape: tuple[int, ...]) -> bytes:
     """A PNG of weights `[units, visible]` as images, near square, all on one scale of colours."""
     columns = math.ceil(math.sqrt(len(weights)))
     cells = _thinned(diverging(weights).reshape(-1, *image_shape), columns)

@@ -1,6 +1,7 @@
 """What a run says of its data, and the data that it was trained on."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 
@@ -46,8 +47,8 @@ class ColumnRecord(TypedDict):
 
 
 class DataRecord(TypedDict):
-    """The data of a run, as `data_record` has them; `image_shape` is height and width. The kind of values
-    is `likelihood`, without it Bernoulli; run.json alone has the columns of a table.
+    """The data of a run, as `data_record` has them; `image_shape` is height and width, and 3 for colours. The kind of
+    values is `likelihood`, without it Bernoulli; run.json alone has the columns of a table.
     """
 
     name: str
@@ -55,7 +56,7 @@ class DataRecord(TypedDict):
     examples: Sizes
     dim: Positive
     binary: bool
-    image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=2)] | None
+    image_shape: Annotated[list[Positive], Meta(min_length=2, max_length=3)] | None
     files: list[DataFileRecord]
     likelihood: NotRequired[str]
     columns: NotRequired[list[ColumnRecord]]
@@ -64,8 +65,8 @@ class DataRecord(TypedDict):
 def check_data(data: DataRecord) -> None:
     """Raises IWAEError where the parts of a record contradict each other."""
     shape = data["image_shape"]
-    if shape is not None and shape[0] * shape[1] != data["dim"]:
-        raise IWAEError(f"images of {shape[0]} x {shape[1]} pixels do not have {data['dim']} dimensions")
+    if shape is not None and (math.prod(shape) != data["dim"] or shape[2:] not in ([], [3])):
+        raise IWAEError(f"images of {' x '.join(map(str, shape))} numbers do not have {data['dim']} dimensions")
     if len(data.get("columns", ())) not in (0, data["dim"]):
         raise IWAEError(f"{len(data.get('columns', ()))} columns are not {data['dim']} dimensions")
 

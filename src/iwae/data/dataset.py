@@ -83,8 +83,8 @@ class Dataset:
     @classmethod
     def from_arrays(cls, train: Any, test: Any = None, valid: Any = None, *, likelihood: Any = None) -> "Dataset":
         """A dataset of arrays in memory: `[n, dim]`, `[n, height, width]` or these with one channel, `[n, h, w, 1]` or
-        `[n, 1, h, w]`, or three, `[n, h, w, 3]`; SciPy's sparse matrices are filled with their zeros, and whole numbers in
-        them are counts.
+        `[n, 1, h, w]`, or three, `[n, h, w, 3]`; SciPy's sparse matrices are filled with their zeros, and whole numbers
+        in them are counts.
 
         `likelihood` is a name, a list of names, one a column, or an object (see `iwae.models.likelihoods`). By default
         it is Bernoulli, for numbers in [0, 1], bits, or uint8 grey values from 0 to 255. "auto" decides by the values:

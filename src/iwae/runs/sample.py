@@ -81,4 +81,4 @@ def _is_picture(data: DataRecord) -> bool:
 
 def _write_picture(path: Path, means: np.ndarray, data: DataRecord) -> None:
     shape = data["image_shape"]
-    write_atomically(path, sample_grid(means, (shape[0], shape[1]) if shape else None))
+    write_atomically(path, sample_grid(means, tuple(shape) if shape else None))

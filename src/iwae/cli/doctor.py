@@ -14,7 +14,8 @@ from typing import Any, Literal
 from iwae.cli.console import print_lines
 from iwae.cli.options import default_results_dir
 from iwae.data import dataset_status
-from iwae.io.files import acquire_lock, expanded, write_atomically
+from iwae.io.files import expanded, write_atomically
+from iwae.io.locks import Lock, holder_of
 from iwae.version import __version__
 
 Section = dict[str, Any]
@@ -118,8 +119,8 @@ def _results(directory: Path) -> Section:
     probe = there / f".iwae-doctor-{os.getpid()}"
     try:
         write_atomically(probe, b"")
-        lock = acquire_lock(probe.with_suffix(".lock"))
-        kind = type(lock).__name__
+        path_of_lock = probe.with_suffix(".lock")
+        lock, holder = Lock.acquire(path_of_lock), holder_of(path_of_lock)
         lock.release()
     finally:
         for left in there.glob(f"{probe.name}*"):
@@ -129,7 +130,7 @@ def _results(directory: Path) -> Section:
         "directory": str(path) if there == path else f"{path} (will be made)",
         "file system": _file_system(there),
         **({"free": f"{space.f_bavail * space.f_frsize / GIB:.1f} GiB"} if space else {}),
-        "lock": kind,
+        "lock": "the system's and a lease" if holder and holder.locked else "a lease alone, the system has none here",
     }
 
 

@@ -1,7 +1,9 @@
 """A real Slurm of one node, of Debian's packages, for the tests of jobs; all its files are in one folder."""
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 DEADLINE = 600
+ENDING_SECONDS = 20
 
 CONF = """
 ClusterName=tests
@@ -80,7 +83,8 @@ class OneNodeSlurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run("scancel", f"--user={os.getuid()}", "--signal=KILL", check=False)
+        self.run("scancel", f"--user={os.getuid()}", "--signal=KILL", "--full", check=False)
+        self.run("scancel", f"--user={os.getuid()}", check=False)
         for name in ("slurmctld.pid", "slurmd.pid", "munge/pid"):
             self._end(self.here / name)
 
@@ -99,8 +103,17 @@ class OneNodeSlurm:
 
     def states(self) -> dict[str, str]:
         """The state of every job that is in the queue or running, by its id."""
-        lines = self.run("squeue", "--noheader", "--array", "--format=%i %T", check=False).splitlines()
-        return dict(line.split() for line in lines)
+        found: list[str] = []
+
+        def ask() -> bool:
+            # A controller that was just started does not answer yet.
+            with contextlib.suppress(subprocess.SubprocessError):
+                found[:] = self.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
+                return True
+            return False
+
+        self.wait_until(ask)
+        return dict(line.split() for line in found)
 
     def wait_until(self, condition: Callable[[], object]) -> None:
         """Waits, but not for good."""
@@ -117,10 +130,12 @@ class OneNodeSlurm:
     def _end(self, pid_file: Path) -> None:
         if not pid_file.exists() or not (text := pid_file.read_text().strip()):
             return
-        proc = Path(f"/proc/{text}")
-        if proc.exists():
-            os.kill(int(text), 15)
-        self.wait_until(lambda: not proc.exists())
+        proc, end = Path(f"/proc/{text}"), time.monotonic() + ENDING_SECONDS
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(text), number)
+            while proc.exists() and time.monotonic() < end:
+                time.sleep(0.1)
 
 
 def _free_ports(count: int) -> list[int]:

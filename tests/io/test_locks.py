@@ -59,7 +59,8 @@ def elsewhere(path: Path, number: int = 1, age: float = 0.0) -> Path:
     """What a process on another host leaves that is killed, so many seconds ago."""
     found = path.with_name(f".lock.{number}")
     found.write_text(json.dumps(asdict(replace(Holder.this(locked=True), machine="another", host="node7", pid=12))))
-    os.utime(found, (time.time() - age,) * 2)
+    when = time.time() - age
+    os.utime(found, (when, when))
     return found
 
 

@@ -85,7 +85,7 @@ class Array:
 
     def submit(self, *more: str) -> str:
         """Gives the command, and returns what it says on standard error."""
-        words = [sys.executable, "-m", "iwae", *self._words, "--on", "slurm", "--slurm", "signal=USR2@60", *more]
+        words = [sys.executable, "-m", "iwae", *self._words, "--on", "slurm", "--slurm", "signal=USR2@600", *more]
         done = subprocess.run(words, env=self._environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -150,14 +150,15 @@ def test_jobs_that_are_cancelled_timed_out_and_killed_end_in_the_bits_of_undistu
     os.kill(killed.holder.pid, signal.SIGKILL)
     slurm.start_controller()
     slurm.wait_until(lambda: job not in slurm.states())
-    # Stopped, so that its time is over before it is done.
+    # Held up until Slurm warns of its time limit, which is five minutes from now: ten minutes before it.
     late = meet(array.trains(met))
     job, holder = array.job(late), late.holder
     assert holder is not None
     os.kill(holder.pid, signal.SIGSTOP)
-    slurm.run("scontrol", "update", f"jobid={job}", "timelimit=1")
+    elapsed = minutes(slurm.run("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%M"))
+    slurm.run("scontrol", "update", f"jobid={job}", f"timelimit={elapsed + 5}")
     slurm.wait_until(lambda: _is_pending(holder.pid, signal.SIGUSR2))
-    slurm.run("scontrol", "update", f"jobid={job}", "timelimit=60")
+    slurm.run("scontrol", "update", f"jobid={job}", "timelimit=600")
     os.kill(holder.pid, signal.SIGCONT)
     slurm.wait_until(lambda: slurm.states().get(job) == "PENDING")
     slurm.wait_until(array.ended)

@@ -205,6 +205,7 @@ def test_what_cannot_be_swept_is_one_line(tmp_path: Path, capsys: Any, monkeypat
     monkeypatch.chdir(tmp_path)
     for words, said in [
         ("--grid kk=1", "--grid kk: there is no such option of a run: did you mean k?"),
+        ("--epochs 3", "nothing to sweep over: give --grid, such as k=1,5,50, --seeds, such as 0:5, or a file"),
         ("--grid k=1 --seed 3", "--seed 3: a sweep has --seeds"),
         ("--grid k=1 --slurm time=5", "--slurm has options of sbatch, and goes with --on slurm"),
         ("--grid k=1 --on slurm --slurm time", "--slurm must be options of sbatch such as"),

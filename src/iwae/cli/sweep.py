@@ -82,6 +82,8 @@ class SweepCommand:
         found = read_file(self.file) if self.file is not None else {}
         options = read_options(found.get("options", {})) | self.configuration.given
         grid = read_grid(found.get("grid", {})) | read_grid(read_axes(self.grid))
+        if not grid and not self.seeds and self.file is None:
+            raise IWAEError("nothing to sweep over: give `grid`, such as k=1,5,50, `seeds`, such as 0:5, or a file")
         if "seed" in options:
             raise IWAEError(f"`seed` {options['seed']}: a sweep has `seeds`, such as 0:5")
         return Definition(options, grid, self.seeds or tuple(found.get("seeds", ())) or (0,))

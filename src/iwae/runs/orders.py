@@ -11,6 +11,7 @@ from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.reporter import Reporter
+from iwae.runs.signals import SignalWatch
 
 LOG_SUFFIX = "train.log"
 
@@ -66,8 +67,11 @@ class Order:
     def carry_out(self, reporter: Reporter) -> None:
         """Does it, in this process. Raises what `train_runs` does, Divergence once the other runs are done."""
         self._check_source()
-        from iwae.runs.train import train_runs
-        from iwae.training.loop import Divergence
+        # An exception that a handler raises while native code is loaded would end the process without a word.
+        with SignalWatch(hold=True) as signals:
+            from iwae.runs.train import train_runs
+            from iwae.training.loop import Divergence
+        signals.check("nothing had begun")
 
         failure = None
         try:

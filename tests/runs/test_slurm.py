@@ -1,20 +1,25 @@
 """Runs as jobs of a real Slurm, which are cancelled, timed out and killed, and end in the bits of undisturbed ones."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.slurm import OneNodeSlurm, why_not
 from helpers.small_runs import environment, same_training
-from iwae import IWAEError
+from iwae import IWAEError, RunConfig
+from iwae.io.files import write_json
+from iwae.runs import slurm as slurm_jobs
 from iwae.runs.directory import Run
-from iwae.runs.slurm import minutes, sbatch_parameters
+from iwae.runs.orders import Order
+from iwae.runs.slurm import minutes, queued_runs, sbatch_parameters, submit_orders
 from iwae.runs.sweep import Sweep
 
 GRID = "--grid k=1,5 --grid model=vae,iwae --seeds 0:2"
@@ -65,6 +70,67 @@ def test_options_of_sbatch_are_passed_on() -> None:
     assert sbatch_parameters({})["time"] is None
 
 
+def order(path: Path, source: Path | None = None) -> Order:
+    config = RunConfig.of(dataset="d.npy", latent=(3,), hidden=(8,), init_from=str(source) if source else None)
+    return Order({path: config}, then="validate", command="again")
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What is submitted to a queue that takes everything: names of runs, and what the array waits for."""
+    arrays: list[tuple[list[str], dict[str, str]]] = []
+
+    def submit(orders: list[Order], *arguments: Any) -> list[str]:
+        arrays.append(([path.name for order in orders for path in order.runs], arguments[-1]))
+        return [f"{len(arrays)}_{index}" for index in range(len(orders))]
+
+    monkeypatch.setattr(slurm_jobs, "_submit", submit)
+    monkeypatch.setattr(slurm_jobs.shutil, "which", lambda _: "/usr/bin/sbatch")
+    return arrays
+
+
+def test_runs_that_start_from_others_wait_for_their_jobs(tmp_path: Path, queue: list[Any]) -> None:
+    a, b, c = (tmp_path / name for name in "abc")
+    assert submit_orders([order(c, a), order(a), order(b)], tmp_path, {}) == (["1", "2"], [])
+    assert queue == [(["a", "b"], {}), (["c"], {"dependency": "afterany:1_0"})]
+    record = json.loads((tmp_path / "slurm" / "submitted.json").read_text())
+    assert record == {"jobs": {str(a): "1_0", str(b): "1_1", str(c): "2_0"}}
+
+
+def test_what_is_in_the_queue_is_left_there_and_waited_for(
+    tmp_path: Path, queue: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    monkeypatch.setattr(slurm_jobs, "queued_runs", lambda _: {str(a): "7_3"})
+    assert submit_orders([order(a), order(b, a)], tmp_path, {}) == (["1"], ["a"])
+    assert queue == [(["b"], {"dependency": "afterany:7_3"})]
+    assert submit_orders([order(a)], tmp_path, {}) == ([], ["a"])
+
+
+def test_more_runs_than_an_array_can_have_are_several(
+    tmp_path: Path, queue: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_jobs, "MOST_IN_ARRAY", 2)
+    assert submit_orders([order(tmp_path / str(index)) for index in range(5)], tmp_path, {})[0] == ["1", "2", "3"]
+    assert [names for names, _ in queue] == [["0", "1"], ["2", "3"], ["4"]]
+
+
+def test_a_slurm_that_is_not_there_or_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(IWAEError, match="there is no sbatch on this machine"):
+        submit_orders([order(tmp_path / "a")], tmp_path, {})
+    refused = "sbatch: error: invalid partition specified: x"
+    for name, says in (("sbatch", refused), ("srun", ""), ("squeue", "no contact")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(IWAEError, match=r"Slurm refused the jobs: .*invalid partition specified: x") as error:
+        submit_orders([order(tmp_path / "a")], tmp_path, {"partition": "x"})
+    assert "\n" not in str(error.value)
+    write_json(tmp_path / "slurm" / "submitted.json", {"jobs": {}})
+    with pytest.raises(IWAEError, match=r"Slurm does not answer \(no contact\): give the same command again"):
+        submit_orders([order(tmp_path / "a")], tmp_path, {})
+
+
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNodeSlurm]:
     if (reason := why_not()) is not None:
@@ -110,8 +176,6 @@ class Array:
 
     def job(self, run: Run) -> str:
         """The id of its job."""
-        from iwae.runs.slurm import queued_runs
-
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.slurm.environment.items():
                 patch.setenv(name, value)
@@ -157,10 +221,10 @@ def test_jobs_that_are_cancelled_timed_out_and_killed_end_in_the_bits_of_undistu
     os.kill(holder.pid, signal.SIGSTOP)
     elapsed = minutes(slurm.run("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%M"))
     slurm.run("scontrol", "update", f"jobid={job}", f"timelimit={elapsed + 5}")
-    slurm.wait_until(lambda: _is_pending(holder.pid, signal.SIGUSR2))
+    # Slurm has it go on, to heed the warning.
+    slurm.wait_until(lambda: not Path(f"/proc/{holder.pid}").exists())
+    assert job in slurm.states()
     slurm.run("scontrol", "update", f"jobid={job}", "timelimit=600")
-    os.kill(holder.pid, signal.SIGCONT)
-    slurm.wait_until(lambda: slurm.states().get(job) == "PENDING")
     slurm.wait_until(array.ended)
     # Of the requeued one nothing is left to do.
     missing = Sweep(array.path).unfinished(save_every=1.0, datasets_dir=None)
@@ -178,12 +242,3 @@ def test_jobs_that_are_cancelled_timed_out_and_killed_end_in_the_bits_of_undistu
         assert mine["test"] == theirs["test"]
     (row,) = [row for row in Sweep(array.path).table() if row["is_best"]]
     assert row["finished"] == 2
-
-
-def _is_pending(pid: int, number: int) -> bool:
-    """Whether a signal was sent to a process that has not taken it yet."""
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    waiting = int(status["ShdPnd"], 16) | int(status["SigPnd"], 16)
-    return bool(waiting & 1 << (number - 1))

@@ -228,6 +228,25 @@ def test_one_that_looked_before_others_came_and_went_does_not_get_it(
     others[0].release()
 
 
+def test_on_a_full_disk_it_is_refused_and_released(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left that the next one would wait for: what is released has no more bytes than before."""
+    lock = Lock.acquire(path)
+    size = lease(path).stat().st_size
+    lock.release()
+    assert lease(path).stat().st_size == size
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            Lock.acquire(path)
+    assert lease(path).name == ".lock.1"
+    monkeypatch.setattr(locks.time, "sleep", lambda _: pytest.fail("it waited"))
+    Lock.acquire(path).release()
+
+
 def test_other_failures_of_the_system_are_errors(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -27,7 +27,7 @@ from iwae.io.json import decode
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 POLL_SECONDS = 0.25
-RELEASED = b"released\n"
+RELEASED = b"released"
 MOST_BYTES = 4096
 
 
@@ -129,9 +129,9 @@ class Lock:
         self._released.set()
         self._thread.join()
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            os.write(self._descriptor, RELEASED)
+            # Of the same length: that takes no room, which a full disk does not have.
+            os.write(self._descriptor, RELEASED.ljust(os.fstat(self._descriptor).st_size))
         os.close(self._descriptor)
         if self._system is not None:
             self._system.release()
@@ -200,7 +200,7 @@ def _look(path: Path, number: int) -> _Lease | None:
     holder = None
     with contextlib.suppress(ValueError):
         holder = decode(content, Holder)
-    return _Lease(holder, content == RELEASED, touched)
+    return _Lease(holder, content.rstrip() == RELEASED, touched)
 
 
 def _take_lease(path: Path, own: Holder) -> tuple[Path, int]:
@@ -218,13 +218,13 @@ def _take_lease(path: Path, own: Holder) -> tuple[Path, int]:
         os.fsync(descriptor)
         # Others may have taken leases and let them go since we looked: then this number was free again.
         if _newest(path) > newest + 1:
-            lease.unlink(missing_ok=True)
             raise Held(None)
         for number in _numbers(path):
             if number <= newest:
                 _path(path, number).unlink(missing_ok=True)
     except BaseException:
         os.close(descriptor)
+        lease.unlink(missing_ok=True)
         raise
     return lease, descriptor
 

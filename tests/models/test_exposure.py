@@ -18,6 +18,7 @@ from iwae.data import load_dataset
 from iwae.data.columns import Column, Reading, with_total
 from iwae.data.tables import completed, learn_columns, to_frame, to_rows
 from iwae.errors import IWAEError
+from iwae.evaluation.imputation import check_imputation
 from iwae.models.likelihoods import likelihood_from_json, likelihood_of
 
 RNG = np.random.default_rng(0)
@@ -62,6 +63,8 @@ def test_a_missing_count_is_filled_in_by_its_rows_exposure() -> None:
     filled = iwae.impute(model, gaps, num_samples=10)
     np.testing.assert_allclose(filled[:, 1], rates[1] * EXPOSURE, rtol=1e-3)
     np.testing.assert_allclose(iwae.reconstruct(model, ROWS, num_samples=10)[:, 2], EXPOSURE, rtol=1e-5)
+    # What is given is not hidden for a check.
+    assert check_imputation(model, ROWS, num_samples=10).hidden < 0.2 * ROWS.size
     drawn = iwae.impute_multiple(model, gaps, 30, num_samples=10)[:, :, 1]
     assert abs(drawn.mean() / (rates[1] * EXPOSURE).mean() - 1) < 0.05
     assert np.asarray(model.sample(jax.random.key(0), 3))[:, 2] == pytest.approx(TYPICAL)

@@ -142,3 +142,22 @@ def test_the_last_line_says_how_good_it_is(tmp_path: Path, capsys) -> None:
         assert "; categories right " in line
         # Independent columns can't be imputed.
         assert "This is no better than filling in a constant per column" in line
+
+
+def test_rows_of_counts_are_given_their_totals(tmp_path: Path, capsys) -> None:
+    """By which a run was trained, and which stand in no file."""
+    counts = np.random.default_rng(0).poisson(5.0, (60, 4)) + 1.0
+    np.save(tmp_path / "d.npy", counts.astype(int))
+    likelihood = "poisson,row-total=exposure"
+    go(tmp_path / "run", small_config(tmp_path / "d.npy", likelihood=likelihood, epochs=1))
+    gaps = counts[:8].copy()
+    gaps[::2, 1] = np.nan
+    np.save(tmp_path / "gaps.npy", gaps)
+    files = ["--input", str(tmp_path / "gaps.npy"), "--output", str(tmp_path / "o.npy"), "--samples", "20"]
+    assert main(["impute", str(tmp_path / "run"), *files]) == 0
+    filled = np.load(tmp_path / "o.npy")
+    assert filled.shape == (8, 4)
+    np.testing.assert_array_equal(filled[~np.isnan(gaps)], gaps[~np.isnan(gaps)])
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--dataset", str(tmp_path / "gaps.npy"), "--samples", "20"]) == 0
+    assert "nats, on 8 rows of" in capsys.readouterr().out

@@ -123,10 +123,10 @@ def check_imputation(
     hidden = ~np.isnan(rows) & (np.random.default_rng(seed).random(rows.shape) < share)
     left = np.where(hidden, np.nan, rows)
     # A mean needs some value.
-    hidden &= ~np.isnan(left).all(axis=0)
+    hidden &= ~np.isnan(left).all(axis=0) & ~model.likelihood.each("is_given", rows.shape[1])
     left = np.where(hidden, np.nan, rows)
     filled = impute(model, left, num_samples=num_samples, seed=seed)
-    is_ordered = model.likelihood.ordered(rows.shape[1])
+    is_ordered = model.likelihood.each("is_ordered", rows.shape[1])
     errors, rights = [], []
     for column in np.flatnonzero(hidden.any(axis=0)):
         own, seen = hidden[:, column], left[~np.isnan(left[:, column]), column]

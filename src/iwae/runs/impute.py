@@ -14,7 +14,7 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
-from iwae.runs.score import has_other_rows, read_arrays, read_table
+from iwae.runs.score import has_other_rows, read_arrays, read_table, with_exposure
 
 MOST_CHECKED = 500
 FEWEST_HIDDEN = 30
@@ -50,7 +50,10 @@ def impute_file(
             f" and {target.name}"
         )
     arrays = read_arrays(source, ("x",) if suffix == ".npy" else ("train", "valid", "test"))
-    completed = {name: _completed(model, rows, **how) for name, rows in arrays.items()}
+    completed = {}
+    for name, rows in arrays.items():
+        found = _completed(model, with_exposure(rows, columns), **how)
+        completed[name] = found if rows.ndim > 2 else found[..., : rows.shape[1]]
     if suffix == ".npy":
         write_arrays(target, np.save, completed["x"])
     else:
@@ -70,7 +73,7 @@ def check_file(run: Run, model: HierarchicalVAE, source: Path, *, seed: int = 0)
         if tables.is_table(source):
             rows = read_table(source, run.columns)[1]
         else:
-            rows = next(iter(read_arrays(source, ("train", "valid", "test")).values()))
+            rows = with_exposure(next(iter(read_arrays(source, ("train", "valid", "test")).values())), run.columns)
     else:
         data = run_dataset(run, None, Reporter(), moved_to=source)
         rows, what = np.concatenate([data.test, data.valid]), "of rows that training held out"

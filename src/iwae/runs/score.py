@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from iwae.data import Column, Split, tables
+from iwae.data.columns import TOTAL, with_total
 from iwae.data.files import BadFileError
 from iwae.data.formats import read_npy, read_npz
 from iwae.data.own import digest_of
@@ -54,7 +55,10 @@ def score_file(
         if output.suffix.lower() not in (".npy", ".csv"):
             raise IWAEError(f"`output` must be an .npy or .csv file, got {output}")
         check_new(output)
-    rows = read_table(path, run.columns)[1] if tables.is_table(path) else read_arrays(path, (split,))[split]
+    if tables.is_table(path):
+        rows = read_table(path, run.columns)[1]
+    else:
+        rows = with_exposure(read_arrays(path, (split,))[split], run.columns)
     model, gaps = checkpoint.model(), ""
     if count := int(np.isnan(rows).any(axis=tuple(range(1, rows.ndim))).sum()) if rows.dtype.kind == "f" else 0:
         model = model.with_likelihood(replace(model.likelihood, missing=True))
@@ -108,6 +112,13 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not arrays:
         raise IWAEError(f"{path} has no array {' or '.join(names)}")
     return arrays
+
+
+def with_exposure(rows: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
+    """Rows of an array with their total, where the run's last column is that, which no file has."""
+    if columns and columns[-1].name == TOTAL and rows.ndim == 2 and rows.shape[1] == len(columns) - 1:
+        return with_total(rows, columns[:-1])[0]
+    return rows
 
 
 def _write(output: Path, found: Likelihoods) -> None:

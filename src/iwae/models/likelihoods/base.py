@@ -36,6 +36,8 @@ class Likelihood(eqx.Module):
     """Numbers that the network gives for each visible unit; those of one kind lie side by side."""
     is_ordered: ClassVar[bool] = True
     """Whether larger and smaller values mean something."""
+    is_given: ClassVar[bool] = False
+    """Whether its values are always there and not scored."""
     has_rates: ClassVar[bool] = False
     """Whether its distributions are of counts, whose method `scaled` multiplies their rates by an exposure."""
     missing: bool = eqx.field(static=True, default=False, kw_only=True)
@@ -49,9 +51,9 @@ class Likelihood(eqx.Module):
         """
         return cls(missing=has_missing(rows))
 
-    def ordered(self, units: int) -> np.ndarray:
-        """`is_ordered` of each of so many columns."""
-        return np.full(units, self.is_ordered)
+    def each(self, name: str, units: int) -> np.ndarray:
+        """What the kind of each of so many columns says: its `is_ordered`, `is_given` or `has_rates`."""
+        return np.full(units, getattr(self, name))
 
     def check(self, rows: np.ndarray, what: str) -> None:
         """Raises IWAEError, naming `what`, for rows that can't be scored."""

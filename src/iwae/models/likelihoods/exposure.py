@@ -42,6 +42,7 @@ class ExposureLikelihood(Likelihood):
     name: ClassVar[str] = "exposure"
     words: ClassVar[str] = "exposure"
     outputs_per_unit: ClassVar[int] = 0
+    is_given: ClassVar[bool] = True
     typical: float = eqx.field(static=True, default=1.0)
 
     @classmethod

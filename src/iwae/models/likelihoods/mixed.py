@@ -85,8 +85,8 @@ class MixedLikelihood(Likelihood):
     def is_ordered(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return all(kind.is_ordered for kind in self.kinds)
 
-    def ordered(self, units: int) -> np.ndarray:
-        parts = [kind.ordered(len(own)) for kind, own in self._parts()]
+    def each(self, name: str, units: int) -> np.ndarray:
+        parts = [kind.each(name, len(own)) for kind, own in self._parts()]
         return np.concatenate(parts)[np.argsort(np.concatenate(self.columns))]
 
     def check(self, rows: np.ndarray, what: str) -> None:

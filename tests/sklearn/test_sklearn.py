@@ -109,6 +109,74 @@ def test_pandas_goes_in_and_comes_out(imputer):
         fitted.transform(frame[list("dcba")])
 
 
+def mixed(num: int = 150, seed: int = 0) -> pandas.DataFrame:
+    """Four columns of four types that one hidden number moves, with gaps."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=num)
+    noise = 0.3 * rng.normal(size=(num, 3))
+    frame = pandas.DataFrame(
+        {
+            "age": 50 + 10 * (hidden + noise[:, 0]),
+            "city": pandas.Categorical(np.where(hidden + noise[:, 1] > 0, "Oslo", "Rome")),
+            "visits": rng.poisson(np.exp(1 + hidden)),
+            "smokes": pandas.array(hidden + noise[:, 2] > 0.5, "boolean"),
+        },
+        index=range(100, 100 + num),
+    )
+    frame = frame.astype({"visits": "Int64"})
+    for place, name in enumerate(frame):
+        frame.loc[frame.index[place::7], name] = None
+    return frame
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "auto", "visits=negative-binomial"])
+def test_frames_with_categories_go_in_and_come_out(likelihood):
+    frame, new = mixed(), mixed(40, seed=1)
+    how = {**SMALL, "max_iter": 25, "likelihood": likelihood}
+    fitted = IWAEImputer(**how).set_output(transform="pandas").fit(frame)
+    kinds = {column.name: column.kind for column in fitted.columns_}
+    counts = {"gaussian": "gaussian"}.get(likelihood, "negative-binomial")
+    assert kinds == {"age": "gaussian", "city": "categorical", "visits": counts, "smokes": "bernoulli"}
+    filled = fitted.transform(new)
+    assert filled.dtypes.equals(new.dtypes)
+    assert filled.index.equals(new.index)
+    assert not filled.isna().any(axis=None)
+    for name in new:
+        seen = new[name].notna()
+        assert (filled[name][seen] == new[name][seen]).all()
+    pandas.testing.assert_frame_equal(fitted.transform(new[20:]), filled[20:])
+    tables = fitted.sample(new, 3)
+    assert len(tables) == 3
+    assert all(table.dtypes.equals(new.dtypes) and not table.isna().any(axis=None) for table in tables)
+    assert list(fitted.get_feature_names_out()) == list(new)
+    marked = clone(fitted).set_params(add_indicator=True, max_iter=1).fit(frame).transform(new)
+    np.testing.assert_array_equal(marked["missingindicator_city"], new["city"].isna())
+    assert list(marked.columns[:4]) == list(new)
+
+
+def test_the_density_of_a_frame_with_categories_knows_which_rows_are_odd():
+    frame = mixed(400)
+    fitted = IWAEDensity(**{**SMALL, "max_iter": 60, "n_components": 2}).fit(frame)
+    usual = pandas.DataFrame({"age": [60.0, 60.0], "city": ["Oslo", "Rome"], "visits": [7, 7], "smokes": [True, True]})
+    likely, odd = fitted.score_samples(usual)
+    assert likely > odd + 1
+    drawn = fitted.sample(200, random_state=0)
+    assert set(drawn["city"]) == {"Oslo", "Rome"}
+    assert (drawn["smokes"].dtype, drawn["visits"].dtype) == (bool, np.int64)
+    assert fitted.transform(frame).shape == (400, 2)
+    assert set(fitted.inverse_transform(fitted.transform(frame))["city"]) == {"Oslo", "Rome"}
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.score_samples(usual), [likely, odd])
+    with pytest.raises(ValueError, match="fitted to a frame with categories: give such a frame, not ndarray"):
+        fitted.score_samples(usual.to_numpy())
+    with pytest.raises(ValueError, match="column 'city' has 'Bonn' in row 1, which was not there"):
+        fitted.score_samples(usual.assign(city="Bonn"))
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.score_samples(usual[["city", "age", "visits", "smokes"]])
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        IWAEDensity(**QUICK).fit(usual[:1])
+
+
 def test_columns_without_values_are_left_out_or_zero():
     table = gaps(60)
     table[:, 2] = np.nan
@@ -166,8 +234,12 @@ def test_repeated_fits_of_one_width_compile_once():
 
 def test_what_can_not_be_used_is_named():
     frame = pandas.DataFrame(rows(30), columns=list("abcd"))
+    texts = frame.astype({"b": object}).assign(b=["x", *map(str, range(29))])
+    with pytest.raises(ValueError, match="column 'b' has the text 'x' among its numbers"):
+        IWAEDensity(**QUICK).fit(texts)
+    numbers = IWAEDensity(**QUICK).fit(frame)
     with pytest.raises(ValueError, match="column 'b': could not convert string"):
-        IWAEDensity(**QUICK).fit(frame.astype({"b": object}).assign(b="x"))
+        numbers.score_samples(texts)
     with pytest.raises(ValueError, match="infinity, in column 'c'"):
         IWAEDensity(**QUICK).fit(frame.assign(c=np.inf))
     with pytest.raises(ValueError, match="infinity, in column 1"):

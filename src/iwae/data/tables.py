@@ -142,20 +142,19 @@ def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
     return found.astype(frame.dtypes.to_dict()) if table.implementation.is_pandas() else found
 
 
-def to_frame(rows: np.ndarray, columns: Sequence[Column]) -> Any:
-    """A polars frame of rows `[n, dim]` without missing values, each column as `completed` would fill it in."""
-    needs_extra("polars", "tables")
-    import polars
+def to_frame(rows: np.ndarray, columns: Sequence[Column], backend: str = "polars") -> Any:
+    """A frame of polars or pandas (the `backend`) of rows `[n, dim]` without missing values, each column as `completed`
+    would fill it in.
+    """
+    needs_extra("narwhals", "tables")
+    needs_extra(backend, "tables")
+    import narwhals as nw
 
-    return polars.DataFrame(values_of(rows, columns))
-
-
-def values_of(rows: np.ndarray, columns: Sequence[Column]) -> dict[str, list[Level]]:
-    """The values of every column, by its name, for rows `[n, dim]` without missing values."""
     # A float32 as the shortest number that it is.
     own, values = _own(columns), rows.astype(str).astype(np.float64).T
     pairs = zip(own, values[: len(own)], strict=True)
-    return {column.name: [_value(value, column) for value in found] for column, found in pairs}
+    filled = {column.name: [_value(value, column) for value in found] for column, found in pairs}
+    return nw.to_native(nw.from_dict(filled, backend=backend))
 
 
 def _own(columns: Sequence[Column]) -> Sequence[Column]:

@@ -13,9 +13,16 @@ import optax
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (  # pyright: ignore[reportPrivateUsage]
+    _check_feature_names,
+    _check_n_features,
+    check_is_fitted,
+    validate_data,
+)
 
-from iwae.data.dataset import Dataset
+from iwae.data.columns import Column, Reading
+from iwae.data.dataset import Dataset, of_table
+from iwae.data.tables import learn_columns, to_frame, to_rows
 from iwae.estimators.base import Estimator
 from iwae.estimators.objective import make_estimator
 from iwae.evaluation.examples import prepare_examples
@@ -40,6 +47,8 @@ class OfTable(BaseEstimator):
     that it is enough.
     """
 
+    columns_: tuple[Column, ...] = ()
+    _learned_columns: tuple[Column, ...] | None = None
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
         "hidden": [tuple, list],
@@ -103,9 +112,11 @@ class OfTable(BaseEstimator):
 
     @property
     def model_(self) -> HierarchicalVAE:
-        """The model, for rows in their own units: for `iwae.save`, `iwae.log_likelihood` and so on."""
+        """The model, for rows in their own units: for `iwae.save`, `iwae.log_likelihood` and so on; for rows that
+        `iwae.data.tables.to_rows(frame, columns_)` gives, where it was fitted to a frame with categories.
+        """
         check_is_fitted(self)
-        if self.likelihood != "gaussian":
+        if not self._is_plain:
             return self._model
         return self._model.with_likelihood(
             GaussianLikelihood(tuple(self._shift.tolist()), tuple(self._spread.tolist()), missing=True)
@@ -128,11 +139,11 @@ class OfTable(BaseEstimator):
     def _fit(self, X: np.ndarray) -> Self:
         """Trains on checked rows, NaN where a value is missing."""
         random, dim = check_random_state(self.random_state), X.shape[1]
-        again = self.warm_start and hasattr(self, "_model") and self._model.visible == dim
+        again = self.warm_start and self._learned_columns == self.columns_ and self._model.visible == dim
         self._seed = int(random.randint(2**31 - 1))
         if not again:
             self._shift, self._spread = np.zeros(dim), np.ones(dim)
-            if self.likelihood == "gaussian":
+            if self._is_plain:
                 # Standardized here: as a constant of the likelihood it would be compiled anew for every table.
                 of_data: Any = GaussianLikelihood.of_data(X)
                 self._shift, self._spread = np.array(of_data.shift), np.array(of_data.spread)
@@ -164,18 +175,27 @@ class OfTable(BaseEstimator):
                 seed=self._seed,
                 callback=lambda done, found: line.update(done, found, float("nan")),
             )
-        self.n_iter_ = len(self.validation_scores_)
+        self.n_iter_, self._learned_columns = len(self.validation_scores_), self.columns_
         return self
 
     @property
+    def _is_plain(self) -> bool:
+        """Whether all columns are Gaussian, standardized here."""
+        return self.likelihood == "gaussian" and not self.columns_
+
+    @property
     def _has_shared_scale(self) -> bool:
-        return self.shared_scale and self.likelihood == "gaussian"
+        return self.shared_scale and self._is_plain
 
     def _new_model(self, rows: np.ndarray) -> HierarchicalVAE:
-        if self.likelihood == "gaussian":
+        if self._is_plain:
             likelihood: Likelihood = GaussianLikelihood(missing=True)
         else:
-            likelihood = replace(likelihood_of(Dataset.from_arrays(rows, likelihood=self.likelihood)), missing=True)
+            how = self.likelihood
+            data = (
+                of_table({"train": rows}, self.columns_) if self.columns_ else Dataset.from_arrays(rows, likelihood=how)
+            )
+            likelihood = replace(likelihood_of(data), missing=True)
         latent, hidden = (int(self.n_components),), (tuple(self.hidden),)
         options: Any = {"mask": self.mask, "missing": self.missing}
         architecture = Architecture(rows.shape[1], latent, hidden, **options)
@@ -193,6 +213,10 @@ class OfTable(BaseEstimator):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise ValueError(f"two columns are called {twice[0]!r}: rename one")
+        if reset:
+            self.columns_ = self._columns_of(X)
+        if self.columns_:
+            return self._rows_of_frame(X, reset=reset)
         how: dict[str, Any] = {"ensure_all_finite": False, "dtype": (np.float64, np.float32)}
         try:
             checked: Any = validate_data(self, X, reset=reset, copy=True, ensure_min_samples=2 if reset else 1, **how)
@@ -209,8 +233,46 @@ class OfTable(BaseEstimator):
             raise ValueError(f"Input X contains infinity, in column {name}: NaN is what marks a missing value")
         return checked
 
+    def _columns_of(self, X: Any) -> tuple[Column, ...]:
+        """What the columns of a frame with categories, texts or truth values are; none for other tables."""
+        if all(kind in "iuf" for kind in _kinds_of(X)):
+            return ()
+        if not isinstance(self.likelihood, str):
+            raise ValueError("a frame with categories needs the names of likelihoods, such as auto or age=poisson")
+        found = learn_columns({"train": X}, Reading("" if self.likelihood == "gaussian" else self.likelihood))
+        if self.likelihood == "gaussian":
+            found = tuple(replace(c, kind="gaussian") if c.type in ("integer", "real") else c for c in found)
+        self._backend = "pandas" if hasattr(X, "iloc") else "polars"
+        return found
+
+    def _rows_of_frame(self, X: Any, *, reset: bool) -> np.ndarray:
+        """Rows of a frame with categories, levels by their numbers."""
+        if not hasattr(X, "columns"):
+            raise ValueError(
+                f"the model was fitted to a frame with categories: give such a frame, not {type(X).__name__}"
+            )
+        _check_feature_names(self, X, reset=reset)
+        _check_n_features(self, X, reset=reset)
+        if len(X) < (2 if reset else 1):
+            raise ValueError(f"Found array with {len(X)} sample(s) while a minimum of {2 if reset else 1} is required.")
+        return to_rows(X, self.columns_)
+
+    def _frame(self, rows: np.ndarray) -> Any:
+        """A frame of rows, of the kind that it was fitted to."""
+        return to_frame(rows, self.columns_, self._backend)
+
     def _standardized(self, X: np.ndarray) -> np.ndarray:
         return ((X - self._shift) / self._spread).astype(np.float32)
+
+
+def _kinds_of(X: Any) -> str:
+    """NumPy's letters for the types of a frame's columns, O for what NumPy does not have; none of other tables."""
+    if not hasattr(X, "columns") or not hasattr(X, "dtypes"):
+        return ""
+    # Numbers may be in pandas's columns of objects.
+    kinds = list(X.infer_objects().dtypes if hasattr(X, "infer_objects") else X.dtypes)
+    # Polars and extension types of pandas say what they are by methods and attributes of their own.
+    return "".join("f" if getattr(kind, "is_numeric", bool)() else getattr(kind, "kind", "O") for kind in kinds)
 
 
 @functools.cache

@@ -19,6 +19,10 @@ class IWAEDensity(  # pyright: ignore[reportIncompatibleMethodOverride]
 ):
     """log p(x) of rows of numbers, some of which may be missing, and codes of them.
 
+    A frame of pandas or polars may also have categories, texts and truth values (the extra `tables`): these columns are
+    categorical and Bernoulli; `likelihood` says what its numbers are: "gaussian", "auto", which finds counts, or
+    "age=student-t,visits=poisson". `columns_` is what was decided. Rows are then given and come back as such frames.
+
     Columns are standardized inside; densities and samples are in the units of the table. `n_components` latents,
     `hidden` tanh layers on either side, `k` samples per row in training. `shared_scale` gives each column one sigma
     instead of one that depends on the latents. `likelihood`, `mask` and `missing` are as in `iwae.Dataset` and
@@ -39,15 +43,17 @@ class IWAEDensity(  # pyright: ignore[reportIncompatibleMethodOverride]
         X = self._checked(X, reset=False)
         return encode(self._model, self._standardized(X)).astype(X.dtype)
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Means `[n, dim]` of p(x | h) for codes `[n, n_components]`, in the units of the table."""
+    def inverse_transform(self, X: Any) -> Any:
+        """Means `[n, dim]` of p(x | h) for codes `[n, n_components]`, in the units of the table; of categories the most
+        probable ones.
+        """
         check_is_fitted(self)
         codes = check_array(X, dtype="float32")
         if codes.shape[1] != self.n_components:
             raise ValueError(f"X has {codes.shape[1]} features, but codes have {self.n_components}")
         return self._original(self._model.decode(jnp.asarray(codes), jax.random.key(0)))
 
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Rows `[n_samples, dim]` drawn from the model."""
         check_is_fitted(self)
         key = purpose_key(int(check_random_state(random_state).randint(2**31 - 1)), Purpose.SAMPLE)
@@ -60,5 +66,6 @@ class IWAEDensity(  # pyright: ignore[reportIncompatibleMethodOverride]
     def _n_features_out(self) -> int:
         return self.n_components
 
-    def _original(self, values: Any) -> np.ndarray:
-        return np.asarray(values, np.float64) * self._spread + self._shift
+    def _original(self, values: Any) -> Any:
+        rows = np.asarray(values, np.float64) * self._spread + self._shift
+        return self._frame(np.asarray(values)) if self.columns_ else rows

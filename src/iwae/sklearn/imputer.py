@@ -11,7 +11,8 @@ from sklearn.utils._missing import is_scalar_nan
 from sklearn.utils._param_validation import MissingValues
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted  # pyright: ignore[reportPrivateUsage]
 
-from iwae.evaluation.imputation import impute, impute_multiple, numbers_of_content
+from iwae.data.tables import completed
+from iwae.evaluation.imputation import impute, impute_multiple
 from iwae.models.architecture import Mask, Missing
 from iwae.models.likelihoods import Likelihood
 from iwae.sklearn.base import OfTable
@@ -22,8 +23,9 @@ class IWAEImputer(TransformerMixin, OfTable):
     "self-masking" (Ipsen, Mattei & Frellsen 2021).
 
     `transform` gives the mean of what is missing given what is observed; `sample` gives completed tables that differ
-    as they may. What is observed comes back as it was; a row's values depend on the row alone. `missing_values`,
-    `add_indicator` and `keep_empty_features` are those of scikit-learn's imputers; all else is as for `IWAEDensity`.
+    as they may. What is observed comes back as it was; a row's values depend on the row alone. Frames with categories
+    are as for `IWAEDensity`, and come back as such frames, whole numbers rounded. `missing_values`, `add_indicator` and
+    `keep_empty_features` are those of scikit-learn's imputers; all else is as for `IWAEDensity`.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -94,19 +96,24 @@ class IWAEImputer(TransformerMixin, OfTable):
             self.indicator_ = MissingIndicator(error_on_new=False).fit(rows)
         return self._fit(rows[:, self._seen])
 
-    def transform(self, X: Any) -> np.ndarray:
-        """The table, each missing value replaced by its mean given the row's observed values."""
-        X = self._checked(X, reset=False)
+    def transform(self, X: Any) -> Any:
+        """The table, each missing value replaced by its mean given the row's observed values, or the most probable
+        category.
+        """
+        given, X = X, self._checked(X, reset=False)
         rows = self._standardized(X[:, self._seen])
-        how = {"num_samples": self.num_samples, "seed": self._seed}
-        return self._completed(X, impute(self._model, rows, indices=numbers_of_content(rows), **how))
+        found = impute(self._model, rows, num_samples=self.num_samples, seed=self._seed)
+        return self._completed_frame(given, X, found) if self.columns_ else self._completed(X, found)
 
-    def sample(self, X: Any, m: int = 20) -> np.ndarray:
-        """`m` completed tables `[m, n, features out]`: multiple imputation. Equal rows get draws of their own."""
-        X = self._checked(X, reset=False)
+    def sample(self, X: Any, m: int = 20) -> Any:
+        """`m` completed tables `[m, n, features out]`, or a list of frames: multiple imputation. Equal rows have draws
+        of their own.
+        """
+        given, X = X, self._checked(X, reset=False)
         rows = self._standardized(X[:, self._seen])
-        how = {"num_samples": self.num_samples, "seed": self._seed}
-        tables = impute_multiple(self._model, rows, m, indices=numbers_of_content(rows, repeats=True), **how)
+        tables = impute_multiple(self._model, rows, m, num_samples=self.num_samples, seed=self._seed)
+        if self.columns_:
+            return [self._completed_frame(given, X, table) for table in tables]
         return np.stack([self._completed(X, table) for table in tables])
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -130,7 +137,21 @@ class IWAEImputer(TransformerMixin, OfTable):
         indicators: Any = self.indicator_.transform(X)
         return np.hstack([table, indicators])
 
+    def _completed_frame(self, given: Any, X: np.ndarray, rows: np.ndarray) -> Any:
+        """The frame as it goes out."""
+        frame = completed(given, self.columns_, rows)
+        if not self.add_indicator:
+            return frame
+        indicators: Any = self.indicator_.transform(X)
+        names = self.indicator_.get_feature_names_out(np.asarray(given.columns, object))
+        added = dict(zip(names, indicators.T, strict=True))
+        return frame.assign(**added) if hasattr(frame, "assign") else frame.with_columns(**added)
+
     def _checked(self, X: Any, *, reset: bool) -> np.ndarray:
         checked = super()._checked(X, reset=reset)
+        if self.columns_:
+            if not is_scalar_nan(self.missing_values):
+                raise ValueError(f"missing_values {self.missing_values!r} is for numbers: a frame's are NaN or None")
+            return checked
         mask: Any = _get_mask(checked, self.missing_values)
         return np.where(mask, np.nan, checked)

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": Command("iwae.cli.train:Train", "Train a run, or continue it where it stopped, and measure it."),
     "evaluate": Command("iwae.cli.evaluate:Evaluate", "Measure a run's likelihood on a split."),
     "impute": Command("iwae.cli.impute:Impute", "Fill in what is missing in a file of rows."),
+    "outliers": Command("iwae.cli.outliers:Outliers", "Rank a table's rows by their density, the least likely first."),
     "sample": Command("iwae.cli.sample:Sample", "Draw samples from a run's model."),
     "sweep": Command("iwae.cli.sweep:SweepCommand", "Train runs over a grid of options, here or on a cluster."),
     "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),

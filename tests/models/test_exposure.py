@@ -73,9 +73,9 @@ def test_a_missing_count_is_filled_in_by_its_rows_exposure() -> None:
 def test_it_trains_is_kept_and_goes_with_missing_values(tmp_path: Path) -> None:
     gaps = ROWS.copy()
     gaps[::3, 0] = gaps[1::3, 3] = np.nan
-    start = model_of("negative-binomial", gaps, mask="concatenate", missing="self-masking")
+    start = model_of("negative-binomial", gaps, mask="concatenate")
     data = iwae.Dataset.from_arrays(gaps, likelihood="negative-binomial,2=exposure,3=gaussian")
-    model = iwae.fit(start, data, iwae.make_estimator("iwae:dreg", k=3), epochs=10, progress=False)
+    model = iwae.fit(start, data, iwae.make_estimator("iwae:dreg", k=3), epochs=10, batch_size=50, progress=False)
     before, after = (iwae.log_likelihood(each, gaps, num_samples=20).mean() for each in (start, model))
     assert after > before
     iwae.save(model, tmp_path / "m.safetensors")

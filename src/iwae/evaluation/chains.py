@@ -140,6 +140,7 @@ class _Begin(NamedTuple):
 
 def _begin(model: HierarchicalVAE, x: Float[Array, "rows visible"], noise: Array, start: Start) -> _Begin:
     cuts = list(np.cumsum(model.latent)[:-1])
+    model = model.with_prior_made()
 
     def split(flat: Array) -> list[Array]:
         return jnp.split(flat, cuts, axis=-1)

@@ -214,6 +214,7 @@ def _add_samples(
     and their log weights, in the first rows.
     """
     start, stop = numbers
+    model = model.with_prior_made()
 
     def body(block: Int[Array, ""], carry: tuple[Sums, Array]) -> tuple[Sums, Array]:
         (peak, total, squares), found = carry

@@ -44,6 +44,8 @@ def _log_weights(
     samples: Int[Array, " k"],
     layout: NoiseLayout,
 ) -> Float[Array, "k examples"]:
+    model = model.with_prior_made()
+
     def block(numbers: Array) -> Array:
         return model.log_weights_at(x, example_noise(layout, key, indices, numbers))
 

@@ -171,7 +171,7 @@ def _linear(linear: Linear) -> dict[str, Any]:
 
 
 def _prior(prior: Any) -> dict[str, Any]:
-    if isinstance(prior, StandardNormal):
+    if type(prior) is StandardNormal:
         return {"kind": "gaussian"}
     if isinstance(prior, Bernoulli):
         return {"kind": "bernoulli", "logits": packed(prior.logits)}

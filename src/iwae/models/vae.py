@@ -185,6 +185,10 @@ class HierarchicalVAE(eqx.Module):
         """p(h_L) as a distribution: `prior`, for the encoder that it may depend on."""
         return self.prior.given(self.encoder[-1])
 
+    def with_prior_made(self) -> "HierarchicalVAE":
+        """The same model with `top_prior` in the place of `prior`: before a loop, so that it is made once."""
+        return replace(self, prior=self.top_prior)
+
     def in_training(self, key: Key[Array, ""]) -> "HierarchicalVAE":
         """The model with its dropout drawn from a step's `key`; itself where it has none. Without, it is measured."""
         # The first two are what the key is split into.

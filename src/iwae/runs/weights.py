@@ -100,5 +100,6 @@ def architecture_of(model: HierarchicalVAE) -> Architecture | None:
     except IWAEError:
         return None
     same = eqx.filter_eval_shape(HierarchicalVAE.create, found, jax.random.key(0), model.likelihood)
-    shapes = [jax.tree.map(jnp.shape, eqx.filter(one, eqx.is_inexact_array)) for one in (same, model)]
+    # A custom part may hold functions, which have no shape.
+    shapes = [jax.tree.map(lambda leaf: getattr(leaf, "shape", ()), one) for one in (same, model)]
     return found if eqx.tree_equal(*shapes) else None

@@ -10,7 +10,9 @@ from iwae.models.distributions import Normal, Prior
 from iwae.models.matmul import product
 
 AT_ONCE = 1 << 22
-"""Numbers of an array of rows, components and units; for more, memory stays and the rows follow each other."""
+"""Numbers in an array of rows, components and units. Of more, rows are scored block after block, and once more in the
+backward pass, so that memory is bounded.
+"""
 SPREAD = 0.5
 
 

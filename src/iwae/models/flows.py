@@ -90,7 +90,7 @@ class Flow(eqx.Module):
 
 def _turned(halves: Halves, number: int) -> Halves:
     """The half that a layer leaves and the half that it moves, and back."""
-    return halves if number % 2 == 0 else halves[::-1]
+    return halves if number % 2 == 0 else (halves[1], halves[0])
 
 
 def _joined(halves: Sequence[Array]) -> Array:

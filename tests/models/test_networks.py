@@ -65,7 +65,7 @@ def test_layer_norm_is_equinoxs() -> None:
 
 
 def test_a_residual_network_is_its_stem_at_first_and_sums_after() -> None:
-    network = ResidualNetwork.create((4, 6, 6), KEY, activation="relu")
+    network: Any = ResidualNetwork.create((4, 6, 6), KEY, activation="relu")
     x = jax.random.normal(KEY, (3, 4))
     np.testing.assert_allclose(network(x), jax.nn.relu(network.stem(x)), rtol=1e-6)
     network = shaken(network)
@@ -161,7 +161,9 @@ def test_dropout_keeps_the_mean_and_its_masks_differ() -> None:
     assert set(np.unique(found)) == {0.0, np.float32(1.0) / np.float32(0.7)}
     assert found.mean() == pytest.approx(1.0, abs=0.01)
     model = make("mlp", dropout=0.5).in_training(KEY)
-    keys = [n.key for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, Dropout)) if isinstance(n, Dropout)]
+    keys: list[Any] = [
+        n.key for n in jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, Dropout)) if isinstance(n, Dropout)
+    ]
     assert len({tuple(np.ravel(jax.random.key_data(key))) for key in keys}) == len(keys) == 4
 
 

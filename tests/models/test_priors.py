@@ -40,7 +40,7 @@ def test_a_mixtures_density_is_scipys() -> None:
     prior, value = a_mixture(), RNG.normal(size=(3, 5, 2)).astype(np.float32)
     weights = np.exp(prior.logits) / np.exp(prior.logits).sum()
     each = [
-        stats.multivariate_normal(mean, np.diag(np.exp(2.0 * sigma))).pdf(value)
+        stats.multivariate_normal.pdf(value, mean, np.diag(np.exp(2.0 * sigma)))
         for mean, sigma in zip(np.asarray(prior.components.mean), np.asarray(prior.components.log_sigma), strict=True)
     ]
     np.testing.assert_allclose(prior.log_prob(jnp.asarray(value)), np.log(np.tensordot(weights, each, 1)), rtol=1e-4)
@@ -175,7 +175,7 @@ def test_the_vampprior_starts_from_training_rows(vamp: HierarchicalVAE) -> None:
 @pytest.mark.parametrize("prior", ["mixture", "vampprior", "flow"])
 @pytest.mark.parametrize("word", ["iwae", "iwae:stl", "iwae:dreg", "vimco", "rws:sleep=0.5"])
 def test_every_estimator_moves_the_prior(prior: str, word: str) -> None:
-    sizes = {} if prior == "flow" else {"prior_components": 3}
+    sizes: dict[str, Any] = {} if prior == "flow" else {"prior_components": 3}
     model = moved(
         HierarchicalVAE.create(iwae.Architecture(6, (2,), ((3,),), prior=prior, **sizes), jax.random.key(0)), 0.1
     )
@@ -189,7 +189,7 @@ def test_every_estimator_moves_the_prior(prior: str, word: str) -> None:
 @pytest.mark.parametrize("prior", ["mixture", "vampprior", "flow"])
 def test_annealing_finds_log_p_from_the_prior_and_from_the_encoder(prior: str) -> None:
     rows = data(4)
-    sizes = {} if prior == "flow" else {"prior_components": 3}
+    sizes: dict[str, Any] = {} if prior == "flow" else {"prior_components": 3}
     model = moved(iwae.create_model(rows, iwae.Architecture(None, (2,), ((3,),), prior=prior, **sizes)), 0.2)
     points, cell = grid(2, 10.0, 201)
     joint = eqx.filter_jit(HierarchicalVAE.log_joint)(

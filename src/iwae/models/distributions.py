@@ -32,10 +32,25 @@ class Distribution(Protocol):
 
 
 class Prior(eqx.Module):
-    """The distribution of the top layer, p(h_L). A new one subclasses this and gives `log_prob(value)` in nats,
-    `sample(noise)` and `resting(units)`, the values at which units are left when others are moved; the rest has
-    defaults.
+    """The distribution of the top layer, p(h_L). A new one subclasses this and gives `log_prob`, `sample` and
+    `resting`; the rest has defaults.
     """
+
+    def log_prob(self, value: Array) -> Array:
+        """Log density in nats, summed over units."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `log_prob`")
+
+    def sample(self, noise: Array) -> Array:
+        """A draw made from standard normal `noise`, `noise_width` numbers along the last axis."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `sample`")
+
+    def resting(self, units: int) -> Array:
+        """The values at which so many units are left when others are moved."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `resting`")
+
+    def keep(self, mask: Array) -> "Prior":
+        """The prior of some of the units, for pruning."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method `keep`")
 
     def given(self, layer: Any) -> "Prior":
         """The prior where `layer` is the encoder's top layer, on which it may depend."""
@@ -111,7 +126,7 @@ class StandardNormal(Prior):
         """The mean of so many units: where they are left when others are moved."""
         return jnp.zeros(units)
 
-    def keep(self, _: Array) -> "StandardNormal":
+    def keep(self, mask: Array) -> "StandardNormal":
         """The prior of some of the units."""
         return self
 
@@ -177,7 +192,7 @@ class Bernoulli(Prior):
             return bernoulli_log_prob(value, self.logits)
         return bernoulli_log_prob_and_residual(value, self.logits, observed)[0]
 
-    def resting(self, _: int) -> Float[Array, " units"]:
+    def resting(self, units: int) -> Float[Array, " units"]:
         """The probabilities: where units are left when others are moved."""
         return self.mean
 

@@ -53,7 +53,7 @@ def prune(model: HierarchicalVAE, kept: tuple[np.ndarray, ...], means: tuple[np.
         if i + 1 < len(encoder):
             encoder[i + 1] = _keep_inputs(encoder[i + 1], mask, mean)
             decoder[i + 1] = _keep_outputs(decoder[i + 1], mask)
-    prior = model.prior.keep(jnp.asarray(kept[-1]))  # pyright: ignore[reportAttributeAccessIssue]
+    prior = model.prior.keep(jnp.asarray(kept[-1]))
     return replace(model, encoder=tuple(encoder), decoder=tuple(decoder), prior=prior)
 
 

@@ -91,7 +91,7 @@ def architecture_of(model: HierarchicalVAE) -> Architecture | None:
         return None
     encoder: Any = model.encoder
     hidden = tuple(layer.network.widths for layer in encoder)
-    kinds = tuple("bernoulli" if isinstance(layer, BernoulliLayer) else "gaussian" for layer in encoder)
+    kinds: Any = tuple("bernoulli" if isinstance(layer, BernoulliLayer) else "gaussian" for layer in encoder)
     made_of = (encoder[0].network, encoder[0], model.prior)
     own = {**{name: value for part in made_of for name, value in getattr(part, "settings", {}).items()}, **parts}
     missing = "at-random" if model.missing is None else "self-masking"

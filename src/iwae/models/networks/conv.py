@@ -42,7 +42,7 @@ class Convolution(eqx.Module):
 
     def __call__(self, x: Float[Array, "*rows height width n_in"]) -> Float[Array, "*rows newheight newwidth n_out"]:
         flat = x.reshape(-1, *x.shape[-3:])
-        convolve = _in_float32 if self.precision == "float32" else _in_bfloat16
+        convolve: Any = _in_float32 if self.precision == "float32" else _in_bfloat16
         found = convolve(flat, self.weight, self.stride, self.transposed)
         return found.reshape(*x.shape[:-3], *found.shape[1:]) + self.bias
 

@@ -62,9 +62,9 @@ class FlowLayer(GaussianLayer):
         flow_layers: int,
         flow_hidden: int,
     ) -> "FlowLayer":
-        heads = (Linear.create(count, units, key) for key in keys)
+        mean, log_sigma = (Linear.create(count, units, key) for key in keys)
         flow = Flow.create(units, flow_layers, flow_hidden, jax.random.fold_in(keys[0], 1), context=count)
-        return cls(network, *heads, flow)
+        return cls(network, mean, log_sigma, flow)
 
     def __call__(self, given: Float[Array, "*rows n_in"]) -> FlowNormal:  # pyright: ignore[reportIncompatibleMethodOverride]
         found = features(self.network, given)

@@ -11,6 +11,7 @@ from iwae.version import __version__
 
 if TYPE_CHECKING:
     from iwae import bounds as bounds
+    from iwae import plots as plots
     from iwae.data import Dataset as Dataset
     from iwae.data import load_dataset as load_dataset
     from iwae.estimators.base import Estimate as Estimate
@@ -149,12 +150,12 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["IWAEError", "RunBusyError", "__version__", "bounds", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["IWAEError", "RunBusyError", "__version__", "bounds", "plots", *_HOME_OF]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "bounds":
-        return import_module("iwae.bounds")
+    if name in ("bounds", "plots"):
+        return import_module(f"iwae.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'iwae' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_run_of_real_numbers_is_computed_elsewhere_in_its_own_units(
     model = iwae.load(run)
     for layer in (1, 2):
         np.testing.assert_allclose(found[f"h_{layer}_mean"], iwae.encode(model, rows[:9], layer), rtol=1e-5, atol=1e-5)
-    given: Any = model.encoder[0](model.prepare(jax.numpy.asarray(rows[:9]), jax.random.key(0)))
+    given: Any = model.encoder[0](model.prepare(jnp.asarray(rows[:9]), jax.random.key(0)))
     assert isinstance(given, Normal)
     np.testing.assert_allclose(found["h_1_sigma"], np.exp(given.log_sigma), rtol=1e-5)
     # Near the data's mean of 50, not of zero.
@@ -95,11 +96,11 @@ def test_bernoulli_rows_are_taken_as_they_are(rows: np.ndarray) -> None:
     bits = (rows > 100).astype(np.float32)
     for count in (1, 8):
         mean, sigma = call(export.encoder_of(model), bits[:count])
-        given: Any = model.encoder[0](bits[:count])
+        given: Any = model.encoder[0](jnp.asarray(bits[:count]))
         np.testing.assert_allclose(mean, given.mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(sigma, np.exp(given.log_sigma), rtol=1e-5)
     decoded = call(export.decoder_of(model), np.zeros((4, 2)))
-    np.testing.assert_allclose(decoded, model.decoder[0](np.zeros((4, 2), np.float32)).mean, rtol=1e-5)
+    np.testing.assert_allclose(decoded, model.decoder[0](jnp.zeros((4, 2))).mean, rtol=1e-5)
 
 
 def test_missing_values_and_categories(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_onnx_is_what_onnxruntime_computes(tmp_path: Path) -> None:
         mean, _ = encoder.run(None, {encoder.get_inputs()[0].name: rows[:count]})
         np.testing.assert_allclose(mean, iwae.encode(model, rows[:count]), rtol=1e-5, atol=1e-5)
         (decoded,) = decoder.run(None, {decoder.get_inputs()[0].name: mean})
-        np.testing.assert_allclose(decoded, export.decoder_of(model)(mean), rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(decoded, export.decoder_of(model)(jnp.asarray(mean)), rtol=1e-5, atol=1e-4)
 
 
 def test_onnx_without_its_packages_is_refused_in_a_line(

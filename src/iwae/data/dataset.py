@@ -19,6 +19,7 @@ from iwae.data.columns import (
     with_total,
 )
 from iwae.data.files import BadFileError
+from iwae.data.pictured import pictured
 from iwae.data.values import OutOfRangeError, check_grey, counts_of_sparse, pack
 from iwae.errors import IWAEError
 
@@ -134,6 +135,15 @@ class Dataset:
         chosen, left_out = ((names,) if isinstance(names, str) else tuple(names) for names in (columns, target))
         learned = tables.learn_columns(frames, Reading(likelihood, chosen, left_out))
         return of_table({name: tables.to_rows(frame, learned) for name, frame in frames.items()}, learned)
+
+    def __repr__(self) -> str:
+        sizes = " / ".join(f"{len(rows):,}" for rows in (self.train, self.valid, self.test))
+        shape = f"{' x '.join(map(str, self.image_shape))} pixels" if self.image_shape else f"{self.dim} values"
+        name = shown_name(self.name, self.mark)
+        return f"Dataset({name}: {sizes} examples to train, validate and test, of {shape}, {self.kind})"
+
+    def _repr_html_(self) -> str:
+        return pictured(self)
 
     @property
     def dim(self) -> int:

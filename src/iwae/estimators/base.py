@@ -1,7 +1,9 @@
 """What an estimator is: (model, x, key) -> the bound's value and a gradient estimate; and what several use."""
 
 import abc
-from typing import ClassVar, NamedTuple
+import dataclasses
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -34,6 +36,10 @@ class Estimator(eqx.Module):
     @abc.abstractmethod
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
         """The loss and an estimate of its gradient, from draws that depend on `key` alone."""
+
+    def __repr__(self) -> str:
+        fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={_shown(value)}' for name, value in fields)})"
 
     def at(self, step: Int[Array, ""]) -> "Estimator":
         """The estimator as it is at a training step, from 0: itself, unless a parameter of it changes in training."""
@@ -116,3 +122,13 @@ def check_groups(num_samples: int, num_groups: int) -> None:
     check_count("num_groups", num_groups)
     if num_samples % num_groups:
         raise IWAEError(f"{num_samples} samples can't be divided into {num_groups} groups")
+
+
+def _shown(value: Any) -> str:
+    """A parameter for people: numbers as numbers, functions by their names and what is set in them."""
+    if isinstance(value, partial):  # jax.tree_util.Partial is one.
+        parts = [*map(_shown, value.args), *(f"{name}={_shown(each)}" for name, each in value.keywords.items())]
+        return f"{_shown(value.func)}({', '.join(parts)})"
+    if isinstance(value, jax.Array | float) and jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+        return f"{float(value):g}"
+    return getattr(value, "__name__", None) or repr(value)

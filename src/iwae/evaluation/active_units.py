@@ -27,6 +27,10 @@ class ActiveUnits:
     means: tuple[np.ndarray, ...]
     variances: tuple[np.ndarray, ...]
 
+    def __repr__(self) -> str:
+        layers = (f"{count} of {len(own)}" for count, own in zip(self.counts, self.variances, strict=True))
+        return f"ActiveUnits({' + '.join(layers)} units vary by more than {ACTIVE_THRESHOLD})"
+
     @property
     def active(self) -> tuple[np.ndarray, ...]:
         """bool `[units]` per layer: variance above 0.01 (Burda et al. 2015, section 5.2)."""

@@ -34,6 +34,12 @@ class AnnealedLikelihoods:
     acceptance_by_step: np.ndarray
     settings: AnnealedSettings
 
+    def __repr__(self) -> str:
+        chains, count = self.log_weights.shape
+        figures = f"NLL {self.nll:.2f} ± {self.nll_stderr:.2f} nats of {count:,} examples"
+        how = f"{chains} chains of {self.settings.steps} steps, acceptance {np.mean(self.acceptance):.2f}"
+        return f"AnnealedLikelihoods({figures}; {how})"
+
     @property
     def log_likelihood(self) -> np.ndarray:
         return log_mean(self.log_weights)

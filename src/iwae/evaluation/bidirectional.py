@@ -43,6 +43,11 @@ class Bracket:
     lower: np.ndarray
     upper: np.ndarray
 
+    def __repr__(self) -> str:
+        how = f"{self.samples} chains of {self.steps} steps" if self.steps else f"{self.samples} samples"
+        ends = f"log p(x) from {np.mean(self.lower):.2f} to {np.mean(self.upper):.2f} nats"
+        return f"Bracket({ends}, {self.gap:.2f} ± {self.stderr:.2f} apart, of {len(self.lower):,} examples; {how})"
+
     @property
     def gap(self) -> float:
         """Mean of upper - lower: at least how far either lies from log p(x) on average, in expectation."""

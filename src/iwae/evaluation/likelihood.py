@@ -45,6 +45,17 @@ class Likelihoods:
     jvi2: np.ndarray
     pareto_k: np.ndarray
 
+    def __repr__(self) -> str:
+        count = len(self.log_likelihood)
+        parts = [
+            f"NLL {self.nll:.2f} ± {self.stderr:.2f} nats, L_{self.num_samples} of {count:,} example{'s' * (count != 1)}",
+            f"mean effective sample size {self.mean_effective_sample_size:.1f}",
+            f"delta {np.mean(self.delta):.3f} nats",
+        ]
+        if np.isfinite(self.pareto_k).any():
+            parts.append(f"Pareto k-hat above 0.7 for {np.mean(self.pareto_k > 0.7):.0%}")
+        return f"Likelihoods({'; '.join(parts)})"
+
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """The four, by their names."""

@@ -1,15 +1,16 @@
-"""The charts of an analysis and a diagnosis as PNG, each a pure function of numbers.
+"""The charts of an analysis and a diagnosis, each a pure function of numbers: PNG, or matplotlib's figure.
 
 All are drawn for a light card, 5 inches wide, so that their text stays readable when a narrow page shrinks them.
 matplotlib, of the extra `report`, is imported when the first is drawn.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 WIDTH = 5.0
 DPI = 200
 # After Okabe and Ito and after Tol, darkened where needed to 3:1 against white; lines differ in their dashes too.
@@ -43,13 +45,10 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def _new_figure(height: float, **style: Any) -> "Iterator[Figure]":
-    """A figure of `height` inches. It must be drawn before this ends: some of the style is read only then."""
-    needs_extra("matplotlib", "report")
-    import matplotlib
+    """A figure of `height` inches."""
     from matplotlib.figure import Figure
 
-    settings: Any = {**STYLE, **style}
-    with matplotlib.rc_context(settings):
+    with _style(**style):
         yield Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
@@ -63,12 +62,43 @@ def _png(figure: "Figure") -> bytes:
     return grids.png(image.quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE), dpi=(DPI, DPI))
 
 
+class Chart(Generic[P]):
+    """A chart, as a function of numbers: called, it is a PNG; `figure` gives matplotlib's figure."""
+
+    def __init__(self, draw: "Callable[P, Figure]"):
+        self._draw = draw
+        functools.update_wrapper(self, draw)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> bytes:
+        with _style():
+            return _png(self._draw(*args, **kwargs))
+
+    def figure(self, *args: P.args, **kwargs: P.kwargs) -> "Figure":
+        """The figure, drawn once: some of the style is read only then."""
+        with _style():
+            figure = self._draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            return figure
+
+
+@contextmanager
+def _style(**more: Any) -> Iterator[None]:
+    """The style of all charts. Raises IWAEError without matplotlib."""
+    needs_extra("matplotlib", "report")
+    import matplotlib
+
+    settings: Any = {**STYLE, **more}
+    with matplotlib.rc_context(settings):
+        yield
+
+
 def _plain(value: float, _: float) -> str:
     """Numbers as one writes them: 0.5, not 5 times a power of ten."""
     return f"{value:,g}"
 
 
-def log_variance_chart(variances: Sequence[np.ndarray], threshold: float) -> bytes:
+@Chart
+def log_variance_chart(variances: Sequence[np.ndarray], threshold: float) -> "Figure":
     """Histogram over units of the variance of their posterior means, logarithmic, one panel per layer.
 
     `variances` are arrays `[units]`, h_1 first; a unit is active above `threshold`. Values below 1e-8, also those
@@ -94,7 +124,7 @@ def log_variance_chart(variances: Sequence[np.ndarray], threshold: float) -> byt
         panels[-1].set_xlabel("variance of the unit's posterior mean over the data")
         ticks = np.arange(low, high + 1)[:: max(1, math.ceil((high - low) / 6))]
         panels[-1].set_xticks(ticks, [_power(tick, low) for tick in ticks])
-        return _png(figure)
+        return figure
 
 
 def _corner(axes: "Axes", side: str) -> dict[str, Any]:
@@ -106,7 +136,8 @@ def _power(exponent: float, low: float) -> str:
     return f"{least}$10^{{{int(exponent)}}}$"
 
 
-def log_weight_chart(relative: np.ndarray) -> bytes:
+@Chart
+def log_weight_chart(relative: np.ndarray) -> "Figure":
     """Distribution of log w minus the log of the example's mean weight, `[examples, k]`: of the samples as q draws
     them, and of the same samples counted by their weight, which is what the estimate is made of.
     """
@@ -126,10 +157,11 @@ def log_weight_chart(relative: np.ndarray) -> bytes:
         axes.axvline(0.0, color="black", linestyle=":", linewidth=1.2)
         axes.set(xlabel="log w − log of the example's mean weight (nats)", ylabel="% per bin")
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return _png(figure)
+        return figure
 
 
-def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> bytes:
+@Chart
+def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> "Figure":
     """Histogram over examples of the effective sample size, `[examples]`, from 1 to k on a logarithmic axis."""
     shown = np.clip(values, 1.0, num_samples)
     with _new_figure(3.0) as figure:
@@ -144,7 +176,7 @@ def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> bytes:
         axes.set_xlabel(f"effective sample size of k = {num_samples:,}")
         axes.xaxis.set_major_formatter(_plain)
         axes.locator_params("y", nbins=5, integer=True)
-        return _png(figure)
+        return figure
 
 
 @dataclass(frozen=True)
@@ -159,7 +191,8 @@ class Curve:
     stage_ends: Sequence[int]
 
 
-def training_chart(curves: Sequence[Curve]) -> bytes:
+@Chart
+def training_chart(curves: Sequence[Curve]) -> "Figure":
     """Bound per epoch, epochs on a logarithmic axis. One curve has its stages marked; several have a legend."""
     several = len(curves) > 1
     with _new_figure(3.2 + 0.22 * len(curves) * several) as figure:
@@ -178,7 +211,7 @@ def training_chart(curves: Sequence[Curve]) -> bytes:
             figure.legend(loc="outside upper left", fontsize=9, handlelength=3)
         else:
             _mark_stages(axes, curves[0].stage_ends, last)
-        return _png(figure)
+        return figure
 
 
 def _mark_stages(axes: "Axes", stage_ends: Sequence[int], last: int) -> None:
@@ -194,9 +227,10 @@ def _mark_stages(axes: "Axes", stage_ends: Sequence[int], last: int) -> None:
         axes.text(math.sqrt(start * end), 1.015, f"{number}", ha="center", **above)
 
 
+@Chart
 def traversal_chart(
     images: np.ndarray, image_shape: tuple[int, ...], values: Sequence[float], labels: Sequence[str]
-) -> bytes:
+) -> "Figure":
     """Images `[units, values, visible]`, as `grids.shades` takes them, as labelled rows (one a unit) and columns (one a
     value).
     """
@@ -222,7 +256,7 @@ def traversal_chart(
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("value of the unit")
         figure.text(0.01, 0.995, "unit (variance)", va="top")
-        return _png(figure)
+        return figure
 
 
 @dataclass(frozen=True)
@@ -237,9 +271,10 @@ class Line:
     visible: Sequence[bool]
 
 
+@Chart
 def estimator_chart(
     panels: Mapping[str, tuple[str, Sequence[Line]]], *, slope: tuple[str, float] | None = None
-) -> bytes:
+) -> "Figure":
     """Quantities of gradient estimators over k, both logarithmic: under each title a panel, with the label of its
     axis and its lines. `slope`, a name and a power of k, adds a thin line that goes through the first one's point at
     its smallest k above 1.
@@ -264,7 +299,7 @@ def estimator_chart(
             handles.append(column[0].scatter([], [], s=30, marker="v", c="white", edgecolors=GREY))
             labels.append("not to be told from zero: at most this")
         figure.legend(handles, labels, fontsize=9.5, loc="outside upper center", ncols=2)
-        return _png(figure)
+        return figure
 
 
 def _draw_line(axes: "Axes", line: Line, number: int) -> None:
@@ -285,9 +320,10 @@ def _plain_ticks(axes: "Axes", ks: Sequence[int]) -> None:
         axis.set_ticks([], minor=True)
 
 
+@Chart
 def ladder_chart(
     ks: Sequence[int], lines: Mapping[str, Sequence[float]], asymptote: tuple[float, float] | None
-) -> bytes:
+) -> "Figure":
     """NLLs in nats over k, logarithmic, by their names; `asymptote` is that of annealed importance sampling, with its
     standard error over chains.
     """
@@ -304,10 +340,11 @@ def ladder_chart(
         axes.xaxis.set_major_formatter(_plain)
         axes.xaxis.set_ticks([], minor=True)
         axes.legend(fontsize=9.5)
-        return _png(figure)
+        return figure
 
 
-def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
+@Chart
+def pareto_chart(shapes: np.ndarray, limit: float) -> "Figure":
     """Histogram over examples of Pareto k-hat, with the limit above which weights are not to be relied on."""
     with _new_figure(2.9) as figure:
         axes = figure.subplots()
@@ -316,4 +353,15 @@ def pareto_chart(shapes: np.ndarray, limit: float) -> bytes:
         axes.legend(fontsize=9.5)
         axes.locator_params("y", integer=True)
         axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
-        return _png(figure)
+        return figure
+
+
+@Chart
+def image_chart(grid: np.ndarray) -> "Figure":
+    """A grid of images, uint8 `[height, width]`, as it is."""
+    height, width = grid.shape
+    with _new_figure(WIDTH * height / width) as figure:
+        axes = figure.subplots()
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
+        return figure

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.architecture import Architecture, Mask
+from iwae.models.description import description
 from iwae.models.distributions import Bernoulli, Distribution, Prior, StandardNormal
 from iwae.models.layers import LATENT_LAYERS, BernoulliLayer, ConditionalLayer, GaussianLayer
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer
@@ -131,6 +132,9 @@ class HierarchicalVAE(eqx.Module):
             else:
                 down.append(GaussianLayer.on(decode, sizes[i], **how))
         return cls(tuple(up), tuple(down), mask=mask)
+
+    def __repr__(self) -> str:
+        return description(self)
 
     @property
     def dtype(self) -> jnp.dtype:

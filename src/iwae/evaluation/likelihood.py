@@ -47,8 +47,9 @@ class Likelihoods:
 
     def __repr__(self) -> str:
         count = len(self.log_likelihood)
+        examples = f"{count:,} example{'s' * (count != 1)}"
         parts = [
-            f"NLL {self.nll:.2f} ± {self.stderr:.2f} nats, L_{self.num_samples} of {count:,} example{'s' * (count != 1)}",
+            f"NLL {self.nll:.2f} ± {self.stderr:.2f} nats, L_{self.num_samples} of {examples}",
             f"mean effective sample size {self.mean_effective_sample_size:.1f}",
             f"delta {np.mean(self.delta):.3f} nats",
         ]

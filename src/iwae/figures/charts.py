@@ -78,7 +78,14 @@ class Chart(Generic[P]):
         with _style():
             figure = self._draw(*args, **kwargs)
             figure.draw_without_rendering()
-            return figure
+        # Notebooks show it also where pyplot was never imported.
+        figure._repr_png_ = functools.partial(_for_notebook, figure)  # pyright: ignore[reportAttributeAccessIssue]
+        return figure
+
+
+def _for_notebook(figure: "Figure") -> tuple[bytes, dict[str, int]]:
+    """A PNG, and the width in pixels at which it is shown."""
+    return _png(figure), {"width": round(WIDTH * DPI / 2)}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 import iwae
 from iwae.models.networks.base import Dropout, LayerNorm, Nonlinearity, with_precision
-from iwae.models.networks.conv import ConvDecoder, ConvEncoder, Convolution
+from iwae.models.networks.conv import ConvDecoder, ConvEncoder, Convolution, depth_to_space
 from iwae.models.networks.gated import GatedNetwork
 from iwae.models.networks.mlp import MLP
 from iwae.models.networks.residual import ResidualNetwork
@@ -78,20 +78,28 @@ def test_a_residual_network_is_its_stem_at_first_and_sums_after() -> None:
     np.testing.assert_array_equal(ResidualNetwork.create((4,), KEY)(x), x)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_convolutions_are_equinoxs(transposed: bool) -> None:
-    """With even kernels both fill up one more pixel at neither side."""
-    side, stride = 4, 2
-    ours = shaken(Convolution.create(2, 3, KEY, side=side, stride=stride, transposed=transposed))
+@pytest.mark.parametrize(("side", "stride"), [(4, 2), (3, 1)])
+def test_convolutions_are_equinoxs(side: int, stride: int) -> None:
+    ours = shaken(Convolution.create(2, 3, KEY, side=side, stride=stride))
     x = jax.random.normal(KEY, (6, 8, 2))
-    kind = eqx.nn.ConvTranspose2d if transposed else eqx.nn.Conv2d
-    theirs = kind(2, 3, side, stride, padding=1, key=KEY)
+    theirs = eqx.nn.Conv2d(2, 3, side, stride, padding=1, key=KEY)
     theirs = eqx.tree_at(
         lambda c: (c.weight, c.bias), theirs, (ours.weight.transpose(3, 2, 0, 1), ours.bias[:, None, None])
     )
     found, expected = ours(x), theirs(x.transpose(2, 0, 1)).transpose(1, 2, 0)
-    assert found.shape == ((12, 16, 3) if transposed else (3, 4, 3))
+    assert found.shape == (6 // stride, 8 // stride, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_depth_to_space_puts_four_numbers_into_a_square_and_doubling_starts_without_a_pattern() -> None:
+    x = np.arange(2 * 3 * 8).reshape(2, 3, 8)
+    found = np.asarray(depth_to_space(jnp.asarray(x, jnp.float32)))
+    assert found.shape == (4, 6, 2)
+    for row, column in np.ndindex(4, 6):
+        place = 2 * (row % 2) + column % 2
+        np.testing.assert_array_equal(found[row, column], x[row // 2, column // 2, 2 * place : 2 * place + 2])
+    image = np.asarray(depth_to_space(Convolution.doubling(2, 3, KEY)(jax.random.normal(KEY, (4, 5, 2)))))
+    np.testing.assert_array_equal(image, image[::2, ::2].repeat(2, axis=0).repeat(2, axis=1))
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (8, 8, 1), (1, 3, 2)])

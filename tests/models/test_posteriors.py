@@ -43,7 +43,7 @@ def test_the_full_gaussian_is_scipys() -> None:
         spreads = np.asarray(many.log_sigma)
         for row in range(5):
             one = many.at(jnp.asarray(row))
-            expected = stats.multivariate_normal.logpdf(value[:, row], np.asarray(one.mean), covariance(one))
+            expected = stats.multivariate_normal.logpdf(value[:, row], np.asarray(one.mean), covariance(one))  # pyright: ignore[reportArgumentType]
             np.testing.assert_allclose(found[:, row], expected, rtol=1e-10)
             np.testing.assert_allclose(np.exp(2.0 * spreads[row]), np.diag(covariance(one)), rtol=1e-10)
         # Rows of values against several distributions, as in a mixture; and one unit.

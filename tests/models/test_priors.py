@@ -40,7 +40,7 @@ def test_a_mixtures_density_is_scipys() -> None:
     prior, value = a_mixture(), RNG.normal(size=(3, 5, 2)).astype(np.float32)
     weights = np.exp(prior.logits) / np.exp(prior.logits).sum()
     each = [
-        stats.multivariate_normal.pdf(value, mean, np.diag(np.exp(2.0 * sigma)))
+        stats.multivariate_normal.pdf(value, mean, np.diag(np.exp(2.0 * sigma)))  # pyright: ignore[reportArgumentType]
         for mean, sigma in zip(np.asarray(prior.components.mean), np.asarray(prior.components.log_sigma), strict=True)
     ]
     np.testing.assert_allclose(prior.log_prob(jnp.asarray(value)), np.log(np.tensordot(weights, each, 1)), rtol=1e-4)

@@ -66,7 +66,7 @@ def read_h5ad(path: Path, reading: Reading) -> tuple[np.ndarray, tuple[Column, .
     kinds = [usual if kind == AUTO else kind for kind in kinds]
     columns = [Column(names[place], kinds[place], "real" if rows.dtype.kind == "f" else "integer") for place in places]
     rows = rows[:, places]
-    if asked is not None:
+    if asked is not None and exposure is not None:
         columns.append(Column(asked[1], "exposure", "real"))
         rows = np.column_stack([rows, exposure])
     return with_total(rows, columns) if reading.has_total else (rows, tuple(columns))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -142,7 +142,7 @@ def completed(frame: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
     return found.astype(frame.dtypes.to_dict()) if table.implementation.is_pandas() else found
 
 
-def to_frame(rows: np.ndarray, columns: Sequence[Column], backend: str = "polars") -> Any:
+def to_frame(rows: np.ndarray, columns: Sequence[Column], backend: Literal["pandas", "polars"] = "polars") -> Any:
     """A frame of polars or pandas (the `backend`) of rows `[n, dim]` without missing values, each column as `completed`
     would fill it in.
     """

@@ -5,7 +5,7 @@ import numbers
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import equinox as eqx
 import numpy as np
@@ -49,6 +49,7 @@ class OfTable(BaseEstimator):
 
     columns_: tuple[Column, ...] = ()
     _learned_columns: tuple[Column, ...] | None = None
+    _backend: Literal["pandas", "polars"]
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_components": [Interval(numbers.Integral, 1, None, closed="left")],
         "hidden": [tuple, list],

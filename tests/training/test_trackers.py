@@ -4,6 +4,7 @@ import json
 import sqlite3
 import struct
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import iwae
 from helpers.toy import toy_dataset
+from helpers.workshop import DEADLINE
 from iwae.training import trackers
 
 ARCHITECTURE = iwae.Architecture(6, latent=(2,), hidden=((4,),))
@@ -65,23 +67,31 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_wandb(directory: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows and the summary of all offline runs below a directory, in W&B's own messages."""
+    """The rows and the summary of the one offline run below a directory, in W&B's own messages. Its service may still
+    be writing when `finish` returns: the message that it ended is waited for.
+    """
+    end = time.monotonic() + DEADLINE
+    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
+    while (found := wandb_messages(path))[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+    def plain(items: Any) -> dict[str, Any]:
+        return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+    kinds = [(record.WhichOneof("record_type"), record) for record in found]
+    summary: dict[str, Any] = {}
+    for kind, record in kinds:
+        if kind == "summary":
+            summary |= plain(record.summary.update)
+    return [plain(record.history.item) for kind, record in kinds if kind == "history"], summary
+
+
+def wandb_messages(path: Path) -> list[Any]:
+    """The messages of a file."""
     from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
 
-    rows, summary = [], {}
-    for path in sorted(directory.glob("wandb/offline-run-*/*.wandb")):
-        for message in leveldb_log(path.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(message)
-
-            def plain(items: Any) -> dict[str, Any]:
-                return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-            if record.WhichOneof("record_type") == "history":
-                rows.append(plain(record.history.item))
-            elif record.WhichOneof("record_type") == "summary":
-                summary |= plain(record.summary.update)
-    return rows, summary
+    return [wandb_internal_pb2.Record.FromString(message) for message in leveldb_log(path.read_bytes())]
 
 
 def leveldb_log(content: bytes) -> Iterator[bytes]:
@@ -97,6 +107,20 @@ def leveldb_log(content: bytes) -> Iterator[bytes]:
         if kind in (1, 4):  # Whole, or the last part.
             yield message
             message = b""
+
+
+def test_two_runs_at_once_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of several seeds, trained in one process."""
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    both = [iwae.Tracker("wandb", tmp_path / name) for name in ("one", "other")]
+    for step in (1, 2):
+        for value, tracker in enumerate(both):
+            tracker.write({"train/bound": value}, step)
+    for value, tracker in enumerate(both):
+        tracker.close()
+        rows, _ = read_wandb(tmp_path / ("one", "other")[value])
+        assert [row["train/bound"] for row in rows] == [value, value]
 
 
 def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,12 +142,15 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio", reason="trackio is not installed")
     tracker = iwae.Tracker("trackio", tmp_path / "run", config={"k": 2})
-    bounds = trained(tracker)
+    with iwae.Tracker("trackio", tmp_path / "other") as other:
+        bounds = trained(tracker)
+        other.write({"train/bound": 7.0}, 1)
     from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore[reportMissingImports]
 
     rows = SQLiteStorage.get_logs(trackers.PROJECT, tracker.identity)
     assert [row["train/bound"] for row in rows if "train/bound" in row] == pytest.approx(bounds)
     assert rows[-1]["test/nll"] == 12.5
+    assert [row["train/bound"] for row in SQLiteStorage.get_logs(trackers.PROJECT, other.identity)] == [7.0]
 
 
 class Remembering:

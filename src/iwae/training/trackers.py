@@ -91,7 +91,8 @@ class WandB:
             dir=str(directory),
             mode=os.environ.get("WANDB_MODE", "offline"),  # pyright: ignore[reportArgumentType]
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True),
+            # Several seeds are trained in one process.
+            settings=wandb.Settings(console="off", silent=True, reinit="create_new"),
         )
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
@@ -146,10 +147,17 @@ class Trackio:
 
     def __init__(self, directory: Path, name: str, config: Mapping[str, Any], identity: str | None):
         import trackio  # pyright: ignore[reportMissingImports]
+        from trackio import context_vars  # pyright: ignore[reportMissingImports]
 
         self.identity = identity or f"{name}-{uuid.uuid4().hex[:8]}"
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._run = trackio.init(PROJECT, name=self.identity, config=dict(config), resume="allow", embed=False)
+        # The current run would be ended by the next one's beginning, and once more when Python ends: there is none.
+        before = context_vars.current_run.get()
+        context_vars.current_run.set(None)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._run = trackio.init(PROJECT, name=self.identity, config=dict(config), resume="allow", embed=False)
+        finally:
+            context_vars.current_run.set(before)
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
         self._run.log(dict(figures), step=step)

@@ -100,7 +100,7 @@ def _jax() -> Section:
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "processes": jax.process_count(),
         "precision": "float32; products of matrices "
-        + (jax.config.jax_default_matmul_precision or "at the device's own default"),
+        + (getattr(jax.config, "jax_default_matmul_precision", None) or "at the device's own default"),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
 from iwae.errors import IWAEError, check_count
@@ -129,6 +130,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, partial):  # jax.tree_util.Partial is one.
         parts = [*map(_shown, value.args), *(f"{name}={_shown(each)}" for name, each in value.keywords.items())]
         return f"{_shown(value.func)}({', '.join(parts)})"
-    if isinstance(value, jax.Array | float) and jnp.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.Array | float) and jnp.ndim(value) == 0 and not isinstance(value, Tracer):
         return f"{float(value):g}"
     return getattr(value, "__name__", None) or repr(value)

@@ -290,6 +290,7 @@ def test_help_fits_the_terminal(
         "sample": "--out",
         "impute": "--draws",
         "compare": "--format",
+        "export": "--out",
     }
     assert documented.get(command, "--datasets-dir") in out
     # Text is filled: a line that is broken early is one of the source's.

@@ -92,7 +92,7 @@ def test_kernels_are_counted_in_the_loop_and_products_not_twice():
     loop = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: jnp.sin(y @ x), x))
     once = jax.jit(lambda x: jax.lax.fori_loop(0, 10, lambda _, y: jnp.sin(y), x))
     x = jnp.ones((64, 64))
-    found, fewer = (kernels(program.lower(x).compile().as_text()) for program in (loop, once))
+    found, fewer = (kernels(str(program.lower(x).compile().as_text())) for program in (loop, once))
     assert 1 <= fewer < found <= fewer + 3
 
 

@@ -26,8 +26,8 @@ def test_likelihoods_as_figures(tmp_path: Path) -> None:
     axes = iwae.plots.ladder(found).axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     np.testing.assert_array_equal(lines["-L_k"].get_xdata(), [5, 50, 500])
-    np.testing.assert_allclose(lines["-L_k"].get_ydata(), [each.nll for each in found])
-    np.testing.assert_allclose(lines["JVI-2"].get_ydata(), [each.jvi2_nll for each in found])
+    np.testing.assert_allclose(np.asarray(lines["-L_k"].get_ydata()), [each.nll for each in found])
+    np.testing.assert_allclose(np.asarray(lines["JVI-2"].get_ydata()), [each.jvi2_nll for each in found])
     for draw in (iwae.plots.effective_sample_size, iwae.plots.pareto_k):
         figure = draw(found[-1])
         assert isinstance(figure, matplotlib.figure.Figure)
@@ -47,7 +47,11 @@ def test_units_and_images_as_figures() -> None:
     titles = [axes.get_title(loc="left") for axes in iwae.plots.active_units(found).axes]
     assert titles == ["Layer 1: 3 units", "Layer 2: 2 units"]
     shown = iwae.plots.images(np.linspace(0, 1, 4 * 9).reshape(4, 9), (3, 3)).axes[0].images[0].get_array()
+    assert shown is not None
     assert (shown.min(), shown.max()) == (0, 255)
+    colours = iwae.plots.images(np.linspace(0, 1, 2 * 12).reshape(2, 12), (2, 2, 3)).axes[0].images[0].get_array()
+    assert colours is not None
+    assert colours.shape[2] == 3
 
 
 def test_a_run_as_a_figure(tmp_path: Path) -> None:

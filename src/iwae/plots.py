@@ -66,7 +66,10 @@ def pareto_k(found: Likelihoods) -> "Figure":
     return charts.pareto_chart.figure(found.pareto_k, pareto_limit(found.num_samples))
 
 
-def images(values: ArrayLike, shape: tuple[int, int]) -> "Figure":
-    """Images `[n, height * width]` of values in [0, 1], black to white, as a near-square grid."""
-    cells = grids.grey(np.asarray(values)).reshape(-1, *shape)
+def images(values: ArrayLike, shape: tuple[int, ...]) -> "Figure":
+    """Images `[n, visible]` of a shape (height, width), or (height, width, 3) in colours, as a near-square grid. Values
+    are shown as in [0, 1]; where one is above 1, as in [0, 255]; else from the least to the greatest of all.
+    """
+    (cells,) = grids.shades(np.asarray(values))
+    cells = cells.reshape(-1, *shape)
     return charts.image_chart.figure(grids.tile(cells, math.ceil(math.sqrt(len(cells)))))

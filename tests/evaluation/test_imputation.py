@@ -135,7 +135,7 @@ def test_a_rows_content_gives_it_its_draws():
     exact, model = known_model()
     _, gaps = rows_with_gaps(exact, 70)
     order = np.random.default_rng(0).permutation(70)[:40]
-    how = {"num_samples": 40}
+    how: dict[str, Any] = {"num_samples": 40}
     np.testing.assert_array_equal(impute(model, gaps[order], **how), impute(model, gaps, **how)[order])
     several = impute_multiple(model, gaps, 2, **how)
     np.testing.assert_array_equal(impute_multiple(model, gaps[order], 2, **how), several[:, order])

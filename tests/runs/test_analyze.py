@@ -182,7 +182,9 @@ def test_weights_are_taken_by_unit_and_norm(place: Path) -> None:
     first = visualization.first_encoder_weights(model)
     assert first is not None
     assert first.shape == (8, 20)
-    assert visualization.last_decoder_weights(model).shape == (8, 20)
+    last = visualization.last_decoder_weights(model)
+    assert last is not None
+    assert last.shape == (8, 20)
     weights = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, -2.0]])
     np.testing.assert_array_equal(visualization.by_norm(weights, 2), [[3.0, 4.0], [0.0, -2.0]])
 

@@ -365,8 +365,8 @@ def pareto_chart(shapes: np.ndarray, limit: float) -> "Figure":
 
 @Chart
 def image_chart(grid: np.ndarray) -> "Figure":
-    """A grid of images, uint8 `[height, width]`, as it is."""
-    height, width = grid.shape
+    """A grid of images, uint8 `[height, width]` or `[height, width, 3]`, as it is."""
+    height, width = grid.shape[:2]
     with _new_figure(WIDTH * height / width) as figure:
         axes = figure.subplots()
         axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

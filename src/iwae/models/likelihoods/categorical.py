@@ -66,12 +66,13 @@ class CategoricalLikelihood(Likelihood):
 
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)
-        wrong = ~np.isnan(rows) & ~((rows >= 0) & (rows < np.array(self.levels)) & (rows == np.floor(rows)))
+        levels = np.array(self.levels)
+        wrong = ~np.isnan(rows) & ~((rows >= 0) & (rows < levels) & (rows == np.floor(rows)))
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             where = f" in column {column}" if len(self.levels) > 1 else ""
             raise IWAEError(
-                f"the {what} has {rows[row, column]:g}{where}, whose levels are 0 to {self.levels[column] - 1}: a level"
+                f"the {what} has {rows[row, column]:g}{where}, whose levels are 0 to {levels[column] - 1}: a level"
                 " must be in the training rows"
             )
 

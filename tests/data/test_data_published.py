@@ -1,7 +1,6 @@
 """The published datasets themselves: contents, orientation and splits, where the files are at hand."""
 
 import gzip
-import time
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from iwae.errors import IWAEError
 
 
 def test_the_fixed_binarization(real_data, private_cache):
-    started = time.monotonic()
     dataset = load_dataset("BinFixMNIST", directory=real_data)
-    assert time.monotonic() - started < 5
     assert (dataset.name, dataset.mark, dataset.binary, dataset.scale) == (
         "binfixmnist",
         "verified",
@@ -25,6 +22,12 @@ def test_the_fixed_binarization(real_data, private_cache):
         1.0,
     )
     assert (len(dataset.train), len(dataset.valid), len(dataset.test)) == PUBLISHED["binfixmnist"].sizes
+    # Sorted by digit: the ones, with least ink, begin after the 980 zeros.
+    assert PUBLISHED["binfixmnist"].order.keys() == {"test"}
+    ink = dataset.test.mean(axis=1)
+    assert ink[:980].mean() > 0.16
+    assert ink[980:2115].mean() < 0.08
+    assert abs(dataset.valid[:980].mean() - dataset.valid.mean()) < 0.005
     assert dataset.image_shape == (28, 28)
     with gzip.open(real_data / "BinaryMNIST" / "binarized_mnist_valid.amat.gz", "rt") as lines:
         rows = [next(lines).split() for _ in range(20)]
@@ -123,12 +126,6 @@ def test_mnist(mnist):
     image = mnist.train[0].reshape(28, 28)
     assert (image[:5] == 0).all()
     assert image[5].argmax() > image[22].argmax()
-
-
-def test_mnist_loads_quickly(mnist):
-    started = time.monotonic()
-    load_dataset("mnist")
-    assert time.monotonic() - started < 2
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from iwae.evaluation.examples import EXAMPLES_AT_ONCE
 from iwae.io.files import check_writable, write_arrays, write_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
-from iwae.runs.data import data_record
+from iwae.runs.data import data_record, say_if_no_sample
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance
 from iwae.runs.records import AnnealedRecord, read_checked
@@ -66,6 +66,7 @@ def anneal_checkpoint(
     start, model = time.perf_counter(), checkpoint.model()
     log_weights, acceptance = _done(unfinished, settings.chains, count)
     what = f"{split} likelihood, AIS"
+    say_if_no_sample(dataset, split, count, reporter)
     reporter.message(f"AIS of {count:,} examples: {settings.chains} chains of {settings.steps} steps for each.")
     reporter.measuring(what, len(acceptance), count)
     while (done := len(acceptance)) < count:

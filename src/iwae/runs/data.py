@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NotRequired, TypedDict
 import numpy as np
 from msgspec import Meta
 
-from iwae.data import Dataset, Mark, load_dataset
+from iwae.data import Dataset, Mark, Split, load_dataset
+from iwae.data.catalog import PUBLISHED
 from iwae.data.columns import ValueType
 from iwae.errors import IWAEError
 from iwae.io.json import Count, Positive, Real
@@ -111,6 +112,15 @@ def check_same_data(run: "Run", dataset: Dataset) -> None:
                 f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
                 " the old one back, or train in another `run_dir`"
             )
+
+
+def say_if_no_sample(dataset: Dataset, split: Split, examples: int | None, reporter: Reporter) -> None:
+    """Says so where the first `examples` of a published split are known to be unlike the others."""
+    published = PUBLISHED.get(dataset.name)
+    if published is None or split not in published.order or (examples or math.inf) >= len(dataset.split(split)):
+        return
+    first = f"the first {examples:,} {split} examples of {dataset.name}"
+    reporter.message(f"Note: {first} are no sample of all: {published.order[split]}.")
 
 
 def run_dataset(run: "Run", datasets_dir: Path | None, reporter: Reporter, moved_to: Path | None = None) -> Dataset:

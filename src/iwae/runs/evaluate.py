@@ -22,7 +22,7 @@ from iwae.io.files import check_writable, write_arrays, write_atomically, write_
 from iwae.io.json import read_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
-from iwae.runs.data import data_record
+from iwae.runs.data import data_record, say_if_no_sample
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import (
@@ -130,6 +130,7 @@ def evaluate_ladder(
     if examples is not None:
         check_count("examples", examples)
     check_writable(run.evaluations_path)
+    say_if_no_sample(dataset, split, examples, reporter)
     start = time.perf_counter()
     found = evaluation.ladder(
         checkpoint.model(),

@@ -79,11 +79,11 @@ def test_an_infinite_number_is_not_a_missing_one(has_gaps: bool) -> None:
         ((np.where(BITS == 1, np.inf, 0.0),), {}, "contains infinite"),
         ((np.full((9, 6), "a"),), {}, "real numbers"),
         ((np.zeros(9),), {}, r"`train` has shape \(9,\), expected .* or \[n, dim\]"),
-        ((np.zeros((9, 2, 3, 3)),), {}, r"`train` has shape \(9, 2, 3, 3\)"),
+        ((np.zeros((9, 2, 3, 4)),), {}, r"`train` has shape \(9, 2, 3, 4\)"),
         ((BITS, BITS[:, :1]), {}, "examples of `train` have shape .*, those of `test`"),
         ((np.zeros((0, 6)),), {}, "`train` has no rows"),
     ],
-    ids=["0 to 255", "-1 to 1", "NaN", "strings", "1-d", "three channels", "widths", "empty"],
+    ids=["0 to 255", "-1 to 1", "NaN", "strings", "1-d", "four channels", "widths", "empty"],
 )
 def test_other_arrays_are_refused_in_one_line(arrays: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(iwae.IWAEError, match=words) as raised:

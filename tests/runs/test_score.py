@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from helpers.small_runs import files_below
-from iwae import load, log_likelihood
+from iwae import ais, load, log_likelihood
 from iwae.cli import main
 
 
@@ -107,3 +107,22 @@ def test_what_has_no_meaning_is_one_line(
 def test_output_is_for_other_rows(whole: Path, capsys) -> None:
     assert evaluate(whole, "--output", "scores.csv") == 1
     assert "--output is for other rows, which --dataset gives" in capsys.readouterr().err
+
+
+def test_other_rows_by_ais_are_those_of_the_library(whole: Path, other: Path, tmp_path: Path, capsys) -> None:
+    how = ["--method", "ais", "--chains", "3", "--steps", "2", "--leapfrogs", "2", "--examples", "5", "--seed", "1"]
+    arguments = [str(whole), "--dataset", str(other), *how, "--output", str(tmp_path / "scores.npy")]
+    assert main(["evaluate", *arguments]) == 0
+    out = capsys.readouterr().out
+    expected = ais(load(whole), np.load(other)[:5], chains=3, steps=2, leapfrogs=2, seed=1)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), expected.log_likelihood)
+    assert f"NLL, AIS: {expected.nll:.2f}" in out
+    assert "on 5 rows of" in out
+    assert not (whole / "evaluations").exists() or not list((whole / "evaluations").glob("*ais*"))
+
+
+def test_of_other_rows_it_is_said_how_far_to_trust_them(whole: Path, other: Path, capsys) -> None:
+    assert main(["evaluate", str(whole), "--dataset", str(other), "--samples", "100", "--examples", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "NLL by JVI-2" in out
+    assert "Pareto k-hat: median" in out

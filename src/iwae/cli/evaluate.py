@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from iwae.cli import tables
 from iwae.cli.app import with_dashes
@@ -14,6 +14,7 @@ from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 
 if TYPE_CHECKING:
+    from iwae.evaluation.chains import AnnealedSettings
     from iwae.runs.checkpoint import Checkpoint
 
 AIS_EXAMPLES = 1000
@@ -73,7 +74,9 @@ class Evaluate(OfRunAndData):
                 raise IWAEError(f"`{name}` goes with `method` {other}, and this is {self.method}: leave it out")
 
     def _other_rows(self, run: Run, checkpoint: "Checkpoint", reporter: Reporter) -> list[str] | None:
-        from iwae.runs.evaluate import finite_or_none
+        from iwae.evaluation.annealed import low_acceptance
+        from iwae.evaluation.likelihood import Likelihoods
+        from iwae.runs.evaluate import finite_or_none, weights_figures
         from iwae.runs.score import has_other_rows, score_file
 
         if self.dataset is None or not has_other_rows(run, self.dataset):
@@ -82,22 +85,36 @@ class Evaluate(OfRunAndData):
             if self.output is not None:
                 raise IWAEError("`output` is for other rows, which `dataset` gives: a split's are in RUN/evaluations")
             return None
-        if self.method != "importance":
-            raise IWAEError(f"`method` {self.method} measures the run's own data, which {self.dataset} is not")
         if len(self.samples) != 1:
             raise IWAEError(
                 f"`samples` {','.join(map(str, self.samples))}: other rows are scored with one number of samples"
             )
         (samples,) = self.samples
-        options = {"samples": samples, "seed": self.seed, "examples": self.examples, "output": self.output}
-        found = score_file(run, checkpoint, self.dataset, self.split, reporter=reporter, **options)
-        figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.stderr))
-        return [
-            f"NLL, L_{samples}: {figure} nats, on {len(found.log_likelihood):,} rows of {self.dataset}",
-            f"Mean effective sample size: {found.mean_effective_sample_size:.1f} of {samples}",
-            f"Checkpoint: {checkpoint.path}",
-            *([] if self.output is None else [f"Per row: {self.output}"]),
-        ]
+        how: dict[str, Any] = {"samples": samples, "seed": self.seed, "annealed": self._annealed_settings}
+        how |= {"examples": self.examples, "output": self.output, "reporter": reporter}
+        found = score_file(run, checkpoint, self.dataset, self.split, **how)
+        rows = f"on {len(found.log_likelihood):,} rows of {self.dataset}"
+        written = [] if self.output is None else [f"Per row: {self.output}"]
+        if isinstance(found, Likelihoods):
+            figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.stderr))
+            size = f"{found.mean_effective_sample_size:.1f} of {samples}"
+            lines = [f"NLL, L_{samples}: {figure} nats, {rows}", f"Mean effective sample size: {size}"]
+            lines += tables.weights_lines(weights_figures(found))
+        else:
+            figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.nll_stderr))
+            size = f"{found.effective_sample_size.mean():.1f} of {self.chains}"
+            lines = [f"NLL, AIS: {figure} nats, {rows}", f"Mean effective sample size: {size}"]
+            if (warning := low_acceptance(found.acceptance)) is not None:
+                lines.append(f"Warning: {with_dashes(warning, ('steps', 'start'))}")
+        return [*lines, f"Checkpoint: {checkpoint.path}", *written]
+
+    @property
+    def _annealed_settings(self) -> "AnnealedSettings | None":
+        from iwae.evaluation.chains import AnnealedSettings
+
+        if self.method != "ais":
+            return None
+        return AnnealedSettings(self.chains, self.steps, self.leapfrogs, self.start, self.seed)
 
     def _importance(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.runs.evaluate import draw_ladder, evaluate_ladder
@@ -124,10 +141,10 @@ class Evaluate(OfRunAndData):
         return [*lines, f"Checkpoint: {checkpoint.path}"]
 
     def _annealed(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
-        from iwae.evaluation.chains import AnnealedSettings
         from iwae.runs.anneal import anneal_checkpoint
 
-        settings = AnnealedSettings(self.chains, self.steps, self.leapfrogs, self.start, self.seed)
+        settings = self._annealed_settings
+        assert settings is not None
         examples = AIS_EXAMPLES if self.examples is None else self.examples
         how = {"settings": settings, "examples": examples}
         with told_when_stopped(reporter):

@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
 from iwae.runs.data import DataRecord
-from iwae.runs.records import AnnealedRecord, Measured, ResultsRecord
+from iwae.runs.records import AnnealedRecord, Measured, ResultsRecord, WeightsFigures
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -47,7 +47,7 @@ def measured_label(test: Measured | AnnealedRecord, split: str, data: DataRecord
     return f"{figure_label(test['nll'], test['stderr'])} nats{bits}, on {part}{data_label(data)}"
 
 
-def weights_lines(test: Measured) -> list[str]:
+def weights_lines(test: WeightsFigures) -> list[str]:
     """What the draws say of L_k, a line each: JVI-2, the delta method, Pareto k-hat; fewer where k is small."""
     lines = []
     if (jvi2 := test.get("jvi2_nll")) is not None:

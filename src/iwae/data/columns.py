@@ -156,8 +156,10 @@ def kind_of_array(rows: np.ndarray) -> str:
 
 def check_values(rows: np.ndarray, columns: Sequence[Column]) -> None:
     """Raises IWAEError, naming the column, where training rows `[n, dim]` can't be learned from: none of its values is
-    there, one is infinite, or float32 can't hold them or tell them apart.
+    there, one is infinite, they are no numbers, or float32 can't hold them or tell them apart.
     """
+    if rows.dtype.kind not in "fiub":
+        raise IWAEError(f"column {columns[0].name!r} has values of type {rows.dtype}: real numbers are needed")
     if rows.dtype.kind != "f" and rows.dtype.itemsize < 4:
         return
     for values, column in zip(rows.T, columns, strict=True):

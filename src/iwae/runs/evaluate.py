@@ -31,6 +31,7 @@ from iwae.runs.records import (
     Measured,
     Provenance,
     ResultsRecord,
+    WeightsFigures,
     measured_enough,
 )
 from iwae.runs.reporter import Reporter
@@ -75,21 +76,28 @@ class Measurement:
     def to_json(self) -> Measured:
         """Numbers for a record; null where one does not exist."""
         values = self.likelihoods
-        median, above = shape_figures(values.pareto_k)
         return {
             "nll": finite_or_none(values.nll),
             "stderr": finite_or_none(values.stderr),
-            "num_samples": values.num_samples,
             "num_examples": len(values.log_likelihood),
             "split_examples": self.split_examples,
             "mean_effective_sample_size": finite_or_none(values.mean_effective_sample_size),
-            "delta": finite_or_none(float(np.mean(values.delta))),
-            "jvi2_nll": finite_or_none(values.jvi2_nll),
-            "pareto_k_median": finite_or_none(median),
-            "pareto_k_above": finite_or_none(above),
+            **weights_figures(values),
             "seed": self.seed,
             "evaluation": f"evaluations/{self.path.name}",
         }
+
+
+def weights_figures(values: evaluation.Likelihoods) -> WeightsFigures:
+    """What a record says of the importance weights: how far to trust L_k."""
+    median, above = shape_figures(values.pareto_k)
+    return {
+        "num_samples": values.num_samples,
+        "delta": finite_or_none(float(np.mean(values.delta))),
+        "jvi2_nll": finite_or_none(values.jvi2_nll),
+        "pareto_k_median": finite_or_none(median),
+        "pareto_k_above": finite_or_none(above),
+    }
 
 
 def evaluate_checkpoint(

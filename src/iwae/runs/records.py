@@ -98,23 +98,28 @@ class MetricsLine(TypedDict):
     valid_bound: NotRequired[Real]
 
 
-class Measured(TypedDict):
-    """-L_k of the first `num_examples` of a split's `split_examples`, in nats; and, from the same draws, what it says
-    of its distance to log p(x), which versions before 0.2 did not write. `delta` is the delta method's estimate of the
-    distance in nats (`iwae.evaluation.likelihood.Likelihoods`), `jvi2_nll` the NLL by JVI-2; of Pareto k-hat there are
-    the median over examples and the share of them above 0.7. A figure that the values on disk don't tell is null.
+class WeightsFigures(TypedDict):
+    """What the draws of L_k, `num_samples` of them, say of its distance to log p(x); versions before 0.2 did not write
+    it. `delta` is the delta method's estimate of the distance in nats (`iwae.evaluation.likelihood.Likelihoods`),
+    `jvi2_nll` the NLL by JVI-2; of Pareto k-hat there are the median over examples and the share of them above 0.7. A
+    figure that the values on disk don't tell is null.
     """
 
-    nll: Real | None
-    stderr: Real | None
     num_samples: Positive
-    num_examples: Positive
-    split_examples: Positive
-    mean_effective_sample_size: NotRequired[Real | None]
     delta: NotRequired[Real | None]
     jvi2_nll: NotRequired[Real | None]
     pareto_k_median: NotRequired[Real | None]
     pareto_k_above: NotRequired[Real | None]
+
+
+class Measured(WeightsFigures):
+    """-L_k of the first `num_examples` of a split's `split_examples`, in nats."""
+
+    nll: Real | None
+    stderr: Real | None
+    num_examples: Positive
+    split_examples: Positive
+    mean_effective_sample_size: NotRequired[Real | None]
     seed: NotRequired[Count]
     evaluation: NotRequired[str]
 

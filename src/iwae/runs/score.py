@@ -1,7 +1,7 @@
 """Rows that are no part of a run's data, scored by its model."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from iwae.data.files import BadFileError
 from iwae.data.formats import read_npy, read_npz
 from iwae.data.own import digest_of
 from iwae.errors import IWAEError
+from iwae.evaluation.annealed import AnnealedLikelihoods, ais
+from iwae.evaluation.chains import AnnealedSettings
 from iwae.evaluation.likelihood import Likelihoods, likelihoods
 from iwae.io.files import check_new, write_arrays, write_atomically
 from iwae.runs.checkpoint import Checkpoint
@@ -36,16 +38,18 @@ def score_file(
     split: Split = "test",
     *,
     samples: int = 5000,
+    annealed: AnnealedSettings | None = None,
     seed: int = 0,
     examples: int | None = None,
     output: Path | None = None,
     reporter: Reporter | None = None,
-) -> Likelihoods:
-    """L_k of the rows of an .npy file, of one split of an .npz archive, or of a table with the columns that the run was
-    trained on; `output` is a new file for each row's figures: .npy for the log likelihoods, float64 `[n]`, or .csv.
+) -> Likelihoods | AnnealedLikelihoods:
+    """L_k, or with `annealed` log p(x) by AIS, of the rows of an .npy file, of one split of an .npz archive, or of a
+    table with the columns that the run was trained on; `output` is a new file for each row's figures: .npy for the log
+    likelihoods, float64 `[n]`, or .csv.
 
-    A row's draws depend on `seed` and its position in the file alone, also those which make grey values binary.
-    Nothing is written into the run.
+    A row's draws depend on its position in the file and `seed` alone (that of `annealed`, where it is given), also
+    those which make grey values binary. Nothing is written into the run.
 
     Raises IWAEError for other files, for rows that the model can't score, and where `output` is there already; OSError
     where a file can't be read or written.
@@ -64,16 +68,17 @@ def score_file(
         model = model.with_likelihood(replace(model.likelihood, missing=True))
         gaps = f", {count:,} of them with missing values, by those that are there"
     reporter.message(f"{path} is not the data of {run.path}: its {len(rows):,} rows are scored{gaps}.")
-    found = likelihoods(
-        model,
-        rows,
-        split,
-        num_samples=samples,
-        seed=seed,
-        max_examples=examples,
-        kept=kept_units(run),
-        on_examples=lambda done, total: reporter.measuring(f"rows, k={samples}", done, total),
-    )
+    what = "rows, AIS" if annealed else f"rows, k={samples}"
+
+    def on_examples(done: int, total: int) -> None:
+        reporter.measuring(what, done, total)
+
+    if annealed is not None:
+        count = min(len(rows), examples or len(rows))
+        found = ais(model, rows, split, **asdict(annealed), indices=np.arange(count), on_examples=on_examples)
+    else:
+        how: dict[str, Any] = {"num_samples": samples, "seed": seed, "max_examples": examples, "kept": kept_units(run)}
+        found = likelihoods(model, rows, split, **how, on_examples=on_examples)
     if output is not None:
         _write(output, found)
     return found
@@ -121,7 +126,7 @@ def with_exposure(rows: np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     return rows
 
 
-def _write(output: Path, found: Likelihoods) -> None:
+def _write(output: Path, found: Likelihoods | AnnealedLikelihoods) -> None:
     if output.suffix.lower() == ".npy":
         write_arrays(output, np.save, found.log_likelihood)
         return

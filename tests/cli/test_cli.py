@@ -440,7 +440,8 @@ def test_show_prints_records(
     paths = ["run", "other", "d.npz"]
     assert main(["show", *paths, "--format", "json"]) == 0
     run, other = json.loads(capsys.readouterr().out)
-    assert (run["run"], run["objective"], run["seed"], other["seed"]) == ("run", "vae k1", 0, 1)
+    assert (run["name"], run["objective_label"], run["seed"], other["seed"]) == ("run", "vae k1", 0, 1)
+    assert [run, other] == [{**found, "path": Path(found["path"]).name} for found in iwae.results(trained)][::-1]
     assert (run["nll"], run["num_samples"]) == (results["test"]["nll"], 20)
     assert main(["show", *paths, "--format", "csv"]) == 0
     row, _ = csv.DictReader(io.StringIO(capsys.readouterr().out))

@@ -1,7 +1,6 @@
 """`iwae show`: runs as a table, JSON, CSV or Markdown."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from iwae.cli.processes import watch
 from iwae.cli.sweep import print_table
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
-from iwae.runs.listing import find_runs
+from iwae.runs.listing import find_runs, summary
 from iwae.runs.progress import RunProgress, progress_of
 from iwae.runs.sweep import Sweep
 
@@ -44,7 +43,7 @@ class Show:
         records, results, failures = [], [], []
         for run in self._runs():
             try:
-                records.append(run_record(run))
+                records.append(summary(run))
                 found = run.results()
                 # A run that another took the place of is no further seed.
                 results += [found] if found is not None and not run.is_put_aside else []
@@ -85,46 +84,23 @@ class Show:
         ]
 
 
-def run_record(run: Run) -> dict[str, Any]:
-    """A run as one flat record; figures are None until the run has measured itself. Raises IWAEError for a run that
-    can't be read.
-    """
-    record, config, results, annealed = run.record, run.config, run.results(), run.annealed() or {}
-    test: Mapping[str, Any] = results["test"] if results else {}
-    unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
-    return {
-        "run": run.path.resolve().name,
-        "path": str(run.path),
-        "data": tables.data_label(record["data"]),
-        "objective": " ".join([*config.objective.name_parts(), *unusual]),
-        "k": config.objective.k,
-        "seed": config.seed,
-        "stages_done": results["stages_done"] if results else (run.stage_checkpoints() or [0])[-1],
-        "stages_total": results["stages_total"] if results else len(config.full_schedule()),
-        **{name: test.get(name) for name in ("nll", "stderr", "num_samples", "num_examples", "split_examples")},
-        **{name: test.get(name) for name in ("delta", "jvi2_nll", "pareto_k_median", "pareto_k_above")},
-        **{f"ais_{name}": annealed.get(name) for name in ("nll", "stderr", "num_examples")},
-        "active_units": tables.units_label(results["active_units"]) if results else None,
-    }
-
-
 def _cells(record: dict[str, Any]) -> list[str]:
     """A record as a row of the table."""
     measured = "not measured"
     if record["num_samples"] is not None:
         part = "" if record["num_examples"] == record["split_examples"] else f" (first {record['num_examples']:,})"
-        measured = f"{tables.figure_label(record['nll'], record['stderr'])}{part}  k={record['num_samples']}"
+        measured = f"{tables.figure_label(record['nll'], record['nll_stderr'])}{part}  k={record['num_samples']}"
     if record["ais_nll"] is not None:
         part = "" if record["ais_num_examples"] == record["split_examples"] else f" ({record['ais_num_examples']:,})"
         measured += f", AIS {tables.figure_label(record['ais_nll'], record['ais_stderr'])}{part}"
     delta, jvi2, above = (record[name] for name in ("delta", "jvi2_nll", "pareto_k_above"))
     weights = [tables.number_label(delta), tables.number_label(jvi2), "-" if above is None else f"{above:.0%}"]
     return [
-        record["run"],
-        record["data"],
-        record["objective"],
+        record["name"],
+        tables.shown_name(record["dataset"], record["data_mark"]),
+        record["objective_label"],
         f"{record['stages_done']}/{record['stages_total']}",
         measured,
         "" if delta is None else ", ".join(weights),
-        record["active_units"] or "",
+        record["active_units_by_layer"] or "",
     ]

@@ -50,12 +50,14 @@ def results(directory: str | Path = "results") -> list[dict[str, Any]]:
 
 def summary(run: Run) -> dict[str, Any]:
     """A run's configuration and results, flat, of JSON's plain values. NLLs are in nats; what is not measured (yet) is
-    None. Units of several layers are text, h_1 first: `26+7`.
+    None. Units of several layers are text, h_1 first: `26+7`. `objective_label` is the objective in one text, with its
+    estimator and parameters.
 
     Raises IWAEError, or OSError, for a run that can't be read.
     """
     config, found = run.config, run.results()
     objective = config.objective
+    unusual = [word for word in (config.latent_kind, config.precision) if word not in ("gaussian", "float32")]
     row = {
         "name": run.path.resolve().name,
         "path": str(run.path),
@@ -64,6 +66,7 @@ def summary(run: Run) -> dict[str, Any]:
         "data_checksum": " ".join(file["checksum"] for file in run.data["files"]),
         "objective": objective.name,
         "estimator": objective.estimator,
+        "objective_label": " ".join([*objective.name_parts(), *unusual]),
         "k": config.k,
         "layers": len(run.architecture.latent),
         "latent": "+".join(map(str, run.architecture.latent)),

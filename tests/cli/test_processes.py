@@ -63,6 +63,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(workshop: Workshop) -
     workshop.completes(workshop.train("killed"), run)
 
 
+@pytest.mark.slow
 def test_seeds_together_killed_end_with_the_same_bits(workshop: Workshop) -> None:
     whole = workshop.whole_seeds()
     run = workshop.directory / "killed seeds" / min(path.name for path in whole.iterdir())

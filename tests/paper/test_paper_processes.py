@@ -259,7 +259,17 @@ def parent(small, tmp_path):
     parent.process.communicate()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGINT, 130, marks=SLOW),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=SLOW),
+    ],
+)
 def test_interrupted_it_tells_all_its_processes_to_save(parent, number, status):
     parent.process.send_signal(number)
     error = parent.error()

@@ -1,6 +1,7 @@
 """Small runs for the tests of checkpoints, runs and commands: data, configurations, and what is compared."""
 
 import os
+import re
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def files_below(directory: Path) -> dict[str, bytes]:
     """Every file below a directory and its content, but for the lock."""
     found = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+
+
+def names_below(directory: Path) -> list[str]:
+    """The name of everything below a directory. A lock's lease has the number of times that it was taken; here it has
+    none.
+    """
+    return sorted(re.sub(r"\.lock\.\d+$", ".lock.n", str(p.relative_to(directory))) for p in directory.rglob("*"))
 
 
 def flip_byte(path: Path, position: int = -1, mask: int = 1) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import signal
 import subprocess
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.small_runs import COMMAND, environment, same_training, write_data
+from helpers.small_runs import COMMAND, environment, names_below, same_training, write_data
 
 STAGES = 5
 EPOCHS = 1 + 3 + 9 + 27 + 81
@@ -77,12 +76,7 @@ class Workshop:
         mine, expected = (json.loads((path / "results.json").read_text()) for path in (run, self.whole))
         for field in ("test", "active_units", "weights_sha256", "epochs", "train_bound"):
             assert mine[field] == expected[field]
-        # A lock's lease has the number of times that it was taken.
-        names, of_whole = (
-            sorted(re.sub(r"^\.lock\.\d+$", ".lock.n", str(path.relative_to(place))) for path in place.rglob("*"))
-            for place in (run, self.whole)
-        )
-        assert names == of_whole
+        assert names_below(run) == names_below(self.whole)
 
     def train_seeds(self, results: str) -> list[str]:
         """A command line that trains three seeds in one compiled program, each as a run of its own in `results`."""

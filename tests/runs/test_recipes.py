@@ -20,6 +20,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "piwae": {"m": 3},
     "ciwae": {"beta": 0.5},
     "renyi": {"alpha": 0.5},
+    "free-bits": {"free_bits": 1.0},
 }
 
 

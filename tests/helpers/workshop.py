@@ -105,8 +105,7 @@ class Workshop:
             mine_found, theirs = (json.loads((path / "results.json").read_text()) for path in (run, expected))
             for field in ("test", "active_units", "weights_sha256", "epochs", "train_bound"):
                 assert mine_found[field] == theirs[field]
-        names = {str(path.relative_to(mine)) for path in mine.rglob("*")}
-        assert names == {str(path.relative_to(whole)) for path in whole.rglob("*")}
+        assert names_below(mine) == names_below(whole)
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

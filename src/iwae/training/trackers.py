@@ -6,6 +6,7 @@ Their packages are imported when a tracker is opened: the extra `trackers`, or t
 import contextlib
 import io
 import os
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
@@ -55,7 +56,8 @@ class TensorBoard:
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
         self.identity = identity or _free_name(directory, "tensorboard")
-        self._writer = SummaryWriter(str(directory / self.identity))
+        # Files are named by the second, and read by name: two of one second would be one.
+        self._writer = SummaryWriter(str(directory / self.identity), filename_suffix=f".{time.time_ns()}")
         if identity is None:
             rows = "\n".join(f"| {key} | {value} |" for key, value in config.items())
             self._writer.add_text("configuration", f"| option | value |\n|---|---|\n{rows}", 0)

@@ -69,7 +69,13 @@ def pareto_k(found: Likelihoods) -> "Figure":
 def images(values: ArrayLike, shape: tuple[int, ...]) -> "Figure":
     """Images `[n, visible]` of a shape (height, width), or (height, width, 3) in colours, as a near-square grid. Values
     are shown as in [0, 1]; where one is above 1, as in [0, 255]; else from the least to the greatest of all.
+
+    Raises IWAEError for values that are no images of this shape.
     """
-    (cells,) = grids.shades(np.asarray(values))
+    pixels = np.asarray(values)
+    if pixels.size == 0 or pixels.dtype.kind not in "fiub" or pixels[0].size != math.prod(shape):
+        found = f"{pixels.dtype} of shape {pixels.shape}"
+        raise IWAEError(f"`values` must be numbers [n, visible], of one image or more of shape {shape}, got {found}")
+    (cells,) = grids.shades(pixels)
     cells = cells.reshape(-1, *shape)
     return charts.image_chart.figure(grids.tile(cells, math.ceil(math.sqrt(len(cells)))))

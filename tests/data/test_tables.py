@@ -247,13 +247,20 @@ def test_names_with_commas_and_signs_of_equality_get_kinds(likelihood: str, kind
     assert Reading(likelihood).kinds(NAMED) == kinds
 
 
+@pytest.mark.parametrize("likelihood", ["b=poisson,b=gaussian", "poisson,gaussian", "poisson,b=gaussian,bernoulli"])
+def test_what_is_said_twice_is_refused(likelihood: str) -> None:
+    with pytest.raises(IWAEError, match="it says twice what"):
+        Reading(likelihood).kinds(NAMED)
+
+
 @pytest.mark.parametrize(
     ("columns", "target", "places"),
     [
         (("a", "b"), (), [0, 4]),
         (("b,a",), (), [4, 0]),
         (("a,b",), (), [1]),
-        (("b, x,y=z",), (), None),
+        (("b, x,y=z",), (), [4, 3]),
+        (("b, x",), (), None),
         (("x,y=z", "b,a"), (), [3, 4, 0]),
         ((), ("a,b", "a=b,b"), [0, 3]),
     ],

@@ -145,9 +145,9 @@ def test_files_are_toml_or_json(tmp_path: Path) -> None:
     [
         ("a.toml", "k = [1", r"a\.toml: no TOML"),
         ("a.json", '{"k": NaN}', r"a\.json: no JSON \(NaN is no JSON\)"),
-        ("a.json", "[1]", "expected tables `options` and `grid` and a list `seeds`, got"),
+        ("a.json", "[1]", r"expected tables \[options\] and \[grid\] and a list 'seeds', got"),
         ("a.toml", "grids = 1", "got 'grids'"),
-        ("a.toml", "grid = 1", "got 'grid'"),
+        ("a.toml", "grid = 1", "grid must be a table, got 1"),
         ("a.toml", "\xff", "no TOML"),
     ],
 )

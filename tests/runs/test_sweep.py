@@ -12,7 +12,8 @@ from helpers.paper_runs import SIZES, write_run
 from helpers.small_runs import environment
 from iwae import IWAEError, MeasureOptions, RunConfig
 from iwae.cli import main
-from iwae.cli.sweep import table_text
+from iwae.cli.app import parse
+from iwae.cli.sweep import SweepCommand, table_text
 from iwae.io.files import write_json
 from iwae.io.locks import Lock
 from iwae.paper import Cell, Published
@@ -217,3 +218,35 @@ def test_what_cannot_be_swept_is_one_line(tmp_path: Path, capsys: Any, monkeypat
         assert main(["sweep", *words.split()]) == 1
         assert said in capsys.readouterr().err, words
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_what_is_given_beside_a_file_wins(tmp_path: Path) -> None:
+    """An option over its axis, an axis over its option, seeds over seeds."""
+    (tmp_path / "kinds.toml").write_text("seeds = [0, 1]\n[options]\nlatent = [3]\nhidden = [8]\n[grid]\nk = [1, 5]")
+    file = [str(tmp_path / "kinds.toml")]
+
+    def given(*words: str) -> Definition:
+        return parse(SweepCommand, [*file, *words], prog="iwae sweep")._definition()
+
+    assert given("--k", "3").options["k"] == 3
+    assert "k" not in given("--k", "3").grid
+    wider = given("--grid", "latent=4,5", "--seeds", "7")
+    assert (wider.grid, wider.seeds) == ({"k": (1, 5), "latent": ((4,), (5,))}, (7,))
+    assert "latent" not in wider.options
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[options]\ntest-samples = 20", "kinds.toml: [options] test-samples: it is one for all runs, give --test-sam"),
+        ("[options]\nepochss = 2", "kinds.toml: [options] epochss: there is no such option of a run: did you mean epo"),
+        ("[grid]\nk = ['x']", "kinds.toml: [grid] k: expected a whole number, got 'x'"),
+        ("seeds = [[1]]", "kinds.toml: seeds must be whole numbers, got [1]"),
+        ("seeds = [1, 1]", "--seeds must differ, got 1,1"),
+    ],
+)
+def test_a_files_faults_are_told_as_the_files(content: str, problem: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "kinds.toml").write_text(content)
+    assert main(["sweep", str(tmp_path / "kinds.toml"), "--results-dir", str(tmp_path / "results")]) == 1
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.text import Text
 
 from iwae.cli import tables
-from iwae.io.text import printable
+from iwae.io.text import counted, printable
 from iwae.runs.reporter import Reporter
 from iwae.training.schedule import Schedule, stage_end
 
@@ -133,7 +133,8 @@ class ConsoleReporter(Reporter):
         epochs = stage_end(schedule, len(schedule))
         self._schedule, self._total_steps = schedule, epochs * steps_per_epoch
         if step < self._total_steps:
-            self.message(f"Training {epochs} epochs of {steps_per_epoch} steps on {device_label()}, from step {step}.")
+            what = f"{counted(epochs, 'epoch')} of {counted(steps_per_epoch, 'step')}"
+            self.message(f"Training {what} on {device_label()}, from step {step}.")
             if self._live.is_started:
                 self._show("training", step, self._total_steps, "compiling")
 

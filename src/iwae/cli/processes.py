@@ -23,10 +23,20 @@ On = Literal["local", "slurm"]
 SlurmOptions = UseAppendAction[tuple[str, ...]]
 
 
-def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | None, slurm: Sequence[str]) -> list[str]:
-    """Has orders carried out, here until all are done, or by a cluster's queue; returns what failed, a line each."""
+def check_place(on: On, slurm: Sequence[str]) -> None:
+    """Raises IWAEError where options of sbatch are none or go nowhere, or a cluster is wanted that is not here."""
     if slurm and on != "slurm":
         raise IWAEError("`slurm` has options of sbatch, and goes with `on` slurm")
+    if on == "slurm":
+        from iwae.runs.slurm import check_slurm, sbatch_parameters
+
+        sbatch_parameters(sbatch_options(slurm))
+        check_slurm()
+
+
+def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | None, slurm: Sequence[str]) -> list[str]:
+    """Has orders carried out, here until all are done, or by a cluster's queue; returns what failed, a line each."""
+    check_place(on, slurm)
     if not orders:
         return []
     console = Console(stderr=True)

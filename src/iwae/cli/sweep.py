@@ -14,7 +14,7 @@ from iwae.cli import tables
 from iwae.cli.app import fail
 from iwae.cli.console import print_line, print_lines, print_records
 from iwae.cli.options import Integers, Settings, default_results_dir
-from iwae.cli.processes import On, SlurmOptions, carry_out
+from iwae.cli.processes import On, SlurmOptions, carry_out, check_place
 from iwae.errors import IWAEError, check_count
 from iwae.runs.grid import Definition, label, read_axes, read_file, read_grid, read_options
 from iwae.runs.options import MeasureOptions, TrainOptions
@@ -61,6 +61,7 @@ class SweepCommand:
         if self.jobs is not None:
             check_count("jobs", self.jobs)
         TrainOptions(stages=self.stages, save_every=self.save_every)
+        check_place(self.on, self.slurm)
         definition = self._definition()
         sweep = Sweep.create(self._directory(definition), definition, self.stages, self.measuring)
         datasets_dir = self.datasets_dir.resolve() if self.datasets_dir else None
@@ -80,13 +81,20 @@ class SweepCommand:
 
     def _definition(self) -> Definition:
         found = read_file(self.file) if self.file is not None else {}
-        options = read_options(found.get("options", {})) | self.configuration.given
-        grid = read_grid(found.get("grid", {})) | read_grid(read_axes(self.grid))
+        given, axes = self.configuration.given, read_grid(read_axes(self.grid))
+        options = read_options(found.get("options", {}), f"{self.file}: [options]")
+        grid = read_grid(found.get("grid", {}), f"{self.file}: [grid]")
+        # What is given beside the file wins: an option over its axis, and an axis over its option.
+        options = {name: value for name, value in options.items() if name not in axes} | given
+        grid = {name: values for name, values in grid.items() if name not in given} | axes
         if not grid and not self.seeds and self.file is None:
             raise IWAEError("nothing to sweep over: give `grid`, such as k=1,5,50, `seeds`, such as 0:5, or a file")
         if "seed" in options:
             raise IWAEError(f"`seed` {options['seed']}: a sweep has `seeds`, such as 0:5")
-        return Definition(options, grid, self.seeds or tuple(found.get("seeds", ())) or (0,))
+        seeds = self.seeds or tuple(found.get("seeds", ())) or (0,)
+        if len(set(seeds)) < len(seeds):
+            raise IWAEError(f"`seeds` must differ, got {','.join(map(str, seeds))}")
+        return Definition(options, grid, seeds)
 
     def _directory(self, definition: Definition) -> Path:
         if self.sweep_dir is not None:
@@ -135,7 +143,7 @@ def _figure(row: dict[str, Any], name: str) -> str:
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
     """What must be read with the table."""
-    samples = sorted({row["num_samples"] for row in rows if row["num_samples"]})
+    samples = sorted({str(row["num_samples"]) for row in rows if row["num_samples"]})
     if not samples:
         return []
     lines = [f"L_{', L_'.join(samples)}; means over seeds ± their standard error."]

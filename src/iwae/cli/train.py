@@ -8,6 +8,7 @@ from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import Integers, default_results_dir
 from iwae.errors import IWAEError
+from iwae.io.text import counted
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.records import ResultsRecord
@@ -97,10 +98,11 @@ def _result_lines(path: Path, results: ResultsRecord) -> list[str]:
 def _trained_label(results: ResultsRecord) -> str:
     """What training came to: stages of a schedule, or the one stage of a warm start."""
     config = RunConfig.from_json(results["config"])
+    epochs = "no epoch" if results["epochs"] is None else counted(results["epochs"], "epoch")
     best = "" if config.patience is None else ", the best of those seen by the bound on validation examples"
     if config.init_from is None and (config.epochs is not None or config.patience is not None):
-        return f"{results['epochs']} epochs{best}"
+        return f"{epochs}{best}"
     if config.init_from is None:
         schedule = f"{results['stages_done']} of {results['stages_total']} stages of the {config.schedule} schedule"
-        return f"{schedule}, {results['epochs']} epochs{best}"
-    return f"warm start, {results['epochs']} epochs{best} at {config.learning_rate:g}, from {config.init_from}"
+        return f"{schedule}, {epochs}{best}"
+    return f"warm start, {epochs}{best} at {config.learning_rate:g}, from {config.init_from}"

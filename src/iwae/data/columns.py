@@ -58,21 +58,27 @@ class Reading:
         return re.search(rf"(^|,)\s*{TOTAL}=exposure\s*(,|$)", self.likelihood) is not None
 
     def kinds(self, given: Sequence[str]) -> list[str]:
-        """Of every column `given`: what it is said to be, or auto. Raises IWAEError for a column that is none."""
-        usual, own, rest, names = AUTO, {}, self.likelihood.strip(), [*given, *([TOTAL] if self.has_total else [])]
+        """Of every column `given`: what it is said to be, or auto. Raises IWAEError for a column that is none, and for
+        one of which it is said twice.
+        """
+        usual, own, rest, names = None, {}, self.likelihood.strip(), [*given, *([TOTAL] if self.has_total else [])]
         while rest:
             # Names may have commas and signs of equality: the longest that is there is meant.
             name = max((name for name in names if rest.startswith(f"{name}=")), key=len, default="")
             part, _, rest = rest[len(name) :].partition(",")
             other, equals, kind = part.rpartition("=")
+            column = name or other.strip()
+            if (equals and column in own) or (not equals and part.strip() and usual is not None):
+                twice = f"column {column!r} is" if equals else "the other columns are"
+                raise IWAEError(f"`likelihood` {self.likelihood}: it says twice what {twice}")
             if equals:
-                own[name or other.strip()] = kind.strip()
+                own[column] = kind.strip()
             elif part.strip():
                 usual = kind.strip()
             rest = rest.strip()
         check_names("likelihood", own, names)
         own.pop(TOTAL if self.has_total else "", None)
-        return [own.get(name, usual) for name in given]
+        return [own.get(name, usual or AUTO) for name in given]
 
     def chosen(self, names: Sequence[str]) -> list[int]:
         """The places of the columns to use. Raises IWAEError for columns that there are not, or none left."""
@@ -121,10 +127,16 @@ def with_total(rows: np.ndarray, columns: Sequence[Column]) -> tuple[np.ndarray,
 
 
 def _separated(given: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Single names: what is none itself is taken apart at its commas."""
-    return [
-        name for word in given for name in ([word] if word in names else filter(None, map(str.strip, word.split(","))))
-    ]
+    """Single names, with commas between them. Names may have commas: the longest that is there is meant."""
+    found = []
+    for word in given:
+        rest = word.strip()
+        while rest:
+            fits = (name for name in names if rest == name or re.match(rf"{re.escape(name)}\s*,", rest))
+            name = max(fits, key=len, default=None) or rest.partition(",")[0].strip()
+            found += [name] if name else []
+            rest = rest[len(name) :].strip().removeprefix(",").strip()
+    return found
 
 
 def check_names(what: str, given: Sequence[str] | Mapping[str, Any], names: Sequence[str]) -> None:

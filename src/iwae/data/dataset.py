@@ -228,7 +228,9 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
     is_alike = len(set(kinds)) == 1
     compact = {name: _compact(array) for name, array in rows.items()}
     likelihood = kinds[0] if is_alike else tuple(kinds)
-    return _made(compact, likelihood, image_shape=image_shape, columns=() if is_alike else columns)
+    # With the rows' totals as one column more, rows are no images.
+    shape = None if how.has_total else image_shape
+    return _made(compact, likelihood, image_shape=shape, columns=() if is_alike else columns)
 
 
 def of_table(rows: Mapping[str, np.ndarray], columns: tuple[Column, ...]) -> Dataset:

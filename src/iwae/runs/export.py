@@ -22,6 +22,8 @@ from iwae.runs.directory import Run
 from iwae.runs.evaluate import versions
 
 ExportFormat = Literal["stablehlo", "onnx"]
+NEEDED = {"stablehlo": ("export", ("flatbuffers",)), "onnx": ("onnx", ("jax2onnx", "onnxruntime"))}
+"""The extra of each format, and its packages."""
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 CHECKED_ROWS = 7
 TOLERANCE = 1e-5
@@ -51,6 +53,7 @@ def export_model(
     """
     if format not in get_args(ExportFormat):
         raise IWAEError(f"`format` must be one of {', '.join(get_args(ExportFormat))}, got {format!r}")
+    check_packages(format)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     check_writable(directory)
@@ -108,11 +111,18 @@ def decoder_of(model: HierarchicalVAE) -> Callable[[Array], Array]:
     return decoder
 
 
+def check_packages(format: ExportFormat) -> None:
+    """Raises IWAEError where a package that a format needs is missing."""
+    extra, packages = NEEDED[format]
+    for package in packages:
+        needs_extra(package, extra)
+
+
 def to_stablehlo(function: Callable[[Array], Any], size: int) -> bytes:
     """A function of rows `[batch, size]`, for any number of rows and every kind of device, as JAX's serialized
     StableHLO. Raises IWAEError without the package for it.
     """
-    needs_extra("flatbuffers", "export")
+    check_packages("stablehlo")
     with standard_arithmetic():
         (batch,) = jax_export.symbolic_shape("batch")
         rows = jax.ShapeDtypeStruct((batch, size), jnp.float32)
@@ -124,8 +134,7 @@ def to_onnx(function: Callable[[Array], Any], size: int) -> bytes:
 
     Raises IWAEError where the packages are missing, where the conversion fails, and where the two differ.
     """
-    for package in ("jax2onnx", "onnxruntime"):
-        needs_extra(package, "onnx")
+    check_packages("onnx")
     import jax2onnx  # pyright: ignore[reportMissingImports]
     import onnxruntime  # pyright: ignore[reportMissingImports]
 

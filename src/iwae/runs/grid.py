@@ -19,8 +19,12 @@ from iwae.estimators.table import OBJECTIVES
 from iwae.io.files import expanded, read_bounded
 from iwae.io.json import MAX_JSON_BYTES, Count, parse, shortened
 from iwae.runs.config import SHORT_FORMS, RunConfig
+from iwae.runs.options import MeasureOptions, TrainOptions
 from iwae.runs.records import ConfigRecord
 
+GRID = "`grid`"
+OF_ALL = tuple(field.name for options in (MeasureOptions, TrainOptions) for field in fields(options))
+"""Options of training and measuring that are no part of a run's configuration."""
 Value = bool | int | float | str | list[int | str] | None
 
 
@@ -103,9 +107,11 @@ def option_types() -> dict[str, Any]:
     return {**{f.name: f.type for f in fields(RunConfig) if f.name not in ("objective", "seed")}, **own}
 
 
-def read_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by their names, with dashes or underscores, and values as text or as in a file."""
-    return {(known := known_name(name)): read_value(known, value) for name, value in given.items()}
+def read_options(given: Mapping[str, Any], place: str = GRID) -> dict[str, Any]:
+    """Options by their names, with dashes or underscores, and values as text or as in a file. `place` is what errors
+    say of where they are given.
+    """
+    return {(known := known_name(name, place)): read_value(known, value, place) for name, value in given.items()}
 
 
 def read_axes(given: Iterable[str]) -> dict[str, list[str]]:
@@ -122,36 +128,38 @@ def read_axes(given: Iterable[str]) -> dict[str, list[str]]:
     return axes
 
 
-def read_grid(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def read_grid(given: Mapping[str, Any], place: str = GRID) -> dict[str, tuple[Any, ...]]:
     """The values of every axis. Raises IWAEError for a name or value that no option has."""
     axes: dict[str, tuple[Any, ...]] = {}
     for name, values in given.items():
-        known = known_name(name)
+        known = known_name(name, place)
         if not isinstance(values, list | tuple) or not values:
-            raise IWAEError(f"`grid` {name}: expected a list of values, got {values!r}")
-        axes[known] = tuple(read_value(known, value) for value in values)
+            raise IWAEError(f"{place} {name}: expected a list of values, got {values!r}")
+        axes[known] = tuple(read_value(known, value, place) for value in values)
         if len(set(axes[known])) < len(axes[known]):
-            raise IWAEError(f"`grid` {name}: its values must differ, got {', '.join(map(label, axes[known]))}")
+            raise IWAEError(f"{place} {name}: its values must differ, got {', '.join(map(label, axes[known]))}")
     return axes
 
 
-def known_name(name: str) -> str:
+def known_name(name: str, place: str = GRID) -> str:
     """The option of this name. Raises IWAEError, with the nearest, where there is none."""
     plain, known = name.strip().replace("-", "_"), option_types()
     if plain in known:
         return plain
     if plain in ("seed", "seeds"):
-        raise IWAEError(f"`grid` {name}: seeds are given by `seeds`, such as 0:5")
-    raise IWAEError(f"`grid` {name}: there is no such option of a run{nearest(plain, known)}")
+        raise IWAEError(f"{place} {name}: seeds are given by `seeds`, such as 0:5")
+    if plain in OF_ALL:
+        raise IWAEError(f"{place} {name}: it is one for all runs, give `{plain}` by itself")
+    raise IWAEError(f"{place} {name}: there is no such option of a run{nearest(plain, known)}")
 
 
-def read_value(name: str, value: Any) -> Any:
+def read_value(name: str, value: Any, place: str = GRID) -> Any:
     """A value of an option, from text or as in a file. Raises IWAEError for one that it can't have."""
     kind = option_types()[name]
     kinds = get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
     choices = [choice for one in kinds if get_origin(one) is Literal for choice in get_args(one)]
     if choices and value not in choices:
-        raise IWAEError(f"`grid` {name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
+        raise IWAEError(f"{place} {name} must be one of {', '.join(choices)}, got {value!r}{nearest(value, choices)}")
     if any(get_origin(one) is tuple for one in kinds) and not isinstance(value, list | tuple):
         value = value.split("+") if isinstance(value, str) else [value]
     try:
@@ -159,7 +167,7 @@ def read_value(name: str, value: Any) -> Any:
         return msgspec.convert(value, kind, strict=not isinstance(value, str | list))
     except msgspec.ValidationError:
         what = next(WORDS.get(get_args(one)[:1] if get_origin(one) is tuple else one, "text") for one in kinds)
-        raise IWAEError(f"`grid` {name}: expected {what}, got {label(value)!r}") from None
+        raise IWAEError(f"{place} {name}: expected {what}, got {label(value)!r}") from None
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
@@ -174,13 +182,20 @@ def read_file(path: Path) -> dict[str, Any]:
         content = read_bounded(path, MAX_JSON_BYTES)
     except FileNotFoundError:
         raise IWAEError(f"{path}: there is no such file; a sweep's is TOML or JSON, see docs/how-to/sweep.md") from None
-    kind, read = ("JSON", parse) if path.suffix == ".json" else ("TOML", tomllib.loads)
+    if path.suffix.lower() not in (".json", ".toml"):
+        raise IWAEError(f"{path}: a sweep's file is TOML or JSON, and ends in .toml or .json")
+    kind, read = ("JSON", parse) if path.suffix.lower() == ".json" else ("TOML", tomllib.loads)
     try:
         found = read(content.decode())
     except ValueError as error:
         raise IWAEError(f"{path}: no {kind} ({shortened(' '.join(str(error).split()))})") from None
     kinds = {"options": dict, "grid": dict, "seeds": list}
     for name, value in found.items() if isinstance(found, dict) else [("", found)]:
-        if name not in kinds or not isinstance(value, kinds[name]):
-            raise IWAEError(f"{path}: expected tables `options` and `grid` and a list `seeds`, got {name or value!r}")
+        if name not in kinds:
+            raise IWAEError(f"{path}: expected tables [options] and [grid] and a list 'seeds', got {name or value!r}")
+        if not isinstance(value, kinds[name]):
+            raise IWAEError(f"{path}: {name} must be a {'list' if name == 'seeds' else 'table'}, got {value!r}")
+    for seed in found.get("seeds", ()):
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise IWAEError(f"{path}: seeds must be whole numbers, got {seed!r}")
     return found

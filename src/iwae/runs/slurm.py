@@ -65,9 +65,7 @@ def submit_orders(
 
     Raises IWAEError where submitit or Slurm is not there, or refuses.
     """
-    needs_extra("submitit", "slurm")
-    if shutil.which("sbatch") is None:
-        raise IWAEError("`on` slurm: there is no sbatch on this machine, submit from one where Slurm's programs are")
+    check_slurm()
     own = sbatch_parameters(parameters)
     folder = directory.resolve() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +100,13 @@ def _submit(
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         raise IWAEError(f"Slurm refused the jobs: {lines[-1].strip()}") from None
+
+
+def check_slurm() -> None:
+    """Raises IWAEError where submitit or Slurm's programs are not there."""
+    needs_extra("submitit", "slurm")
+    if shutil.which("sbatch") is None:
+        raise IWAEError("`on` slurm: there is no sbatch on this machine, submit from one where Slurm's programs are")
 
 
 def sbatch_parameters(given: Mapping[str, str]) -> dict[str, object]:

@@ -165,7 +165,7 @@ class Sweep:
             **_over_seeds("valid_nll", [None if found is None else found["nll"] for found in valid]),
             **_over_seeds("test_nll", [found["test"]["nll"] for found in results]),
             "active_units": mean(sum(found["active_units"]) for found in results) if results else None,
-            "num_samples": label(sorted({found["test"]["num_samples"] for found in results})) or None,
+            "num_samples": _one_or_text({found["test"]["num_samples"] for found in results}),
             "has_valid": any(found["data"]["examples"]["valid"] for found in results),
         }
 
@@ -179,6 +179,11 @@ class Sweep:
         write_atomically(self.path / "table.csv", buffer.getvalue().encode())
         write_atomically(path := self.path / "table.txt", text.encode())
         return path
+
+
+def _one_or_text(numbers: set[int]) -> int | str | None:
+    """The number that all have; several as text, `100+5000`."""
+    return next(iter(numbers), None) if len(numbers) < 2 else label(sorted(numbers))
 
 
 def _over_seeds(name: str, values: Sequence[float | None]) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from iwae.cli.console import print_lines, print_records
 from iwae.cli.options import default_results_dir
 from iwae.cli.processes import watch
 from iwae.cli.sweep import print_table
+from iwae.data import shown_name
 from iwae.errors import IWAEError
 from iwae.runs.directory import Run
 from iwae.runs.listing import find_runs, summary
@@ -97,7 +98,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     weights = [tables.number_label(delta), tables.number_label(jvi2), "-" if above is None else f"{above:.0%}"]
     return [
         record["name"],
-        tables.shown_name(record["dataset"], record["data_mark"]),
+        shown_name(record["dataset"], record["data_mark"]),
         record["objective_label"],
         f"{record['stages_done']}/{record['stages_total']}",
         measured,

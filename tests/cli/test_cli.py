@@ -496,7 +496,7 @@ def test_plain_lines_when_piped(trained: Path, tmp_path: Path) -> None:
     assert lines[:3] == ["Run: run", taken_for, "Training 4 epochs of 3 steps on CPU, from step 0."]
     stages = [line for line in lines if line.startswith("stage ")]
     assert [line.split()[1] for line in stages] == ["1/2", "2/2"]
-    assert re.fullmatch(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  \d+ steps/s", stages[-1])
+    assert re.fullmatch(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  [\d.]+ steps/s", stages[-1])
     results = json.loads((tmp_path / "run/results.json").read_text())
     first, *others = done.stdout.splitlines()
     assert others[-1] == "Likelihood of each of the 30 examples: run/evaluations/2-test-20.npz"
@@ -532,7 +532,7 @@ def test_the_live_display_fits_a_terminal(trained: Path, tmp_path: Path) -> None
     live = [line for line in lines if "stage" in line or line.startswith(("training", "measuring"))]
     assert max(len(line.rstrip()) for line in live) <= 80
     assert not any("…" in line for line in live)
-    assert any(re.search(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  \d+ steps/s", line) for line in live)
+    assert any(re.search(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  [\d.]+ steps/s", line) for line in live)
     assert any(line.startswith("training") and "100%" in line for line in live)
     assert any(line.startswith("measuring test likelihood, k=20") and "30/30" in line for line in live)
 

@@ -62,7 +62,8 @@ def print_records(
 
 def training_line(progress: "TrainingProgress", schedule: Schedule) -> str:
     """Stage, epoch, learning rate, bound and speed on one line of fewer than 80 columns."""
-    speed = f"{progress.steps_per_second:.0f} steps/s" if progress.steps_per_second > 0 else "compiling"
+    rate = progress.steps_per_second
+    speed = f"{rate:.{0 if rate >= 10 else 1}f} steps/s" if rate > 0 else "compiling"
     return (
         f"stage {progress.stage + 1}/{len(schedule)}  epoch {progress.epoch + 1}/{stage_end(schedule, len(schedule))}"
         f"  rate {progress.learning_rate:.2e}  bound {progress.bound:.2f}  {speed}"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from fuzz.records import RECORD, RESULTS
-from iwae.cli.show import run_record
 from iwae.cli.tables import figure_label, seeds_lines
 from iwae.data.files import BadFileError, gunzip
 from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_npz
@@ -28,6 +27,7 @@ from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, read_likelihoods
+from iwae.runs.listing import summary
 from iwae.runs.records import AnalysisRecord, EvaluationRecord, read_checked
 from iwae.training.optim import paper_adam
 
@@ -91,7 +91,7 @@ def record(content: bytes) -> None:
     run.record_path.write_bytes(content)
     run.results_path.write_bytes(RESULTS)
     assert isinstance(run.config, RunConfig)
-    run_record(run)
+    summary(run)
     kept_units(run)
     results = run.results()
     assert results is not None
@@ -104,7 +104,7 @@ def results(content: bytes) -> None:
     run = _run()
     run.record_path.write_bytes(RECORD)
     run.results_path.write_bytes(content)
-    run_record(run)
+    summary(run)
     results = run.results()
     assert results is not None
     seeds_lines([results, results])

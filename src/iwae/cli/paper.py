@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.cli.options import default_results_dir
-from iwae.cli.processes import On, SlurmOptions, carry_out
+from iwae.cli.processes import On, SlurmOptions, carry_out, check_place
 from iwae.cli.registry import check_installed
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
@@ -115,6 +115,7 @@ class Paper:
         reasons = (*plan.left_out, *plan.blocked)
         left = f" Left out: {len(reasons)}, because:" if reasons else ""
         count = f"{len(plan.work)} run{'' if len(plan.work) == 1 else 's'}"
+        check_place(self.on, self.slurm)
         console = Console(stderr=True)
         print_line(console, f"To train or measure: {count}. Finished: {len(plan.finished)}.{left}")
         for reason in reasons:

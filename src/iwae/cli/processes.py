@@ -35,8 +35,9 @@ def check_place(on: On, slurm: Sequence[str]) -> None:
 
 
 def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | None, slurm: Sequence[str]) -> list[str]:
-    """Has orders carried out, here until all are done, or by a cluster's queue; returns what failed, a line each."""
-    check_place(on, slurm)
+    """Has orders carried out, here until all are done, or by a cluster's queue; returns what failed, a line each. Where
+    that is was checked by `check_place`, before anything was made.
+    """
     if not orders:
         return []
     console = Console(stderr=True)

@@ -1,5 +1,6 @@
 """Rows that are no part of a run's data, scored by its model."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -75,7 +76,10 @@ def score_file(
 
     if annealed is not None:
         count = min(len(rows), examples or len(rows))
-        found = ais(model, rows, split, **asdict(annealed), indices=np.arange(count), on_examples=on_examples)
+        with warnings.catch_warnings():
+            # The acceptance says it, to whoever prints the figures.
+            warnings.simplefilter("ignore", UserWarning)
+            found = ais(model, rows, split, **asdict(annealed), indices=np.arange(count), on_examples=on_examples)
     else:
         how: dict[str, Any] = {"num_samples": samples, "seed": seed, "max_examples": examples, "kept": kept_units(run)}
         found = likelihoods(model, rows, split, **how, on_examples=on_examples)

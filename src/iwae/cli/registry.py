@@ -39,8 +39,9 @@ COMMANDS = {
     "diagnose": Command("iwae.cli.diagnose:Diagnose", "Measure gradient estimators on a trained run.", "report"),
     "certify": Command("iwae.cli.certify:Certify", "Enclose log p(x) on data simulated from a run's model."),
     "explore": Command("iwae.cli.explore:Explore", "Write a page to explore a run's model with."),
-    "export": Command("iwae.cli.export:Export", "Write a run's encoder and decoder for use without iwae."),
+    "export": Command("iwae.cli.export:Export", "Write a run's weights alone, or its networks for use without iwae."),
     "doctor": Command("iwae.cli.doctor:Doctor", "Print what a bug report needs: versions, devices, data, files."),
+    "pretrained": Command("iwae.cli.pretrained:Pretrained", "List the trained models of the project's repository."),
     "paper": Command("iwae.cli.paper:Paper", "List the paper's results beside ours, or train what is missing."),
 }
 

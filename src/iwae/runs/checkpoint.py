@@ -2,13 +2,14 @@
 
 Tensors: `model.encoder.0.hidden.0.weight` `[in, out]` and so on for the weights, `optimizer.mu. ...` and
 `optimizer.nu. ...` for Adam's moments, `optimizer.count`, `step` and `epoch_bound`. The file's metadata hold one
-JSON text, `iwae`: the format's number, the architecture, the seed, the stage and the digest.
+JSON text, `iwae`: the format's number, the architecture, the seed, the stage and the digest. A file of
+`weights_alone`, a third as large, has neither moments nor `optimizer.count`.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
@@ -57,6 +58,7 @@ class CheckpointRecord(_Versioned):
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     stages_done: Count
     seconds: Seconds
+    weights_alone: NotRequired[bool]
     digest: str
 
 
@@ -80,21 +82,34 @@ class Checkpoint:
         """Number of training steps done."""
         return int(self.arrays["step"])
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether training can go on from it: not from weights alone."""
+        return "optimizer.count" in self.arrays
+
     def model(self) -> HierarchicalVAE:
         """The model. Raises CheckpointError when names or shapes do not fit the architecture."""
         return self._fill(model_skeleton(self.architecture, self.likelihood), "model")
 
     def train_state(self, optimizer: optax.GradientTransformation) -> TrainState:
-        """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit."""
-        model = self.model()
-        state = TrainState.create(model, optimizer, self.seed)
-        return TrainState(
-            model=model,
-            optimizer=self._fill(state.optimizer, "optimizer"),
-            step=self._fill(state.step, "step"),
-            epoch_bound=self._fill(state.epoch_bound, "epoch_bound"),
-            key=state.key,
+        """The whole state, ready to train on. Raises CheckpointError when names or shapes do not fit, and for weights
+        alone.
+        """
+        if not self.has_moments:
+            raise CheckpointError(
+                f"{self.path}: the checkpoint has weights alone, without the optimizer's moments: its training can't"
+                " be continued; start a new run from it with `init_from` and `fresh_optimizer`"
+            )
+        state = TrainState.create(self.model(), optimizer, self.seed)
+        return replace(self.state_of_weights(), optimizer=self._fill(state.optimizer, "optimizer"))
+
+    def state_of_weights(self) -> TrainState:
+        """The state without an optimizer's: weights, step and the epoch's bound."""
+        state = TrainState.create(self.model(), optax.identity(), self.seed)
+        step, epoch_bound = (
+            self._fill(part, name) for name, part in (("step", state.step), ("epoch_bound", state.epoch_bound))
         )
+        return replace(state, step=step, epoch_bound=epoch_bound)
 
     def weights_digest(self) -> str:
         """sha256 over the model's tensors: names, shapes and bytes."""
@@ -149,15 +164,19 @@ def named_tensors(prefix: str, part: Any) -> dict[str, np.ndarray]:
 
 
 def save_checkpoint(
-    path: Path, state: TrainState, *, architecture: Architecture, seed: int, stages_done: int, seconds: float
+    path: Path,
+    state: TrainState,
+    *,
+    architecture: Architecture,
+    seed: int,
+    stages_done: int,
+    seconds: float,
+    weights_alone: bool = False,
 ) -> None:
     """Writes a checkpoint atomically and durably. Raises OSError when it can't be written."""
-    parts = {
-        "model": state.model,
-        "optimizer": state.optimizer,
-        "step": state.step,
-        "epoch_bound": state.epoch_bound,
-    }
+    parts = {"model": state.model, "step": state.step, "epoch_bound": state.epoch_bound}
+    if not weights_alone:
+        parts["optimizer"] = state.optimizer
     arrays = {name: array for prefix, part in parts.items() for name, array in named_tensors(prefix, part).items()}
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -167,7 +186,20 @@ def save_checkpoint(
         "stages_done": stages_done,
         "seconds": seconds,
     }
-    write_tensors(path, arrays, record)
+    write_tensors(path, arrays, {**record, "weights_alone": True} if weights_alone else record)
+
+
+def save_weights_alone(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint without the optimizer's moments. Raises OSError when it can't be written."""
+    save_checkpoint(
+        path,
+        checkpoint.state_of_weights(),
+        architecture=checkpoint.architecture,
+        seed=checkpoint.seed,
+        stages_done=checkpoint.stages_done,
+        seconds=checkpoint.seconds,
+        weights_alone=True,
+    )
 
 
 def write_tensors(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
@@ -213,6 +245,9 @@ def model_tensors(record: Mapping[str, Any], prefixes: Sequence[str] = ("model",
 
 def _state_tensors(record: Mapping[str, Any]) -> Expected:
     scalars: Expected = {name: (dtype, []) for name, dtype in SCALARS.items()}
+    if record.get("weights_alone"):
+        del scalars["optimizer.count"]
+        return {**scalars, **model_tensors(record)}
     return {**scalars, **model_tensors(record, ("model", "optimizer.mu", "optimizer.nu"))}
 
 

@@ -36,7 +36,7 @@ from iwae.runs.records import (
 )
 from iwae.runs.reporter import Reporter
 from iwae.runs.sample import write_samples
-from iwae.version import __version__
+from iwae.version import __version__, source_commit
 
 # What a .npy file has before its numbers is less.
 MAX_HEADER_BYTES = 1 << 12
@@ -290,9 +290,11 @@ def finite_or_none(value: float) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """Versions that a result depends on, with the commit where iwae is used from a checkout."""
+    commit = source_commit()
     return {
         "iwae": __version__,
+        **({} if commit is None else {"commit": commit}),
         "jax": jax.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -1,30 +1,26 @@
 """Pruning a run: a smaller model without its inactive units, in a run directory of its own."""
 
-import contextlib
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import optax
 
 from iwae.data import Dataset
-from iwae.errors import IWAEError, RunBusyError, check_count
+from iwae.errors import IWAEError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.evaluation.likelihood import MAX_SAMPLES
-from iwae.io.files import sync_directory, write_atomically, write_json
+from iwae.io.files import write_atomically, write_json
 from iwae.models.pruning import check_prunable, prune, units_to_keep
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from iwae.runs.directory import LOCK, Run
+from iwae.runs.directory import Run
 from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import PrunedRecord, PruningFigures
 from iwae.runs.reporter import Reporter
+from iwae.runs.whole import check_free, made_whole
 from iwae.training.optim import paper_adam
 from iwae.training.step import TrainState
 
@@ -67,7 +63,7 @@ def prune_run(
     """
     check_samples(samples, examples)
     reporter = reporter or Reporter()
-    _check_free(out)
+    check_free(out)
     check_prunable(source.architecture.network, source.architecture.prior, source.architecture.posterior)
     origin = source.checkpoint(checkpoint)
     model = origin.model()
@@ -95,7 +91,7 @@ def prune_run(
         "split_examples": len(dataset.test),
         "kept_inactive": list(kept_inactive),
     }
-    with _made_whole(out) as unfinished:
+    with made_whole(out) as unfinished:
         state = prune_state(origin, kept, units.means)
         pruned_record = _write_model(source, unfinished, origin, state, kept, figures)
         pruned = load_checkpoint(unfinished.checkpoint_path(origin.stages_done))
@@ -152,52 +148,18 @@ def _nothing_to_prune(total: tuple[int, ...], kept_inactive: tuple[int, ...]) ->
 
 
 def prune_state(origin: Checkpoint, kept: tuple[np.ndarray, ...], means: tuple[np.ndarray, ...]) -> TrainState:
-    """The whole state of a checkpoint without some units: Adam's moments of the weights that are left are kept."""
+    """The whole state of a checkpoint without some units: Adam's moments of the weights that are left are kept,
+    where there are moments.
+    """
+    if not origin.has_moments:
+        state = origin.state_of_weights()
+        return replace(state, model=prune(state.model, kept, means))
     state = origin.train_state(paper_adam())
     assert isinstance(state.optimizer, optax.ScaleByAdamState)
     # What removed units gave to the biases is a change of the weights, not of the moments of their gradients.
     nothing = tuple(np.zeros_like(mean) for mean in means)
     mu, nu = (prune(moments, kept, nothing) for moments in (state.optimizer.mu, state.optimizer.nu))  # pyright: ignore[reportArgumentType]
     return replace(state, model=prune(state.model, kept, means), optimizer=state.optimizer._replace(mu=mu, nu=nu))
-
-
-def _check_free(out: Run) -> None:
-    out.check_no_file_in_the_way()
-    if out.path.is_dir() and any(out.path.iterdir()):
-        raise IWAEError(f"{out.path} is not empty: choose another `out`")
-
-
-@contextlib.contextmanager
-def _made_whole(out: Run) -> Iterator[Run]:
-    """A run directory beside `out` that takes its place at the end, and goes away after a failure.
-
-    What a killed process left of an earlier one is removed first.
-    """
-    unfinished = Run(out.path.resolve().with_name(f".{out.path.resolve().name}.partial"))
-    if unfinished.path.is_symlink():
-        raise IWAEError(f"{unfinished.path} is a link, and what it leads to would be cleared: remove it first")
-    unfinished.create()
-    try:
-        with unfinished.lock():
-            for path in unfinished.path.iterdir():
-                if not path.name.startswith(LOCK):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            unfinished.create()
-            yield unfinished
-        _check_free(out)
-        _take_place(unfinished.path, out.path.resolve())
-    except RunBusyError:
-        raise
-    except BaseException:
-        shutil.rmtree(unfinished.path, ignore_errors=True)
-        raise
-
-
-def _take_place(unfinished: Path, out: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        out.rmdir()
-    os.rename(unfinished, out)
-    sync_directory(out.parent)
 
 
 def _write_model(
@@ -217,6 +179,7 @@ def _write_model(
         seed=origin.seed,
         stages_done=origin.stages_done,
         seconds=origin.seconds,
+        weights_alone=not origin.has_moments,
     )
     metrics = [json.dumps(line) + "\n" for line in source.metrics.lines(origin.step)]
     write_atomically(out.metrics.path, "".join(metrics).encode())

@@ -1,0 +1,35 @@
+"""The trained models that this project's repository has, beside the paper's figures."""
+
+from pathlib import Path
+from typing import Any
+
+from iwae.errors import IWAEError
+from iwae.io.files import expanded
+from iwae.paper.cells import published
+from iwae.runs.directory import Run
+from iwae.runs.export_weights import train_command
+from iwae.runs.listing import find_runs, summary
+
+CHECKOUT = Path(__file__).parents[3] / "pretrained"
+
+
+def pretrained(directory: str | Path | None = None) -> list[dict[str, Any]]:
+    """One record for every run right below `directory`, by name: that of `iwae.results`, with the `command` that trains
+    it, and the paper's figures for such a model, `paper_nll` in nats and `paper_active`, or None. The default is
+    `pretrained/` of this project's checkout, or else of the working directory.
+
+    Raises IWAEError where there is no run, or one that can't be read.
+    """
+    place = expanded(directory) if directory is not None else CHECKOUT if CHECKOUT.is_dir() else Path("pretrained")
+    runs = find_runs(place)
+    if not runs:
+        raise IWAEError(f"{place}: no trained models: they are in pretrained/ of the project's repository")
+    return [_record(Run.open(run.path)) for run in runs]
+
+
+def _record(run: Run) -> dict[str, Any]:
+    config, row = run.config, summary(run)
+    is_paper = config.model is not None and not config.latent
+    paper = published(config.dataset, config.model or "", config.k, row["layers"]) if is_paper else None
+    figures = {"paper_nll": paper and paper.nll, "paper_active": paper and paper.active}
+    return {**row, **figures, "command": train_command(config)}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from helpers.small_runs import QUICK_MEASURE, Messages, files_below, flip_byte, go, same_training, small_config
-from iwae import IWAEError, RunConfig, TrainOptions, load
+from iwae import IWAEError, RunConfig, TrainOptions, load, results
+from iwae.cli import main
 from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
@@ -76,6 +77,12 @@ def test_the_best_epoch_is_what_is_measured(data: Path, stopped: Path) -> None:
     go(stopped, impatient(data), reporter=messages)
     assert files_below(stopped) == before
     assert f"This run is complete: {stopped}" in messages.texts
+
+
+def test_the_list_of_runs_says_which_epoch_is_the_runs(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(stopped)]) == 0
+    epochs = results(stopped)[0]["epochs"]
+    assert f"best after {epochs} epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("save_every", [1e-9, 1e9])

@@ -80,6 +80,14 @@ def test_means_and_standard_errors_are_over_seeds_and_the_best_is_by_validation_
     assert [float(row["test_nll"]) for row in found] == [row["test_nll"] for row in rows]
 
 
+def test_each_choice_of_data_has_its_own_best(tmp_path: Path) -> None:
+    sweep = create(tmp_path / "s", "dataset=mnist,omniglot", "k=1,5", seeds=(0,))
+    for index, valid in enumerate([87.0, 86.0, 108.0, 109.0]):
+        finish(sweep, index, test=valid, valid=valid)
+    assert [(row["dataset"], row["k"]) for row in sweep.table() if row["is_best"]] == [("mnist", 5), ("omniglot", 1)]
+    assert "the best by validation likelihood for each choice of data" in table_text(sweep)
+
+
 def test_one_that_is_not_finished_is_not_the_best_and_one_that_is_not_finite_has_no_figure(tmp_path: Path) -> None:
     sweep = create(tmp_path / "s", "k=1,5,50", seeds=(0, 1))
     for index, (test, valid) in enumerate([(86.0, 87.0), (86.0, 87.0), (80.0, 80.0), (None, 90.0)]):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from iwae.training.loop import Progress as TrainingProgress
 
 PLAIN_INTERVAL = 15.0
+# The work at hand, and what was done last.
+MAX_BARS = 4
 
 
 def print_lines(*lines: str) -> None:
@@ -154,6 +156,8 @@ class ConsoleReporter(Reporter):
         if self._live.is_started:
             if self._task is None or self._task[0] != what:
                 self._task = (what, self._bars.add_task(what, total=total, completed=done, detail=detail))
+                for old in self._bars.task_ids[:-MAX_BARS]:
+                    self._bars.remove_task(old)
             self._bars.update(self._task[1], total=total, completed=done, detail=detail)
         elif finished or done == total or time.monotonic() - self._last >= PLAIN_INTERVAL:
             self._last = time.monotonic()

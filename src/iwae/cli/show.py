@@ -15,6 +15,7 @@ from iwae.cli.processes import watch
 from iwae.cli.sweep import print_table
 from iwae.data import shown_name
 from iwae.errors import IWAEError
+from iwae.io.text import counted
 from iwae.runs.directory import Run
 from iwae.runs.listing import find_runs, summary
 from iwae.runs.progress import RunProgress, progress_of
@@ -94,13 +95,16 @@ def _cells(record: dict[str, Any]) -> list[str]:
     if record["ais_nll"] is not None:
         part = "" if record["ais_num_examples"] == record["split_examples"] else f" ({record['ais_num_examples']:,})"
         measured += f", AIS {tables.figure_label(record['ais_nll'], record['ais_stderr'])}{part}"
+    stages = f"{record['stages_done']}/{record['stages_total']}"
+    if record["patience"] is not None and record["num_samples"] is not None:
+        stages = f"best after {counted(record['epochs'], 'epoch')}"
     delta, jvi2, above = (record[name] for name in ("delta", "jvi2_nll", "pareto_k_above"))
     weights = [tables.number_label(delta), tables.number_label(jvi2), "-" if above is None else f"{above:.0%}"]
     return [
         record["name"],
         shown_name(record["dataset"], record["data_mark"]),
         record["objective_label"],
-        f"{record['stages_done']}/{record['stages_total']}",
+        stages,
         measured,
         "" if delta is None else ", ".join(weights),
         record["active_units_by_layer"] or "",

@@ -18,7 +18,7 @@ from iwae.cli.processes import On, SlurmOptions, carry_out, check_place
 from iwae.errors import IWAEError, check_count
 from iwae.runs.grid import Definition, label, read_axes, read_file, read_grid, read_options
 from iwae.runs.options import MeasureOptions, TrainOptions
-from iwae.runs.sweep import Sweep
+from iwae.runs.sweep import OF_THE_DATA, Sweep
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         return []
     lines = [f"L_{', L_'.join(samples)}; means over seeds ± their standard error."]
     if any(row["is_best"] for row in rows):
-        lines.append("*: the best by validation likelihood; the test examples have no say in it.")
+        each = " for each choice of data" if any(name in OF_THE_DATA for name in rows[0]) else ""
+        lines.append(f"*: the best by validation likelihood{each}; the test examples have no say in it.")
     elif not any(row["has_valid"] for row in rows):
         lines.append("These data have no validation examples: none is called the best.")
     if len(samples) > 1:

@@ -75,6 +75,7 @@ def summary(run: Run) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "beta1": config.beta1,
         "adam_moments": config.adam_moments,
+        "patience": config.patience,
         "precision": config.precision,
         "seed": config.seed,
         "init_from": config.init_from,

@@ -32,6 +32,9 @@ FORMAT = 1
 FILE = "sweep.json"
 RESTORE = "restore it, or begin another sweep in an empty directory"
 
+# Where these differ, likelihoods are of other things, and none is better than another.
+OF_THE_DATA = ("dataset", "likelihood", "columns", "target", "split_seed")
+
 
 class SweepRecord(TypedDict):
     """`sweep.json`."""
@@ -142,16 +145,19 @@ class Sweep:
     def table(self) -> list[dict[str, Any]]:
         """One flat record for each combination of the grid's values: how many of its `seeds` are `finished`, and of
         these the mean of the test and validation NLL in nats with its standard error over seeds, and of the active
-        units. `is_best` is the one of the lowest validation NLL, among those whose seeds are all finished; the test
-        NLL has no say in it. Figures are None where there are none.
+        units. `is_best` is the one of the lowest validation NLL, among those of the same data and kinds of values whose
+        seeds are all finished; the test NLL has no say in it. Figures are None where there are none.
         """
         groups: dict[str, list[PointRecord]] = {}
         for own in self.record["runs"]:
             groups.setdefault(json.dumps(own["point"]), []).append(own)
         rows = [self._row(group) for group in groups.values()]
-        whole = [row for row in rows if row["finished"] == row["seeds"] and row["valid_nll"] is not None]
-        best = min(whole, key=lambda row: row["valid_nll"], default=None)
-        return [{**row, "is_best": row is best} for row in rows]
+        best: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            key = label([row[name] for name in OF_THE_DATA if name in row])
+            if row["finished"] == row["seeds"] and row["valid_nll"] is not None:
+                best[key] = min(best.get(key, row), row, key=lambda one: one["valid_nll"])
+        return [{**row, "is_best": any(row is one for one in best.values())} for row in rows]
 
     def _row(self, group: Sequence[PointRecord]) -> dict[str, Any]:
         configs = {own["run"]: RunConfig.from_json(own["config"]) for own in group}

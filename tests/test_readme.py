@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import iwae
+from helpers.toy import toy_dataset
 from iwae.errors import IWAEError
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,18 @@ print(json.dumps({"shape": images.shape, "nll": found.nll, "stderr": found.stder
 """
 
 
+def test_the_library_example_runs(monkeypatch, capsys):
+    """With a few images in the place of MNIST."""
+    data = toy_dataset(dim=784)
+    monkeypatch.setattr(iwae, "load_dataset", lambda _: data)
+    names = {}
+    exec(EXAMPLE, names)
+    measured, active = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"test NLL \d+\.\d\d \+- \d+\.\d\d nats", measured)
+    assert re.fullmatch(r"active units: \(\d+,\)", active)
+    assert names["images"].shape == (100, 784)
+
+
 @pytest.fixture(scope="module")
 def printed() -> list[str]:
     """The lines that the library example prints, and one that follows."""
@@ -46,12 +59,14 @@ def printed() -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_library_example_prints_its_measurements_and_samples(printed):
     measured, active, _ = printed
     assert re.fullmatch(r"test NLL 1\d\d\.\d\d \+- \d\.\d\d nats", measured)
     assert re.fullmatch(r"active units: \(\d+,\)", active)
 
 
+@pytest.mark.slow
 def test_one_epoch_on_mnist_ends_where_it_should(printed):
     found = json.loads(printed[-1])
     # Two-sided: a likelihood that is too good is a mistake in the likelihood.
@@ -61,7 +76,6 @@ def test_one_epoch_on_mnist_ends_where_it_should(printed):
 
 
 def test_weights_open_in_plain_numpy(tmp_path, monkeypatch):
-    from helpers.toy import toy_dataset
     from iwae.models.architecture import Architecture
     from iwae.runs.checkpoint import save_checkpoint
     from iwae.training.loop import create_model

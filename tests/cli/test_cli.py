@@ -2,19 +2,11 @@
 
 import csv
 import dataclasses
-import fcntl
 import io
 import json
-import os
-import pty
-import re
 import shlex
 import shutil
 import signal
-import struct
-import subprocess
-import sys
-import termios
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +18,7 @@ import pytest
 
 import iwae
 import iwae.runs.train
-from helpers.small_runs import COMMAND, environment, files_below, go, same_training, small_config, write_data
+from helpers.small_runs import files_below, go, small_config, write_data
 from iwae import Architecture, HierarchicalVAE, TrainState, paper_adam
 from iwae.cli import main
 from iwae.cli.app import parse, with_dashes
@@ -43,8 +35,6 @@ from iwae.runs.checkpoint import save_checkpoint
 from iwae.runs.signals import Interrupted, Stopped
 from iwae.training.loop import Progress
 from iwae.training.schedule import make_schedule
-
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.fixture(scope="module")
@@ -273,120 +263,6 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["train"])
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_fits_the_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main([*command.split(), "--help"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    # The usage line before all else may be longer: a terminal wraps it.
-    assert max(map(len, out.splitlines()[1:])) <= 80
-    documented = {
-        "": "--version",
-        "train": "--save-every",
-        "show": "--results-dir",
-        "sample": "--rows",
-        "outliers": "--output",
-        "impute": "--draws",
-        "compare": "--format",
-        "export": "--out",
-    }
-    assert documented.get(command, "--datasets-dir") in out
-    # Text is filled: a line that is broken early is one of the source's.
-    lines = [line.strip("│ ") for line in out.splitlines()]
-    assert not any(line in ("of", "docs/how-to/likelihood.md);") for line in lines)
-    # Of a default that is to give nothing the option's own words say what it means.
-    assert not re.search(r"default: *(None|False|\))", out)
-    assert "(default: mnist)" in out or command != "train"
-
-
-def command_output(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, **options)
-
-
-def test_the_program_is_installed_and_is_a_module() -> None:
-    expected = f"iwae {iwae.__version__}\n"
-    for program in ([str(COMMAND)], [sys.executable, "-m", "iwae"]):
-        done = command_output(*program, "--version")
-        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
-    done = command_output(sys.executable, "-m", "iwae", "train", "--k", "0")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "iwae: error: --k must be an integer of at least 1, got 0\n"
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import iwae; dir(iwae); iwae.IWAEError",
-        "import iwae; iwae.RunConfig.of(k=5).name(); iwae.make_schedule('paper')",
-        "from iwae.cli import main; main(['--help']); main(['evaluate', '--help'])",
-        "from iwae.cli import main; main(['train', '--k', '0']); main(['data']); main(['show', 'nowhere'])",
-    ],
-)
-def test_what_needs_no_jax_does_not_import_it(code: str, tmp_path: Path) -> None:
-    check = f"{code}\nimport sys; assert not {{'jax', 'jaxlib', 'equinox', 'optax'}} & sys.modules.keys()"
-    done = command_output(sys.executable, "-c", check, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
-def test_help_imports_no_command() -> None:
-    code = "from iwae.cli import main; import sys; main(['--help']);"
-    check = f"{code} assert not {{'tyro', 'rich', 'numpy', 'iwae.cli.train', 'iwae.data'}} & sys.modules.keys()"
-    assert command_output(sys.executable, "-c", check).returncode == 0
-
-
-EXTRA = ("matplotlib", "jinja2")
-BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({EXTRA}))\n"
-
-
-def test_the_core_needs_no_package_of_the_extra(trained: Path, tmp_path: Path) -> None:
-    """Training, measuring, samples and tables where matplotlib and jinja2 are not there."""
-    (script := tmp_path / "core.py").write_text(
-        f"""{BLOCKED}
-from iwae.cli.options import option_names
-from iwae.cli.registry import COMMANDS
-from iwae.cli import main
-for command in COMMANDS.values():
-    command.load()
-train = "train --latent 3 --hidden 8 --stages 1 --test-samples 5 --run-dir run --dataset".split()
-for line in ([*train, sys.argv[1]], ["evaluate", "run", "--samples", "5"], ["sample", "run"], ["show", "run"],
-             ["data"], ["paper"]):
-    assert main(line) == 0, line
-for name in ("analyze", "report", "diagnose"):
-    assert main([name, "run"]) == 1
-assert main(["paper", "run", "--stages", "1"]) == 1
-"""
-    )
-    done = command_output(sys.executable, str(script), str(trained / "d.npz"), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "error" in line]
-    names = ("iwae analyze", "iwae report", "iwae diagnose", "iwae paper run")
-    needs = 'needs matplotlib and jinja2: pip install "iwae[report]"'
-    assert errors == [f"iwae: error: {name} {needs}" for name in names]
-
-
-def test_a_platform_that_is_not_there_is_one_line(trained: Path, tmp_path: Path) -> None:
-    variables = {**environment(), "JAX_PLATFORMS": "cuda"}
-    done = command_output(*train_in(trained, "run"), cwd=tmp_path, env=variables)
-    if done.returncode == 0:
-        pytest.skip("there is CUDA here")
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("Run: ")]
-    assert line.startswith("iwae: error: JAX_PLATFORMS=cuda: JAX finds no such device")
-
-
-def test_what_jax_is_told_for_other_programs_changes_no_bit(trained: Path, tmp_path: Path) -> None:
-    modes = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
-    for run, variables in (("plain", {}), ("told", modes)):
-        done = command_output(*train_in(trained, run), cwd=tmp_path, env={**environment(), **variables})
-        assert done.returncode == 0, done.stderr
-    same_training(tmp_path / "plain", tmp_path / "told", 2)
-    test, other = (json.loads((tmp_path / run / "results.json").read_text())["test"] for run in ("plain", "told"))
-    assert test == other
-
-
 def test_a_tilde_is_the_home_directory(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -480,62 +356,6 @@ def test_evaluate_and_sample_print_where_it_is(trained: Path, place: Path, capsy
     assert np.load(place / "drawn.npy").shape == (100, 6)
     assert main(["sample", "other"]) == 0
     assert capsys.readouterr().out.split() == ["other/samples.png", "other/samples.npy"]
-
-
-def train_in(trained: Path, run: str) -> list[str]:
-    options = "--latent 3 --hidden 8 --stages 2 --test-samples 20 --run-dir"
-    return [str(COMMAND), "train", "--dataset", str(trained / "d.npz"), *options.split(), run]
-
-
-def test_plain_lines_when_piped(trained: Path, tmp_path: Path) -> None:
-    done = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
-    assert done.returncode == 0, done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
-    lines = done.stderr.splitlines()
-    taken_for = "6 values of an example: zeros and ones -> bernoulli"
-    assert lines[:3] == ["Run: run", taken_for, "Training 4 epochs of 3 steps on CPU, from step 0."]
-    stages = [line for line in lines if line.startswith("stage ")]
-    assert [line.split()[1] for line in stages] == ["1/2", "2/2"]
-    assert re.fullmatch(r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  [\d.]+ steps/s", stages[-1])
-    results = json.loads((tmp_path / "run/results.json").read_text())
-    first, *others = done.stdout.splitlines()
-    assert others[-1] == "Likelihood of each of the 30 examples: run/evaluations/2-test-20.npz"
-    assert first.startswith(f"Test NLL, L_20: {results['test']['nll']:.2f} ± {results['test']['stderr']:.2f} nats")
-    again = command_output(*train_in(trained, "run"), cwd=tmp_path, env=environment())
-    assert again.stdout == done.stdout
-    assert "Run: run" in again.stderr
-    assert again.stderr.endswith("This run is complete: run\n")
-
-
-def test_the_live_display_fits_a_terminal(trained: Path, tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    variables = {**environment(), "TERM": "xterm-256color"}
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "CI"):
-        variables.pop(name, None)
-    with subprocess.Popen(
-        train_in(trained, "run"), cwd=tmp_path, env=variables, stdin=slave, stdout=slave, stderr=slave
-    ) as process:
-        os.close(slave)
-        screen = b""
-        while True:
-            try:
-                block = os.read(master, 65536)
-            except OSError:
-                break
-            if not block:
-                break
-            screen += block
-    os.close(master)
-    assert process.returncode == 0
-    lines = [line for line in re.split(r"[\r\n]+", ESCAPES.sub("", screen.decode())) if line.strip()]
-    live = [line for line in lines if "stage" in line or line.startswith(("training", "measuring"))]
-    assert max(len(line.rstrip()) for line in live) <= 80
-    assert not any("…" in line for line in live)
-    shown = r"stage 2/2  epoch 4/4  rate 7.20e-04  bound -\d+\.\d\d  [\d.]+ steps/s"
-    assert any(re.search(shown, line) for line in live)
-    assert any(line.startswith("training") and "100%" in line for line in live)
-    assert any(line.startswith("measuring test likelihood, k=20") and "30/30" in line for line in live)
 
 
 def test_the_longest_line_of_figures_fits() -> None:

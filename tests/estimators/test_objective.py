@@ -25,7 +25,7 @@ PAIRS = [(name, estimator) for name, row in OBJECTIVES.items() for estimator in 
 def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
     objective = Objective(name, k=3, estimator=estimator, **NEEDED.get(name, {}))
     binary = not objective.needs_gaussian_latents
-    architecture = Architecture(4, (2, 2), ((3,), (3,)), ("bernoulli",) * 2 if binary else ())
+    architecture = Architecture(4, (2,), ((3,),), ("bernoulli",) if binary else ())
     model = HierarchicalVAE.create(architecture, jax.random.key(0))
     x = jnp.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     estimate = jax.jit(make_estimator(objective).__call__)(model, x, jax.random.key(1))

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from helpers.exact_expectation import rough_model
 from iwae import bounds
 from iwae.errors import IWAEError
-from iwae.estimators.bound import DoublyReparameterized, Reparameterized
+from iwae.estimators.bound import Reparameterized
 from iwae.estimators.gradients import Coefficients
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha
 from iwae.estimators.objective import Objective, make_estimator
@@ -22,18 +22,20 @@ from iwae.models.architecture import Architecture
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.config import RunConfig
 
-SIZES = hnp.arrays(
-    np.float64,
-    st.tuples(st.integers(1, 12), st.just(1)),
-    elements=st.one_of(st.just(0.0), st.floats(1e-12, 1e3)),
-)
+# A program is compiled for each number of samples and each count.
+COUNTS = st.sampled_from([(1, 1), (2, 1), (7, 1), (7, 3), (12, 5), (12, 11), (12, 12)])
+LARGEST = 12
+SIZES = hnp.arrays(np.float64, (LARGEST, 1), elements=st.one_of(st.just(0.0), st.floats(1e-12, 1e3)))
+probabilities_of = jax.jit(inclusion_probabilities, static_argnums=1)
+choose_of = jax.jit(choose, static_argnums=1)
 
 
-@given(SIZES, st.integers(1, 12))
-def test_inclusion_probabilities_are_in_proportion_but_for_those_that_are_certain(sizes, count):
-    count = min(count, len(sizes))
+@given(SIZES, COUNTS)
+def test_inclusion_probabilities_are_in_proportion_but_for_those_that_are_certain(sizes, counts):
+    k, count = counts
+    sizes = sizes[:k]
     with jax.enable_x64(True):
-        probabilities = np.asarray(inclusion_probabilities(jnp.asarray(sizes), count))[:, 0]
+        probabilities = np.asarray(probabilities_of(sizes, count))[:, 0]
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     np.testing.assert_allclose(probabilities.sum(), min(count, (sizes > 0).sum()), rtol=1e-9)
     uncertain = (probabilities < 1 - 1e-9) & (sizes[:, 0] > 0)
@@ -45,18 +47,16 @@ def test_inclusion_probabilities_are_in_proportion_but_for_those_that_are_certai
         assert (sizes[certain, 0] * ratios[0] >= 1 - 1e-9).all()
 
 
-@given(SIZES, SIZES, st.integers(1, 12))
-def test_sums_over_the_chosen_have_the_expectation_of_sums_over_all(decoder, encoder, count):
-    k = min(len(decoder), len(encoder))
-    count = min(count, k)
+@given(SIZES, SIZES, COUNTS)
+def test_sums_over_the_chosen_have_the_expectation_of_sums_over_all(decoder, encoder, counts):
+    k, count = counts
     # The choice is a step function of its offset: a fine grid of offsets is its expectation, up to the grid's step.
-    points = 4000
+    points = 1000
     offsets = (np.arange(points) + 0.5) / points
     # Different signs and, by the last axis, the same coefficients for every offset.
     a, b = (np.broadcast_to(values[:k], (k, points)) for values in (decoder, -encoder))
     with jax.enable_x64(True):
-        coefficients = Coefficients(jnp.zeros(points), jnp.asarray(a), jnp.asarray(b))
-        chosen, few = choose(coefficients, count, jnp.asarray(offsets))
+        chosen, few = choose_of(Coefficients(np.zeros(points), a, b), count, offsets)
     for values, sampled in ((a, few.decoder), (b, few.encoder)):
         sums = np.zeros(k)
         np.add.at(sums, np.asarray(chosen).ravel(), np.asarray(sampled).ravel() / points)
@@ -81,18 +81,17 @@ def test_no_sample_is_drawn_twice_while_there_are_enough():
     "make",
     [
         lambda n: Reparameterized(6, bounds.iwae, num_backward=n),
-        lambda n: DoublyReparameterized(6, bounds.elbo, num_backward=n),
         lambda n: DReGAlpha(6, 0.0, num_backward=n),
         lambda n: PIWAE(6, 3, num_backward=n),
         lambda n: ReweightedWakeSleep(6, num_backward=n),
     ],
-    ids=["iwae", "elbo dreg", "dreg", "piwae", "rws"],
+    ids=["iwae", "dreg", "piwae", "rws"],
 )
 def test_gradients_have_the_expectation_of_those_with_all_samples(make):
     """The same example many times, each time with other noise; noise and choice are drawn apart from each other."""
     with jax.enable_x64(True):
         model = rough_model(2)
-        x = jnp.broadcast_to(jnp.array([1.0, 0.0, 1.0]), (20_000, 3))
+        x = jnp.broadcast_to(jnp.array([1.0, 0.0, 1.0]), (5_000, 3))
 
         def moments(estimator, key):
             gradients = jax.vmap(lambda one, k: estimator(model, one[None], k).gradient)(
@@ -106,7 +105,7 @@ def test_gradients_have_the_expectation_of_those_with_all_samples(make):
         apart = jnp.abs(few - full) / jnp.sqrt(few_variance + full_variance + 1e-30)
         clear = jnp.abs(full) / jnp.sqrt(full_variance + 1e-30)
         assert float(apart.max()) < 5
-        assert float(clear.max()) > 20
+        assert float(clear.max()) > 10
 
 
 def test_with_all_samples_chosen_nothing_changes():

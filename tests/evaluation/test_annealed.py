@@ -24,21 +24,24 @@ from iwae.models.vae import HierarchicalVAE
 
 LAYERS = pytest.mark.parametrize("layers", [1, 2, 3])
 STARTS = pytest.mark.parametrize("start", ["encoder", "prior"])
+# A program is compiled for each number of layers and of steps and each start: tests share these.
+FEW, MORE = 4, 30
 
 
 @LAYERS
 def test_from_the_exact_posterior_every_weight_is_the_likelihood(layers):
     exact = DeepGaussian.random(layers)
     x = exact.sample(5)
-    found = ais(exact.model(), x, chains=3, steps=7, leapfrogs=3)
+    found = ais(exact.model(), x, chains=3, steps=FEW, leapfrogs=3)
     np.testing.assert_allclose(found.log_weights, np.tile(exact.log_likelihood(x), (3, 1)), atol=2e-5)
     np.testing.assert_allclose(found.stderr, 0.0, atol=2e-5)
     np.testing.assert_allclose(found.effective_sample_size, 3.0, rtol=1e-6)
 
 
-@STARTS
-@LAYERS
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize(
+    ("layers", "start", "steps"),
+    [(1, "encoder", FEW), (1, "prior", 1), (2, "prior", FEW), (3, "encoder", FEW)],
+)
 def test_the_mean_weight_is_the_likelihood(layers, start, steps):
     # 20,000 runs of a tiny chain. A weight taken after the move, or a move at another temperature, shifts their mean.
     exact = DeepGaussian.random(layers)
@@ -58,13 +61,13 @@ def test_more_temperatures_come_closer_from_below(start):
     exact = DeepGaussian.random(2)
     x = exact.sample(1)
     gaps = []
-    for steps in (1, 4, 16, 64):
+    for steps in (1, FEW, MORE):
         found = ais(exact.model(shift=0.4, widen=1.3), x, chains=2000, steps=steps, leapfrogs=5, start=start)
         values = exact.log_likelihood(x) - found.log_weights[:, 0]
         gaps.append((values.mean(), values.std() / np.sqrt(len(values))))
     for (high, high_error), (low, low_error) in itertools.pairwise(gaps):
         assert high - low > 3 * np.hypot(high_error, low_error)
-    assert gaps[-1][0] < 0.06 * gaps[0][0]
+    assert gaps[-1][0] < 0.1 * gaps[0][0]
     assert gaps[-1][0] > -4 * gaps[-1][1]
 
 
@@ -78,12 +81,11 @@ def quadrature(model, x):
         return logsumexp(np.asarray(values), axis=0) + np.log(grid[1] - grid[0])
 
 
-@STARTS
-def test_of_binary_data_it_is_the_integral(start):
+def test_of_binary_data_it_is_the_integral():
     model = HierarchicalVAE.create(Architecture(6, (1,), ((5,),)), jax.random.key(0))
     model = jax.tree.map(lambda leaf: 2.5 * leaf, model)
     data = toy_dataset(binary=True)
-    found = ais(model, data, chains=50, steps=40, leapfrogs=5, start=start)
+    found = ais(model, data, chains=50, steps=40, leapfrogs=5, start="prior")
     expected = quadrature(model, np.asarray(prepare(model, data)))
     off = (found.log_likelihood - expected) / np.maximum(found.stderr, 1e-4)
     assert np.all(np.abs(off) < 4.5)
@@ -100,8 +102,8 @@ def test_one_step_from_the_encoder_is_importance_sampling():
     assert found.effective_sample_size.mean() == pytest.approx(expected.mean_effective_sample_size, rel=0.1)
 
 
-@STARTS
-def test_a_figure_does_not_depend_on_what_it_is_measured_with(start):
+def test_a_figure_does_not_depend_on_what_it_is_measured_with():
+    start = "prior"
     model = HierarchicalVAE.create(Architecture(6, (4, 2), ((5,), (3,))), jax.random.key(0))
     data = toy_dataset(test=150)
     whole = ais(model, data, chains=5, steps=6, leapfrogs=2, start=start)
@@ -143,13 +145,12 @@ def test_step_sizes_are_fixed_while_the_chains_count():
     np.testing.assert_allclose(large.log_weights, once.log_weights, atol=1e-4)
 
 
-@STARTS
-@LAYERS
+@pytest.mark.parametrize(("layers", "start"), [(1, "prior"), (2, "encoder"), (2, "prior")])
 def test_moves_are_accepted_as_often_as_they_were_tuned_for(layers, start):
-    exact = DeepGaussian.random(layers, latent=4, visible=8)
-    found = ais(exact.model(shift=0.3, widen=1.5), exact.sample(40), chains=4, steps=50, leapfrogs=4, start=start)
-    assert found.acceptance.shape == (40,)
-    assert found.acceptance_by_step.shape == (50,)
+    exact = DeepGaussian.random(layers)
+    found = ais(exact.model(shift=0.3, widen=1.5), exact.sample(60), chains=4, steps=MORE, leapfrogs=4, start=start)
+    assert found.acceptance.shape == (60,)
+    assert found.acceptance_by_step.shape == (MORE,)
     assert found.acceptance.min() > chains.TARGET_ACCEPTANCE - 0.12
     assert np.all(np.abs(found.acceptance_by_step - chains.TARGET_ACCEPTANCE) < 0.1)
 
@@ -157,7 +158,7 @@ def test_moves_are_accepted_as_often_as_they_were_tuned_for(layers, start):
 def test_the_standard_error_is_the_spread_of_repeated_runs():
     exact = DeepGaussian.random(1)
     data = np.repeat(exact.sample(1), 400, axis=0)
-    found = ais(exact.model(shift=0.25, widen=1.2), data, chains=64, steps=3, leapfrogs=3)
+    found = ais(exact.model(shift=0.25, widen=1.2), data, chains=64, steps=FEW, leapfrogs=3)
     assert np.mean(found.stderr) == pytest.approx(found.log_likelihood.std(), rel=0.15)
     single = ais(exact.model(), data[:2], chains=1, steps=1)
     assert np.all(np.isnan(single.stderr))
@@ -167,7 +168,7 @@ def test_the_standard_error_is_the_spread_of_repeated_runs():
 def test_the_last_states_are_draws_from_the_posterior():
     exact = DeepGaussian.random(1)
     x = exact.sample(1)
-    settings = AnnealedSettings(chains=4000, steps=40, leapfrogs=5, start="prior")
+    settings = AnnealedSettings(chains=4000, steps=MORE, leapfrogs=5, start="prior")
     (batch,) = example_batches(x, np.arange(1))
     ends = run_chains(exact.model(), tune(exact.model(), batch, settings), settings, batch.every_chain(4000)).ends
     weight, bias, sigma = exact.first_posterior()
@@ -202,12 +203,12 @@ def test_low_acceptance_is_warned_of(monkeypatch):
     model, x = exact.model(shift=0.3), exact.sample(3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ais(model, x, chains=2, steps=5)
+        ais(model, x, chains=2, steps=FEW)
     monkeypatch.setattr(
         annealed, "tune", lambda *given: (found := tune(*given))._replace(log_steps=found.log_steps + 8)
     )
     with pytest.warns(UserWarning, match="3 of 3 examples have moves that are accepted in under 10 %.*raise `steps`"):
-        ais(model, x, chains=2, steps=5)
+        ais(model, x, chains=2, steps=FEW)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """What the page's script computes, in a real Chromium, against the model."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,8 +46,25 @@ def dataset_for(model: HierarchicalVAE, **changes: Any):
     return toy_dataset(train=40, dim=model.visible, **changes)
 
 
-@pytest.mark.parametrize("binary_data", [False, True])
-@pytest.mark.parametrize("name", [*ARCHITECTURES, *PAPER])
+def in_parts(fast: Sequence[Any], everything: Iterable[Any]) -> list[Any]:
+    """`fast` as they are, and the rest of `everything` as slow."""
+    return [*fast, *(pytest.param(*one, marks=pytest.mark.slow) for one in everything if one not in fast)]
+
+
+FAST = [
+    ("1 layer", False),
+    ("3 layers", True),
+    ("linear", False),
+    ("2 binary layers", False),
+    ("binary above Gaussian", False),
+    ("Gaussian above binary", True),
+    ("paper's 2", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "binary_data"), in_parts(FAST, itertools.product([*ARCHITECTURES, *PAPER], [False, True]))
+)
 def test_the_script_computes_what_the_model_does(browser, open_model: OpenModel, name, binary_data):
     model = rough_model(ARCHITECTURES[name]) if name in ARCHITECTURES else paper_model(PAPER[name])
     dataset = dataset_for(model, binary=binary_data)
@@ -55,8 +75,13 @@ def test_the_script_computes_what_the_model_does(browser, open_model: OpenModel,
         np.testing.assert_array_equal(x, dataset.test[3])
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("kind", ["gaussian", "gaussian, unscaled", "gaussian, missing", "bernoulli, missing"])
+KINDS = ["gaussian", "gaussian, unscaled", "gaussian, missing", "bernoulli, missing"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    in_parts([*((kind, 1) for kind in KINDS), ("gaussian, missing", 2)], itertools.product(KINDS, [1, 2])),
+)
 def test_other_visible_data(browser, open_model: OpenModel, kind, layers):
     rng = np.random.default_rng(3)
     likelihood, _, special = kind.partition(", ")
@@ -113,19 +138,23 @@ def in_float64(model: HierarchicalVAE, x: np.ndarray, noise: tuple[jax.Array, ..
     """What the script gives, from the model itself, its weights as float64."""
     with jax.enable_x64(True):
         model, noise = jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), (model, noise))
-        rows = jnp.asarray(x)[None]
-        _, latents = model.sample_posterior(rows, noise)
-        posterior, decoded = model.encoder_input(rows), jnp.asarray(top)[None]
-        for layer in model.encoder:
-            posterior = layer(posterior).mean
-        for layer in reversed(model.decoder):
-            decoded = layer(decoded).mean
-        return {
-            "logWeights": np.asarray(model.log_weights_at(rows, noise)[:, 0]),
-            "means": np.asarray(model.decoder[0](latents[0]).mean[:, 0]),
-            "posteriorMean": np.asarray(posterior[0]),
-            "decoded": np.asarray(decoded[0]),
-        }
+        return jax.tree.map(np.asarray, figures(model, x[None], noise, top[None]))
+
+
+@eqx.filter_jit
+def figures(model: HierarchicalVAE, rows: Any, noise: tuple[jax.Array, ...], decoded: Any) -> dict[str, jax.Array]:
+    _, latents = model.sample_posterior(rows, noise)
+    posterior = model.encoder_input(rows)
+    for layer in model.encoder:
+        posterior = layer(posterior).mean
+    for layer in reversed(model.decoder):
+        decoded = layer(decoded).mean
+    return {
+        "logWeights": model.log_weights_at(rows, noise)[:, 0],
+        "means": model.decoder[0](latents[0]).mean[:, 0],
+        "posteriorMean": posterior[0],
+        "decoded": decoded[0],
+    }
 
 
 def paper_model(architecture: Architecture) -> HierarchicalVAE:

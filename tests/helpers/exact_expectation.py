@@ -44,10 +44,7 @@ class Grid(eqx.Module):
     def binary(cls, model: HierarchicalVAE, num_samples: int) -> "Grid":
         """Noise that makes every unit 0 or 1 in every combination, weighted by q of the outcome."""
         outcomes = cls._of(np.array([-9.0, 9.0]), np.ones(2), model.latent, num_samples)
-        x = jnp.broadcast_to(X, (len(outcomes.weights), 3))
-        noise = tuple(map(jnp.asarray, outcomes.noise))
-        _, latents = model.sample_posterior(x, noise)
-        return cls(outcomes.noise, np.asarray(jnp.exp(jnp.sum(model.log_posterior(x, latents), axis=0))))
+        return cls(outcomes.noise, np.asarray(_probabilities(model, outcomes.noise)))
 
     @classmethod
     def _of(cls, values: np.ndarray, weights: np.ndarray, latent: tuple[int, ...], num_samples: int) -> "Grid":
@@ -57,6 +54,13 @@ class Grid(eqx.Module):
         masses = np.array(list(itertools.product(weights, repeat=dimensions))).prod(axis=1)
         noise = points.reshape(-1, num_samples, units).transpose(1, 0, 2)
         return cls(tuple(np.split(noise, np.cumsum(latent)[:-1], axis=2)), masses)
+
+
+@eqx.filter_jit
+def _probabilities(model: HierarchicalVAE, noise: tuple[np.ndarray, ...]) -> Array:
+    x = jnp.broadcast_to(X, (noise[0].shape[1], 3))
+    _, latents = model.sample_posterior(x, tuple(map(jnp.asarray, noise)))
+    return jnp.exp(jnp.sum(model.log_posterior(x, latents), axis=0))
 
 
 def rough_model(layers: int, kind: str = "gaussian", units: tuple[int, ...] | None = None) -> HierarchicalVAE:
@@ -150,22 +154,22 @@ class Side(eqx.Module):
 
 @eqx.filter_jit
 def standard_errors_apart(
-    pairs: dict[str, tuple[Side, Side]], *, draws: int, most_samples: int = 4
+    sides: dict[str, Side], pairs: dict[str, str], *, draws: int, most_samples: int = 4
 ) -> dict[str, tuple[Array, Array]]:
-    """Of each pair, the mean difference over draws of the same noise and its standard error, both relative to the
-    largest entry of the second's mean gradient.
+    """Of each pair of names of `sides`, the mean difference over draws of the same noise and its standard error, both
+    relative to the largest entry of the second's mean gradient.
     """
-    model = next(iter(pairs.values()))[0].model
+    model = next(iter(sides.values())).model
 
-    def differences(key: Array) -> dict[str, tuple[Array, Array]]:
+    def gradients(key: Array) -> dict[str, Array]:
         noise = model.draw_noise(key, most_samples, 1)
-        both = {name: [side.gradient(noise) for side in pair] for name, pair in pairs.items()}
-        return {name: (ours - theirs, theirs) for name, (ours, theirs) in both.items()}
+        return {name: side.gradient(noise) for name, side in sides.items()}
 
-    found = jax.lax.map(differences, jax.random.split(jax.random.key(11), draws), batch_size=10_000)
+    found = jax.lax.map(gradients, jax.random.split(jax.random.key(11), draws), batch_size=10_000)
     apart = {}
-    for name, (difference, reference) in found.items():
-        scale = jnp.max(jnp.abs(jnp.mean(reference, axis=0)))
+    for ours, theirs in pairs.items():
+        difference = found[ours] - found[theirs]
+        scale = jnp.max(jnp.abs(jnp.mean(found[theirs], axis=0)))
         error = jnp.std(difference, axis=0) / jnp.sqrt(draws)
-        apart[name] = jnp.mean(difference, axis=0) / scale, error / scale
+        apart[ours] = jnp.mean(difference, axis=0) / scale, error / scale
     return apart

@@ -14,6 +14,7 @@ from helpers.small_runs import COMMAND, environment, names_below, same_training,
 
 STAGES = 5
 EPOCHS = 1 + 3 + 9 + 27 + 81
+STEPS_PER_EPOCH = 20
 SEED_STAGES = 4
 DEADLINE = 400
 
@@ -39,15 +40,15 @@ class Workshop:
     def __init__(self, directory: Path):
         self.directory = directory
         self.environment = environment()
-        write_data(directory / "small.npz", num_train=1500)
+        write_data(directory / "small.npz", num_train=20 * STEPS_PER_EPOCH)
         self.whole = directory / "whole"
         done = self.run(self.train("whole"))
         assert done.returncode == 0, done.stderr
 
     def train(self, run: str) -> list[str]:
-        """A command line of the installed program: some seconds of training, a checkpoint several times a second."""
-        options = "--dataset small.npz --latent 3 --hidden 8 --model iwae --k 20"
-        limits = f"--stages {STAGES} --save-every 0.2 --test-samples 200"
+        """A command line of the installed program: a second or more of training, with several checkpoints in it."""
+        options = "--dataset small.npz --latent 3 --hidden 8 --model iwae --k 5"
+        limits = f"--stages {STAGES} --save-every 0.1 --test-samples 200"
         return [str(COMMAND), "train", *options.split(), *limits.split(), "--run-dir", run]
 
     def start(self, command: list[str], before: Callable[[], None] | None = None) -> subprocess.Popen[str]:

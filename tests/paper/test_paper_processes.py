@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.killing import children
-from helpers.small_runs import environment, go, small_config, write_data
+from helpers.small_runs import Messages, environment, go, small_config, write_data
 from iwae.paper import Cell, Published, status_of
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of, together
+from iwae.runs import processes
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.directory import Run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.processes import divided_cores, run_orders
+from iwae.runs.signals import Interrupted
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
@@ -83,7 +85,8 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
     assert all(Run(cell.directory(results)).results() for cell in cells)
     # Measured with less than is asked for now: measured again, and nothing else.
     more = MeasureOptions(test_samples=40)
-    assert train(cells[:1], results, measure=more) == []
+    (order,) = orders_of(make_plan(cells[:1], results, 1, more), results, stages=1, measure=more)
+    order.carry_out(Messages())
     again = status_of(cells[0], results)
     assert again.results is not None
     assert (again.results["test"]["num_samples"], again.gap.num_samples if again.gap else None) == (40, 40)
@@ -92,32 +95,29 @@ def test_missing_cells_are_trained_and_finished_ones_left_alone(small):
 
 @pytest.mark.usefixtures("cached")
 def test_a_cell_that_fails_is_told_in_one_line_and_the_others_go_on(small, tmp_path):
+    """One that starts from another waits for its last stage."""
     _, data = small
+    results = tmp_path / "results"
     broken = Cell("1", small_config(tmp_path / "gone.npz", schedule="quick"), Published(1.0, None))
-    source = tmp_path / "results" / broken.config.name()
+    source = results / broken.config.name()
     waiting = Cell("2", small_config(data, init_from=str(source), epochs=1), Published(1.0, None), broken.config)
     good = small_cells(data)[0]
-    failures = train([waiting, broken, good], tmp_path / "results", stages=None)
+    start = str(results / good.config.name())
+    config = small_config(data, model="iwae", k=2, init_from=start, epochs=1)
+    child = Cell("2", config, Published(1.0, None), good.config)
+    failures = train([waiting, child, broken, good], results, stages=None, jobs=2)
     assert len(failures) == 2
-    assert "gone.npz" in failures[0]
-    log = tmp_path / "results" / f"{broken.config.name()}.train.log"
-    assert f"(all that it said: {log})" in failures[0]
+    (gone,) = [failure for failure in failures if "gone.npz" in failure]
+    log = results / f"{broken.config.name()}.train.log"
+    assert f"(all that it said: {log})" in gone
     assert "gone.npz" in log.read_text()
-    assert f"not begun: {broken.config.name()}, which it starts from, has 0 of 4 stages" in failures[1]
-    assert not any("\n" in failure for failure in failures)
-    assert status_of(good, tmp_path / "results").measured_stages == 4
-
-
-@pytest.mark.usefixtures("cached")
-def test_a_cell_that_starts_from_another_waits_for_its_last_stage(small, tmp_path):
-    _, data = small
-    source = small_cells(data)[0].config
-    config = small_config(data, model="iwae", k=2, init_from=str(tmp_path / source.name()), epochs=1)
-    cells = [Cell("2", config, Published(1.0, None), source), Cell("1", source, Published(1.0, None))]
-    assert train(cells, tmp_path, stages=None, jobs=2) == []
-    start = Run(cells[0].directory(tmp_path)).record.get("init_from")
-    assert start is not None
-    assert start["stages_done"] == 4
+    failures.remove(gone)
+    assert f"not begun: {broken.config.name()}, which it starts from, has 0 of 4 stages" in failures[0]
+    assert not any("\n" in failure for failure in [gone, *failures])
+    assert status_of(good, results).measured_stages == 4
+    begun = Run(child.directory(results)).record.get("init_from")
+    assert begun is not None
+    assert begun["stages_done"] == 4
 
 
 @given(st.sets(st.integers(0, 200), min_size=1, max_size=30), st.integers(1, 40))
@@ -156,6 +156,7 @@ def test_cells_of_one_network_and_k_share_a_process_while_there_is_work_for_all(
     assert together([], 3) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cached")
 def test_a_process_trains_its_cells_together_and_each_has_its_results(small, tmp_path):
     _, data = small
@@ -183,10 +184,43 @@ def test_of_cells_trained_together_the_one_that_fails_does_not_take_the_others_a
     state = eqx.tree_at(lambda s: s.model.decoder[0].outputs.bias, state, replace_fn=lambda bias: bias + 3e38)
     save_checkpoint(path, state, architecture=ruined.architecture, seed=0, stages_done=1, seconds=1.0)
     (failure,) = train([good, bad], tmp_path, stages=2)
+    (log,) = tmp_path.glob("*.train.log")
+    assert all(str(cell.directory(tmp_path)) in log.read_text() for cell in (good, bad))
     assert "training diverged" in failure
     assert str(bad.directory(tmp_path)) in failure
     status = status_of(good, tmp_path)
     assert (status.measured_stages, status.gap is not None) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("heeds", "signals", "said"),
+    [
+        ("signal.default_int_handler", 1, "all is saved. The same command continues where it stopped"),
+        # One signal tells it to end, which it does not; a further one kills it.
+        ("signal.SIG_IGN", 2, "what was done since the last checkpoint is lost"),
+    ],
+)
+def test_a_signal_ends_all_processes_and_a_further_one_kills_them(small, tmp_path, monkeypatch, heeds, signals, said):
+    """With a program that only waits in the worker's place."""
+    program = f"import os, signal, time; signal.signal(signal.SIGTERM, {heeds}); open(str(os.getpid()), 'w')"
+    (tmp_path / "waits.py").write_text(f"{program}\ntime.sleep({DEADLINE})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(processes, "WORKER", "waits")
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
+    (begun := tmp_path / "begun").mkdir()
+    monkeypatch.chdir(begun)
+    sent = []
+
+    def interrupt(_):
+        if len(list(begun.iterdir())) == 2 and len(sent) < signals:
+            sent.append(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    cells = small_cells(small[1])[:2]
+    with pytest.raises(Interrupted, match=said):
+        train(cells, tmp_path / "results", jobs=2, on_progress=interrupt)
+    assert len(sent) == signals
+    assert not any(Path(f"/proc/{path.name}").exists() for path in begun.iterdir())
 
 
 class Parent:
@@ -259,17 +293,8 @@ def parent(small, tmp_path):
     parent.process.communicate()
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [
-        pytest.param(signal.SIGINT, 130, marks=SLOW),
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGHUP, 129, marks=SLOW),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_it_tells_all_its_processes_to_save(parent, number, status):
     parent.process.send_signal(number)
     error = parent.error()
@@ -280,6 +305,7 @@ def test_interrupted_it_tells_all_its_processes_to_save(parent, number, status):
     assert parent.all_saved()
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_kills_those_that_do_not_end(parent):
     # Stopped, the first can't save; the other must not wait for it before it is told.
     os.kill(parent.children[0], signal.SIGSTOP)

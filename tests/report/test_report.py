@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 import iwae
 import iwae.paper
+from helpers.html_checker import Checker
 from helpers.small_runs import go, small_config, write_data
 from iwae.cli.app import parse
 from iwae.cli.report import Report
@@ -28,7 +28,6 @@ from iwae.runs.directory import Run
 from iwae.training.schedule import schedule_to_json
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'{{7*7}}"
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 def make_runs(directory: Path) -> None:
@@ -61,35 +60,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pages(place: Path) -> dict[str, Path]:
     return make_pages(place)
-
-
-class Checker(HTMLParser):
-    """Collects elements, and asserts that every tag is closed in its place."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: dict[str, list[str]] = {}
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.text.setdefault(self._open[-1], []).append(data)
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.mark.parametrize("name", ["one", "three"])

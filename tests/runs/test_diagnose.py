@@ -20,15 +20,16 @@ def trained(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("diagnosed")
     data = directory / "own.npy"
     np.save(data, (np.random.default_rng(0).random((60, 6)) < 0.4).astype(np.uint8))
-    binary = ["--hidden", "4", "0", "--objective", "vimco", "--latent-kind", "bernoulli"]
-    objective = binary if request.param == "bernoulli" else ["--hidden", "4", "3"]
-    arguments = ["--dataset", str(data), "--k", "2", "--latent", "3", "2", "--test-samples", "20"]
+    binary = ["--hidden", "4", "--objective", "vimco", "--latent-kind", "bernoulli"]
+    objective = binary if request.param == "bernoulli" else ["--hidden", "4"]
+    arguments = ["--dataset", str(data), "--k", "2", "--latent", "3", "--test-samples", "20"]
     path = directory / "run"
     assert main(["train", *arguments, *objective, "--stages", "1", "--run-dir", str(path)]) == 0
     return path, request.param
 
 
-QUICK = ["--k", "1", "3", "--draws", "20", "--reference-k", "10", "--examples", "4", "--weight-samples", "100"]
+ONE = pytest.mark.parametrize("trained", ["bernoulli"], indirect=True)
+QUICK = ["--k", "3", "--draws", "20", "--reference-k", "10", "--examples", "4", "--weight-samples", "100"]
 
 
 def test_the_command_writes_figures_and_numbers(trained, tmp_path, capsys):
@@ -52,11 +53,12 @@ def test_the_command_writes_figures_and_numbers(trained, tmp_path, capsys):
         else {"iwae:score", "vimco", "ovis:gamma=0", "rws"}
     )
     assert all(one["encoder"]["variance"] >= 0 for one in record["gradients"])
-    assert set(record["weights"]["effective_sample_size"]) == {"1", "3", "100"}
+    assert set(record["weights"]["effective_sample_size"]) == {"3", "100"}
     for name in record["pictures"]:
         assert (path / "diagnostics" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@ONE
 def test_a_shape_that_is_not_defined_is_null(trained, monkeypatch):
     path, _ = trained
     options = DiagnoseOptions(k=(3,), estimators=("rws",), draws=10, reference_k=3, examples=2, weight_samples=100)
@@ -68,6 +70,7 @@ def test_a_shape_that_is_not_defined_is_null(trained, monkeypatch):
         assert diagnose_run(path, options=options)["weights"]["pareto_k"] == {"limit": 0.5, **expected}
 
 
+@ONE
 def test_what_is_not_installed_is_said_before_any_work(trained, tmp_path, monkeypatch):
     path = shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("diagnostics"))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -76,6 +79,7 @@ def test_what_is_not_installed_is_said_before_any_work(trained, tmp_path, monkey
     assert not (path / "diagnostics").exists()
 
 
+@pytest.mark.parametrize("trained", ["gaussian"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -105,30 +109,30 @@ def test_the_command_refuses_what_has_no_meaning_in_one_line(trained, arguments,
     assert not (path / "diagnostics").exists()
 
 
+@ONE
 def test_a_custom_estimator_is_a_module_and_a_class(trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text("from iwae.estimators.score import VIMCO\n\nclass Mine(VIMCO):\n    pass\n")
     monkeypatch.chdir(tmp_path)
     words = ["vimco", "mine:Mine", "mine:Mine:elbo"]
-    assert main(["diagnose", str(trained[0]), *QUICK, "--k", "3", "--estimators", *words]) == 0
+    assert main(["diagnose", str(trained[0]), *QUICK, "--estimators", *words]) == 0
     record = json.loads((trained[0] / "diagnostics" / "diagnostics.json").read_text())
     assert [one["estimator"] for one in record["gradients"]] == words
     assert "mine:Mine:elbo" in capsys.readouterr().out
 
 
+@ONE
 def test_what_is_left_out_at_one_sample_is_said(trained, capsys):
-    path, kind = trained
-    words = ["vimco", "rws:sleep=1"] if kind == "bernoulli" else ["jvi", "rws:sleep=1"]
-    assert main(["diagnose", str(path), *QUICK, "--estimators", *words]) == 0
+    path, _ = trained
+    assert main(["diagnose", str(path), *QUICK, "--k", "1", "3", "--estimators", "vimco", "rws:sleep=1"]) == 0
     captured = capsys.readouterr()
-    assert f"{words[0]} compares samples: it is left out at k = 1." in captured.err
+    assert "vimco compares samples: it is left out at k = 1." in captured.err
     record = json.loads((path / "diagnostics" / "diagnostics.json").read_text())
     found = [(one["estimator"], one["k"]) for one in record["gradients"]]
-    assert found == [(words[0], 3), (words[1], 1), (words[1], 3)]
+    assert found == [("vimco", 3), ("rws:sleep=1", 1), ("rws:sleep=1", 3)]
 
 
+@ONE
 def test_binary_latents_refuse_path_derivatives(trained, capsys):
-    path, kind = trained
-    if kind == "gaussian":
-        pytest.skip("Gaussian latents have them")
+    path, _ = trained
     assert main(["diagnose", str(path), "--estimators", "iwae:dreg"]) == 1
     assert "this run's latents are binary: choose among iwae:score" in capsys.readouterr().err

@@ -86,6 +86,9 @@ class Job:
         if self._found is not None:
             state, self._seconds = self._found.train_state(optimizer), self._found.seconds
             self._put_aside_what_came_after()
+            if self._found.path.stem != LATEST:
+                # Left by a process that was killed between saving a stage and removing what came before.
+                self.run.checkpoint_path(LATEST).unlink(missing_ok=True)
             self._state, self._found = state, None
             self.run.metrics.cut(self.step)
         else:

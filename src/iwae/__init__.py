@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from iwae.estimators.bound import Reparameterized as Reparameterized
     from iwae.estimators.bound import ScoreFunction as ScoreFunction
     from iwae.estimators.bound import StickingTheLanding as StickingTheLanding
+    from iwae.estimators.disarm import DisARM as DisARM
+    from iwae.estimators.generalized import GeneralizedDoublyReparameterized as GeneralizedDoublyReparameterized
     from iwae.estimators.gradients import Coefficients as Coefficients
     from iwae.estimators.importance_weighted import PIWAE as PIWAE
     from iwae.estimators.importance_weighted import DReGAlpha as DReGAlpha
@@ -94,6 +96,8 @@ _HOMES = {
     "iwae.data": ("Dataset", "load_dataset"),
     "iwae.estimators.base": ("Estimate", "Estimator", "WeightedEstimator"),
     "iwae.estimators.bound": ("DoublyReparameterized", "Reparameterized", "ScoreFunction", "StickingTheLanding"),
+    "iwae.estimators.disarm": ("DisARM",),
+    "iwae.estimators.generalized": ("GeneralizedDoublyReparameterized",),
     "iwae.estimators.gradients": ("Coefficients",),
     "iwae.estimators.importance_weighted": ("PIWAE", "DReGAlpha", "PIWAEDReG"),
     "iwae.estimators.mixed_precision": ("InBFloat16",),

@@ -8,6 +8,8 @@ import pytest
 from iwae import bounds
 from iwae.errors import IWAEError
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
+from iwae.estimators.disarm import DisARM
+from iwae.estimators.generalized import GeneralizedDoublyReparameterized
 from iwae.estimators.importance_weighted import PIWAE, DReGAlpha, PIWAEDReG
 from iwae.estimators.objective import Objective, make_estimator
 from iwae.estimators.score import OVIS, VIMCO, LeaveOneOut, ReweightedWakeSleep, ThermodynamicScore
@@ -25,7 +27,8 @@ PAIRS = [(name, estimator) for name, row in OBJECTIVES.items() for estimator in 
 def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
     objective = Objective(name, k=3, estimator=estimator, **NEEDED.get(name, {}))
     binary = not objective.needs_gaussian_latents
-    architecture = Architecture(4, (2,), ((3,),), ("bernoulli",) if binary else ())
+    layers = 2 if estimator == "gdreg" else 1
+    architecture = Architecture(4, (2,) * layers, ((3,),) * layers, ("bernoulli",) * layers if binary else ())
     model = HierarchicalVAE.create(architecture, jax.random.key(0))
     x = jnp.array([[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     estimate = jax.jit(make_estimator(objective).__call__)(model, x, jax.random.key(1))
@@ -49,6 +52,8 @@ def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
         (Objective("rws", k=4, sleep=0.5), ReweightedWakeSleep, 4),
         (Objective("rws", k=4, estimator="rws-dreg"), DReGAlpha, 4),
         (Objective("elbo", k=4, estimator="rloo"), LeaveOneOut, 4),
+        (Objective("iwae", k=4, estimator="disarm"), DisARM, 4),
+        (Objective("miwae", k=4, m=3, estimator="gdreg"), GeneralizedDoublyReparameterized, 12),
         (Objective("tvo", k=4, estimator="score"), ThermodynamicScore, 4),
         (Objective("vimco", k=4), VIMCO, 4),
         (Objective("ovis", k=4), OVIS, 4),

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Key
 
 from iwae.errors import IWAEError, check_count
-from iwae.estimators.gradients import Coefficients, EncoderDerivative, weighted_gradient
+from iwae.estimators.gradients import Coefficients, EncoderDerivative, Latents, weighted_gradient
 from iwae.estimators.subsampling import choose
 from iwae.models.vae import HierarchicalVAE
 
@@ -81,18 +82,31 @@ class WeightedEstimator(Estimator):
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         """The bound and each sample's coefficients, for log weights `[k, batch]`."""
 
+    def noise(self, model: HierarchicalVAE, key: Key[Array, ""], batch: int) -> Latents:
+        """Standard normal noise `[k, batch, units]` of each stochastic layer, from which the samples are made."""
+        return model.draw_noise(key, self.num_samples, batch)
+
+    def gradient(
+        self,
+        model: HierarchicalVAE,
+        x: Float[Array, "batch visible"],
+        noise: Latents,
+        coefficients: Callable[[Float[Array, "k batch"]], Coefficients],
+    ) -> tuple[Float[Array, " batch"], HierarchicalVAE]:
+        """The bound and the gradient of the loss at given noise, as `weighted_gradient` has them."""
+        return weighted_gradient(model, x, noise, coefficients, self.derivative)
+
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
         if self.num_backward is None:
-            noise = model.draw_noise(key, self.num_samples, x.shape[0])
-            bound, gradient = weighted_gradient(model, x, noise, self.coefficients, self.derivative)
+            bound, gradient = self.gradient(model, x, self.noise(model, key, x.shape[0]), self.coefficients)
             return Estimate(-jnp.mean(bound), gradient)
         noise_key, choice_key = jax.random.split(key)
-        noise = model.draw_noise(noise_key, self.num_samples, x.shape[0])
+        noise = self.noise(model, noise_key, x.shape[0])
         coefficients = self.coefficients(model.log_weights_at(x, noise))
         offsets = jax.random.uniform(choice_key, x.shape[:1], coefficients.bound.dtype)
         chosen, few = choose(coefficients, self.num_backward, offsets)
         few_noise = tuple(jnp.take_along_axis(layer, chosen[..., None], axis=0) for layer in noise)
-        bound, gradient = weighted_gradient(model, x, few_noise, lambda _: few, self.derivative)
+        bound, gradient = self.gradient(model, x, few_noise, lambda _: few)
         return Estimate(-jnp.mean(bound), gradient)
 
 

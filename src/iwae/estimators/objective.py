@@ -4,13 +4,13 @@ No JAX is imported here: an estimator's module is, when one is made.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.parameters import M, Number, Parameter, exact_number
-from iwae.estimators.table import ALIASES, BY_SCORE, OBJECTIVES, Row
+from iwae.estimators.table import ALIASES, BY_SCORE, OBJECTIVES, ONE_BINARY_LAYER, Row
 
 if TYPE_CHECKING:
     from iwae.estimators.base import Estimator
@@ -129,6 +129,19 @@ class Objective:
     def needs_gaussian_latents(self) -> bool:
         """Whether the estimator differentiates through the samples, which binary ones do not allow."""
         return self.estimator not in BY_SCORE
+
+    def check_latents(self, kinds: Sequence[str]) -> None:
+        """Raises IWAEError where its estimator is not for stochastic layers of these `kinds`."""
+        if "bernoulli" in kinds and self.needs_gaussian_latents:
+            raise IWAEError(
+                f"`latent_kind` bernoulli has no derivative through its samples, which `objective` {self.name}"
+                f" `estimator` {self.estimator} needs: use `objective` vimco, ovis or rws, or `estimator` score"
+            )
+        if self.estimator in ONE_BINARY_LAYER and list(kinds) != ["bernoulli"]:
+            raise IWAEError(
+                f"`estimator` {self.estimator} needs one layer of binary latents: give `latent_kind` bernoulli and"
+                " `layers` 1, or another estimator"
+            )
 
     @property
     def has_default_estimator(self) -> bool:

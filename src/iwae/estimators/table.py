@@ -57,19 +57,25 @@ METHOD_WORDS = {
     "reparameterized": "reparameterized",
     "stl": "STL",
     "dreg": "DReG",
+    "gdreg": "GDReG",
     "rws-dreg": "DReG",
     "score": "score function",
     "rloo": "RLOO",
+    "disarm": "DisARM",
 }
 # Those that differentiate through samples need Gaussian latents; these do not.
-BY_SCORE = ("score", "rloo")
+BY_SCORE = ("score", "rloo", "disarm")
+# Those that need one layer of binary latents.
+ONE_BINARY_LAYER = ("disarm",)
 # Other names of an objective, in the papers that study it.
 ALIASES = {"vr-iwae": "renyi"}
 _OF_BOUNDS = {
     "reparameterized": Method("bound", "Reparameterized", of_bound=True),
     "stl": Method("bound", "StickingTheLanding", of_bound=True),
     "dreg": Method("bound", "DoublyReparameterized", of_bound=True),
+    "gdreg": Method("generalized", "GeneralizedDoublyReparameterized", of_bound=True),
     "score": Method("bound", "ScoreFunction", of_bound=True),
+    "disarm": Method("disarm", "DisARM", of_bound=True),
 }
 
 OBJECTIVES: dict[str, Row] = {
@@ -111,7 +117,7 @@ OBJECTIVES: dict[str, Row] = {
         "VR-max",
         "the largest of {k} log weights",
         # The largest weight's slope jumps from 0 to 1: there is no second derivative that DReG could be made of.
-        {name: method for name, method in _OF_BOUNDS.items() if name != "dreg"},
+        {name: method for name, method in _OF_BOUNDS.items() if name not in ("dreg", "gdreg")},
         bound="vr_max",
     ),
     "jvi": Row("JVI-1", "JVI-1: the jackknife's correction of L_{k}", _OF_BOUNDS, bound="jvi", least_samples=2),

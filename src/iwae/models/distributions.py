@@ -93,10 +93,13 @@ class Normal(eqx.Module):
         """mean + sigma * noise, for standard normal `noise`: the reparameterized draw (Kingma & Welling 2013)."""
         return self.mean + jnp.exp(self.log_sigma) * noise
 
+    def noise_of(self, value: Float[Array, "*more units"]) -> Float[Array, "*result units"]:
+        """The noise whose draw is `value`."""
+        return (value - self.mean) * jnp.exp(-self.log_sigma)
+
     def log_prob(self, value: Float[Array, "*more units"], observed: Array | None = None) -> Float[Array, "*result"]:
         """Log density in nats, summed over units, or over those that `observed` has."""
-        standardized = (value - self.mean) * jnp.exp(-self.log_sigma)
-        terms = -0.5 * jnp.square(standardized) - self.log_sigma
+        terms = -0.5 * jnp.square(self.noise_of(value)) - self.log_sigma
         if observed is not None:
             return total(terms - HALF_LOG_TWO_PI, observed)
         return jnp.sum(terms, axis=-1) - HALF_LOG_TWO_PI * value.shape[-1]

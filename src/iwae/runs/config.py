@@ -123,8 +123,8 @@ class RunConfig(ModelOptions):
         self._check_order()
         make_schedule(self.schedule)
         self._resolve_recipe()
-        self._check_objective()
         self.check_model()
+        self._check_objective()
         check_count("batch_size", self.batch_size)
         check_seed(self.seed)
         if self.precision not in get_args(Precision):
@@ -168,12 +168,8 @@ class RunConfig(ModelOptions):
     def _check_objective(self) -> None:
         if not isinstance(self.objective, Objective):
             raise IWAEError(f"`objective` must be an Objective, got {self.objective!r}: RunConfig.of takes names")
-        if self.latent_kind == "bernoulli" and self.objective.needs_gaussian_latents:
-            raise IWAEError(
-                f"`latent_kind` bernoulli has no derivative through its samples, which `objective`"
-                f" {self.objective.name} `estimator` {self.objective.estimator} needs: use `objective` vimco, ovis or"
-                " rws, or `estimator` score"
-            )
+        assert self.layers is not None
+        self.objective.check_latents((self.latent_kind,) * self.layers)
 
     @classmethod
     def of(cls, **settings: Any) -> "RunConfig":

@@ -129,11 +129,14 @@ def _objectives(
     if not chosen:
         raise IWAEError(f"nothing to diagnose at k = 1, since {' and '.join(words)} compare samples: give a larger `k`")
     for word, objective in chosen:
-        if binary and isinstance(objective, Objective) and objective.needs_gaussian_latents:
+        if not isinstance(objective, Objective):
+            continue
+        if binary and objective.needs_gaussian_latents:
             raise IWAEError(
                 f"{word} differentiates through samples, but this run's latents are binary: choose among"
                 f" {', '.join(BINARY)}"
             )
+        objective.check_latents(checkpoint.architecture.kinds)
     return [word for word, _ in chosen], [objective for _, objective in chosen], left_out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.slurm import OneNodeSlurm, why_not
-from helpers.small_runs import environment, same_training
+from helpers.small_runs import environment, go, same_training, small_config, write_data
 from iwae import IWAEError, RunConfig
 from iwae.io.files import write_json
 from iwae.runs import slurm as slurm_jobs
@@ -242,3 +242,41 @@ def test_jobs_that_are_cancelled_timed_out_and_killed_end_in_the_bits_of_undistu
         assert mine["test"] == theirs["test"]
     (row,) = [row for row in Sweep(array.path).table() if row["is_best"]]
     assert row["finished"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_in_parts_of_which_one_is_cancelled_and_one_requeued(
+    slurm: OneNodeSlurm, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run")
+    go(run.path, small_config(write_data(tmp_path / "d.npz", num_train=320)), stages=2)
+    words = [sys.executable, "-m", "iwae", "evaluate", str(run.path), "--split", "train", "--method", "ais"]
+    words += ["--examples", "320", "--steps", "1000"]
+    given = {"env": {**environment(), **slurm.environment}, "capture_output": True, "text": True, "check": True}
+
+    def submit() -> str:
+        return subprocess.run([*words, "--on", "slurm", "--shards", "2"], **given).stdout
+
+    def begun(index: int) -> bool:
+        return any(run.evaluations_path.glob(f"*.parts/{index}-of-2.*.unfinished.npz"))
+
+    assert "Submitted: 2, Slurm's job" in submit()
+    assert "In the queue or running already: 2" in submit()
+    cancelled, warned = sorted(slurm.states())
+    slurm.wait_until(lambda: begun(1))
+    slurm.run("scancel", cancelled)
+    slurm.wait_until(lambda: begun(2))
+    # What Slurm sends before a time limit.
+    slurm.run("scancel", "--signal=USR2", warned)
+    slurm.wait_until(lambda: not slurm.states())
+    said = next((run.path / "slurm").glob("*-2-of-2.log")).read_text()
+    assert "the same command goes on" in said
+    assert "Missing: part 1" in said
+    assert "Submitted: 1, Slurm's job" in submit()
+    slurm.wait_until(lambda: not slurm.states())
+    assert "train NLL, AIS: " in submit()
+    (found,) = run.evaluations_path.glob("*-ais-*.npz")
+    joined = found.read_bytes()
+    found.unlink()
+    subprocess.run(["taskset", "--cpu-list", "0", *words], **given)
+    assert found.read_bytes() == joined

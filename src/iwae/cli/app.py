@@ -52,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     an interruption.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: _run(arguments))
+    return guarded(lambda: run_command(arguments))
 
 
-def _run(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
+    """Runs the command line `arguments`, and raises what it does."""
     name = arguments[0] if arguments else ""
     if name in ("--version", "-V"):
         print(f"iwae {__version__}")

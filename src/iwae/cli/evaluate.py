@@ -1,6 +1,6 @@
 """`iwae evaluate`: a run's likelihood on a split. JAX is imported only when it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,14 +8,16 @@ from iwae.cli import tables
 from iwae.cli.app import with_dashes
 from iwae.cli.console import make_reporter, print_lines, told_when_stopped
 from iwae.cli.options import Integers, OfRunAndData
+from iwae.cli.processes import On, SlurmOptions, check_place, sbatch_options
 from iwae.data import Dataset
-from iwae.errors import IWAEError
+from iwae.errors import IWAEError, check_count
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 
 if TYPE_CHECKING:
     from iwae.evaluation.chains import AnnealedSettings
     from iwae.runs.checkpoint import Checkpoint
+    from iwae.runs.parts import Shard, Waiting
 
 AIS_EXAMPLES = 1000
 AIS_OPTIONS = ("chains", "steps", "leapfrogs", "start")
@@ -48,6 +50,16 @@ class Evaluate(OfRunAndData):
     """With --method ais: where chains start."""
     seed: int = 0
     """Seed of the draws."""
+    shard: str | None = None
+    """i/n, such as 1/8: measure only the i-th of n parts of the examples; the last one joins them all."""
+    on: On = "local"
+    """Here, or in parts as jobs of a Slurm cluster."""
+    shards: int | None = None
+    """With --on slurm: into how many parts to cut the examples."""
+    jobs: int | None = None
+    """With --on slurm: how many parts to measure at once (default: as many as it lets)."""
+    slurm: SlurmOptions = ()
+    """Options of sbatch for the jobs, such as partition=gpu,time=4:00:00,gres=gpu:1."""
 
     def run(self, arguments: list[str]) -> int:
         """Measures, prints and writes the measurement."""
@@ -58,6 +70,8 @@ class Evaluate(OfRunAndData):
 
             checkpoint = run.checkpoint(self.checkpoint)
             lines = self._other_rows(run, checkpoint, reporter)
+            if lines is None and self.on == "slurm":
+                lines = self._submitted(run, checkpoint)
             if lines is None:
                 dataset = run_dataset(run, self.datasets_dir, reporter, self.dataset)
                 run.create()
@@ -67,7 +81,15 @@ class Evaluate(OfRunAndData):
         return 0
 
     def _check_options(self) -> None:
-        """Raises IWAEError for an option of the other method."""
+        """Raises IWAEError for an option of the other method, or of the other place."""
+        check_place(self.on, self.slurm)
+        wrong = ("shard",) if self.on == "slurm" else ("shards", "jobs")
+        for name in (name for name in wrong if getattr(self, name) is not None):
+            instead = "`shards` 8 says how many" if self.on == "slurm" else "`shard` 1/8 measures a part here"
+            raise IWAEError(f"`{name}` goes with `on` {'local' if self.on == 'slurm' else 'slurm'}: {instead}")
+        for name in ("shards", "jobs"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         other, names = ("importance", ("samples",)) if self.method == "ais" else ("ais", AIS_OPTIONS)
         for name in names:
             if getattr(self, name) != getattr(Evaluate, name):
@@ -85,6 +107,8 @@ class Evaluate(OfRunAndData):
             if self.output is not None:
                 raise IWAEError("`output` is for other rows, which `dataset` gives: a split's are in RUN/evaluations")
             return None
+        if self._shard is not None:
+            raise IWAEError(f"{self.dataset} is not the data of {run.path}: other rows are not measured in parts")
         if len(self.samples) != 1:
             raise IWAEError(
                 f"`samples` {','.join(map(str, self.samples))}: other rows are scored with one number of samples"
@@ -109,6 +133,58 @@ class Evaluate(OfRunAndData):
         return [*lines, f"Checkpoint: {checkpoint.path}", *written]
 
     @property
+    def _shard(self) -> "Shard | None":
+        from iwae.runs.parts import Shard
+
+        if self.on == "slurm":
+            return Shard(1, self.shards or 1)
+        return None if self.shard is None else Shard.parse(self.shard)
+
+    def _submitted(self, run: Run, checkpoint: "Checkpoint") -> list[str] | None:
+        """Has a cluster measure the parts that are missing; None where all are there."""
+        from iwae.runs.orders import CommandOrder
+        from iwae.runs.parts import annealed_parts, ladder_parts
+        from iwae.runs.slurm import FOLDER, submit_orders
+
+        assert self._shard is not None
+        if (settings := self._annealed_settings) is not None:
+            how: dict[str, Any] = {"settings": settings, "examples": self._annealed_examples}
+            parts = annealed_parts(run, checkpoint, self.split, self._shard, **how)
+        else:
+            how = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
+            parts = ladder_parts(run, checkpoint, self.split, self._shard, **how)
+        if parts.is_joined() or not (missing := parts.missing()):
+            return None
+        directory, count = run.path.resolve(), parts.shard.count
+        orders = []
+        for index in missing:
+            target = parts.directory.resolve() / parts.path(index).stem
+            log = directory / FOLDER / f"{target.parent.name.partition('.')[0]}-{target.name}.log"
+            orders.append(CommandOrder((*self._words(directory, checkpoint), f"--shard={index}/{count}"), target, log))
+        arrays, there = submit_orders(orders, directory, sbatch_options(self.slurm), self.jobs)
+        return [
+            f"Parts measured: {count - len(missing)} of {count}",
+            *([f"In the queue or running already: {len(there)}"] if there else []),
+            *([f"Submitted: {len(missing) - len(there)}, Slurm's job {', '.join(arrays)}"] if arrays else []),
+            f"What they say: {directory / FOLDER}",
+            "The last part joins them. The same command says how far they are, and at the end the figures.",
+        ]
+
+    def _words(self, directory: Path, checkpoint: "Checkpoint") -> list[str]:
+        """This command without where it is done, of the checkpoint that is the newest now."""
+        number = checkpoint.path.stem
+        pinned = replace(self, checkpoint=int(number) if number.isdecimal() else None)
+        words = ["evaluate", str(directory)]
+        for field in fields(self):
+            value = getattr(pinned, field.name)
+            if field.name in ("path", "on", "shards", "jobs", "slurm") or value == getattr(Evaluate, field.name):
+                continue
+            text = str(value.resolve()) if isinstance(value, Path) else value
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else text
+            words.append(f"--{field.name.replace('_', '-')}={text}")
+        return words
+
+    @property
     def _annealed_settings(self) -> "AnnealedSettings | None":
         from iwae.evaluation.chains import AnnealedSettings
 
@@ -116,11 +192,20 @@ class Evaluate(OfRunAndData):
             return None
         return AnnealedSettings(self.chains, self.steps, self.leapfrogs, self.start, self.seed)
 
+    @property
+    def _annealed_examples(self) -> int:
+        return AIS_EXAMPLES if self.examples is None else self.examples
+
     def _importance(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.runs.evaluate import draw_ladder, evaluate_ladder
+        from iwae.runs.parts import Waiting, evaluate_part
 
-        options = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
-        rungs = evaluate_ladder(run, checkpoint, dataset, self.split, reporter=reporter, **options)
+        options: dict[str, Any] = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
+        given = (run, checkpoint, dataset, self.split)
+        if self._shard is None:
+            rungs = evaluate_ladder(*given, reporter=reporter, **options)
+        elif isinstance(rungs := evaluate_part(*given, self._shard, reporter=reporter, **options), Waiting):
+            return _waiting_lines(rungs)
         lines = []
         for result in rungs:
             record, k = result.to_json(), result.likelihoods.num_samples
@@ -142,13 +227,17 @@ class Evaluate(OfRunAndData):
 
     def _annealed(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.runs.anneal import anneal_checkpoint
+        from iwae.runs.parts import Waiting, anneal_part
 
         settings = self._annealed_settings
         assert settings is not None
-        examples = AIS_EXAMPLES if self.examples is None else self.examples
-        how = {"settings": settings, "examples": examples}
+        given = (run, checkpoint, dataset, self.split)
+        how: dict[str, Any] = {"settings": settings, "examples": self._annealed_examples, "reporter": reporter}
         with told_when_stopped(reporter):
-            result = anneal_checkpoint(run, checkpoint, dataset, self.split, reporter=reporter, **how)
+            if self._shard is None:
+                result = anneal_checkpoint(*given, **how)
+            elif isinstance(result := anneal_part(*given, self._shard, **how), Waiting):
+                return _waiting_lines(result)
         record = result.record
         if result.warning is not None:
             reporter.message(f"Warning: {with_dashes(result.warning, ('steps', 'start'))}")
@@ -164,3 +253,16 @@ class Evaluate(OfRunAndData):
             f"Written: {result.path}",
             f"Per example: {result.path.with_suffix('.npz')}",
         ]
+
+
+def _waiting_lines(found: "Waiting") -> list[str]:
+    """What is said of a part that waits for others."""
+    parts, numbers = found.parts, ", ".join(map(str, found.missing))
+    first, stop = parts.shard.bounds(parts.total, parts.unit)
+    others = f"There are also parts of other settings: {', '.join(found.others)}"
+    return [
+        f"Part {parts.shard.index} of {parts.shard.count}: {stop - first:,} of {parts.total:,} examples are measured",
+        f"Missing: part {numbers}; the last one that is measured joins them",
+        *([others] if found.others else []),
+        f"Kept: {parts.path()}",
+    ]

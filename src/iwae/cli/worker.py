@@ -1,4 +1,5 @@
-"""The process that trains runs for `iwae sweep` and `iwae paper run`, with a command line's manners.
+"""The process that trains runs for `iwae sweep` and `iwae paper run`, or that does what another command has put into a
+cluster's queue, with a command line's manners.
 
 On this machine it is `python -m iwae.cli.worker ORDER CORES`: the text of an `Order`, and the cores that it may use,
 such as 0,1. Standard input must be a pipe that the parent holds open: when it closes, the parent is gone, and this
@@ -10,9 +11,9 @@ import signal
 import sys
 import threading
 
-from iwae.cli.app import guarded
+from iwae.cli.app import guarded, run_command
 from iwae.cli.console import make_reporter
-from iwae.runs.orders import Order
+from iwae.runs.orders import CommandOrder, order_of
 
 
 def main(order: str, cores: str) -> int:
@@ -28,7 +29,7 @@ def in_job(order: str) -> int:
     """The same in a process that Slurm has started; what it says goes to the order's log."""
     streams = [stream.fileno() for stream in (sys.stdout, sys.stderr)]
     before = [os.dup(stream) for stream in streams]
-    with open(Order.from_text(order).log_path, "ab") as log:
+    with open(order_of(order).log_path, "ab") as log:
         for stream in streams:
             os.dup2(log.fileno(), stream)
     try:
@@ -39,9 +40,12 @@ def in_job(order: str) -> int:
             os.close(old)
 
 
-def _carry_out(order: str) -> int:
+def _carry_out(text: str) -> int:
+    order = order_of(text)
+    if isinstance(order, CommandOrder):
+        return run_command([*order.words])
     with make_reporter() as reporter:
-        Order.from_text(order).carry_out(reporter)
+        order.carry_out(reporter)
     return 0
 
 

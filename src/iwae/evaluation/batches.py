@@ -78,19 +78,19 @@ def prepare(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split = "t
 
 
 def prepared_batches(
-    model: HierarchicalVAE, rows: np.ndarray, split: Split, size: int, max_examples: int | None = None
+    model: HierarchicalVAE, rows: np.ndarray, split: Split, size: int, max_examples: int | None = None, first: int = 0
 ) -> Iterator[tuple[Array, Array, int, int]]:
-    """Batches of the first `max_examples` rows as they are scored, `[size, visible]`, always of one shape, with the
-    examples' indices, how many of the rows are real, and the total number of examples.
+    """Batches of the first `max_examples` rows, from number `first` on, as they are scored, `[size, visible]`, always
+    of one shape, with the examples' indices, how many of the rows are real, and the number of all these examples.
     """
     total = len(rows) if max_examples is None else min(len(rows), max_examples)
     size, key = min(size, total), preparation_key(split)
-    for start in range(0, total, size):
+    for start in range(first, total, size):
         # The last batch is padded with earlier rows, so that one compiled program serves all.
         indices = np.minimum(np.arange(start, start + size), total - 1)
         at = jnp.asarray(indices)
         x = prepare_rows(model.likelihood, jnp.asarray(rows[indices]), at, key)
-        yield x, at, min(size, total - start), total
+        yield x, at, min(size, total - start), total - first
 
 
 @dataclass(frozen=True)

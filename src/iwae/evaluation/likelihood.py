@@ -23,6 +23,8 @@ MAX_SAMPLES = 100_000
 # Rows of one block of work (examples times samples): large enough for the matrix products, small enough that
 # the widest layer's activations stay in the processor's cache.
 BLOCK_ROWS = 2000
+# Samples of an example in such a block, where as many are wanted.
+SAMPLES_AT_ONCE = 50
 # Log weights of an example that go to the host at once.
 LOG_WEIGHTS_AT_ONCE = 5000
 ARRAYS = ("log_likelihood", "effective_sample_size", "jvi2", "pareto_k")
@@ -150,23 +152,25 @@ def ladder(
     *,
     seed: int = 0,
     max_examples: int | None = None,
+    first: int = 0,
     block_rows: int = BLOCK_ROWS,
     kept: tuple[np.ndarray, ...] | None = None,
     on_examples: OnExamples | None = None,
 ) -> list[Likelihoods]:
     """The likelihoods at each of `ks`, in rising order, from one pass over the draws of the largest: a smaller one has
-    the first of them. All else is as for `likelihoods`.
+    the first of them. Of the first `max_examples` rows those from number `first` on are measured: to the same bits as
+    among all, where `first` is a multiple of `examples_at_once`. All else is as for `likelihoods`.
 
     Raises IWAEError for no k or one outside 1 to 100,000, and rows that the model can't score.
     """
     rungs = check_ks(ks)
     model, rows = on_data(model, data, split)
-    samples_at_once = min(rungs[-1], 50)
+    samples_at_once = min(rungs[-1], SAMPLES_AT_ONCE)
     key, noise = purpose_key(seed, Purpose.LIKELIHOOD), NoiseLayout.of(model, kept)
     found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in rungs]
     done = 0
     for x, indices, count, total in prepared_batches(
-        model, rows, split, max(1, block_rows // samples_at_once), max_examples
+        model, rows, split, examples_at_once(rungs, block_rows), max_examples, first
     ):
         sums, tail, at = _no_samples(len(x)), Tail.empty(count, rungs[-1]), 0
         for k, values in zip(rungs, found, strict=True):
@@ -185,6 +189,11 @@ def ladder(
         for k, values in zip(rungs, found, strict=True)
         for log_likelihood, effective, jvi2, pareto_k in [map(np.concatenate, zip(*values, strict=True))]
     ]
+
+
+def examples_at_once(ks: Sequence[int], block_rows: int = BLOCK_ROWS) -> int:
+    """How many examples `ladder` has in a batch, where there are as many."""
+    return max(1, block_rows // min(max(ks), SAMPLES_AT_ONCE))
 
 
 def check_samples(name: str, value: int) -> None:
@@ -246,7 +255,7 @@ def _add_samples(
         return added, jax.lax.dynamic_update_slice(found, log_weights, (block * samples_at_once, 0))
 
     blocks = (stop - start + samples_at_once - 1) // samples_at_once
-    room = samples_at_once if samples_at_once < 50 else LOG_WEIGHTS_AT_ONCE
+    room = samples_at_once if samples_at_once < SAMPLES_AT_ONCE else LOG_WEIGHTS_AT_ONCE
     return jax.lax.fori_loop(0, blocks, body, (sums, jnp.zeros((room, len(x)))))
 
 

@@ -3,10 +3,9 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
@@ -18,19 +17,20 @@ from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
 from iwae.evaluation.chains import AnnealedSettings
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE
 from iwae.io.files import check_writable, write_arrays, write_json
+from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record, say_if_no_sample
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance
-from iwae.runs.records import AnnealedRecord, read_checked
+from iwae.runs.records import AnnealedRecord, Made, read_checked
 from iwae.runs.reporter import Reporter
 
 
 @dataclass(frozen=True)
 class AnnealedMeasurement:
-    """What `anneal_checkpoint` found and wrote. `warning` says what speaks against it, or is None. The `.npz` of the
-    same name has, float64, `log_likelihood`, `acceptance` `[examples]` and `log_weights` `[chains, examples]`.
+    """What `anneal_checkpoint` found and wrote. `warning` says, when it is measured, what speaks against it. The `.npz`
+    of the same name has, float64, `log_likelihood`, `acceptance` `[examples]` and `log_weights` `[chains, examples]`.
     """
 
     record: AnnealedRecord
@@ -61,15 +61,34 @@ def anneal_checkpoint(
     check_writable(run.evaluations_path)
     total = len(dataset.split(split))
     count = min(total, examples or total)
-    path = _path(run, checkpoint, split, settings, count, total)
-    unfinished = unfinished_path(path, checkpoint)
-    start, model = time.perf_counter(), checkpoint.model()
-    log_weights, acceptance = _done(unfinished, settings.chains, count)
+    unfinished = unfinished_path(measurement_path(run, checkpoint, split, settings, count, total), checkpoint)
+    start = time.perf_counter()
+    found = measured_chains(checkpoint.model(), dataset, split, settings, unfinished, count, reporter)
+    seconds = round(time.perf_counter() - start, 3)
+    made = write_measurement(run, checkpoint, dataset, split, settings, *found, seconds=seconds)
+    remove_unfinished(unfinished)
+    return made
+
+
+def measured_chains(
+    model: HierarchicalVAE,
+    dataset: Dataset,
+    split: Split,
+    settings: AnnealedSettings,
+    unfinished: Path,
+    count: int,
+    reporter: Reporter,
+    first: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights `[chains, n]` and acceptances `[n]` of a split's first `count` examples, from number `first` on. What
+    is done is kept in `unfinished`, and what is there is gone on with.
+    """
+    log_weights, acceptance = _done(unfinished, settings.chains, count - first)
     what = f"{split} likelihood, AIS"
     say_if_no_sample(dataset, split, count, reporter)
-    reporter.message(f"AIS of {count:,} examples: {settings.chains} chains of {settings.steps} steps for each.")
-    reporter.measuring(what, len(acceptance), count)
-    while (done := len(acceptance)) < count:
+    reporter.message(f"AIS of {count - first:,} examples: {settings.chains} chains of {settings.steps} steps for each.")
+    reporter.measuring(what, len(acceptance), count - first)
+    while (done := first + len(acceptance)) < count:
         indices = np.arange(done, min(done + EXAMPLES_AT_ONCE, count))
         with warnings.catch_warnings():
             # Said once, of all examples.
@@ -79,7 +98,23 @@ def anneal_checkpoint(
         log_weights = np.concatenate([log_weights, found.log_weights], axis=1)
         acceptance = np.concatenate([acceptance, found.acceptance])
         write_arrays(unfinished, np.savez, log_weights=log_weights, acceptance=acceptance)
-        reporter.measuring(what, len(acceptance), count)
+        reporter.measuring(what, len(acceptance), count - first)
+    return log_weights, acceptance
+
+
+def write_measurement(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    settings: AnnealedSettings,
+    log_weights: np.ndarray,
+    acceptance: np.ndarray,
+    **made: Unpack[Made],
+) -> AnnealedMeasurement:
+    """Writes a record and its `.npz`."""
+    count, total = len(acceptance), len(dataset.split(split))
+    path = measurement_path(run, checkpoint, split, settings, count, total)
     values = AnnealedLikelihoods(log_weights, acceptance, np.full(settings.steps, np.nan), settings)
     record: AnnealedRecord = {
         "method": "ais",
@@ -96,29 +131,33 @@ def anneal_checkpoint(
         "seed": settings.seed,
         "acceptance": finite_or_none(float(np.mean(acceptance))),
         "mean_effective_sample_size": finite_or_none(float(np.mean(values.effective_sample_size))),
-        **provenance(checkpoint, dataset, time.perf_counter() - start),
+        **provenance(checkpoint, dataset, **made),
     }
     arrays = {"log_likelihood": values.log_likelihood, "acceptance": acceptance, "log_weights": log_weights}
     write_arrays(path.with_suffix(".npz"), np.savez, **arrays)
-    write_finished(path, record, unfinished)
+    write_json(path, record)
     return AnnealedMeasurement(record, path, low_acceptance(acceptance))
 
 
 def find_annealed(
     run: Run, checkpoint: Checkpoint, dataset: Dataset, split: Split, settings: AnnealedSettings, count: int
-) -> AnnealedRecord | None:
-    """The record that `anneal_checkpoint` has written of a split's first `count` examples, or None. A damaged one, and
-    one of other weights or data, is passed over.
+) -> AnnealedMeasurement | None:
+    """What `anneal_checkpoint` has written of a split's first `count` examples, or None. A damaged record, and one of
+    other weights or data, is passed over.
     """
-    path = _path(run, checkpoint, split, settings, count, len(dataset.split(split)))
+    path = measurement_path(run, checkpoint, split, settings, count, len(dataset.split(split)))
     with contextlib.suppress(OSError, IWAEError):
         record = read_checked(path, AnnealedRecord, "it is measured again")
         same = record["weights_sha256"] == checkpoint.weights_digest() and record["num_examples"] == count
-        return record if same and record["data"]["files"] == data_record(dataset)["files"] else None
+        if same and record["data"]["files"] == data_record(dataset)["files"]:
+            return AnnealedMeasurement(record, path, None)
     return None
 
 
-def _path(run: Run, checkpoint: Checkpoint, split: Split, settings: AnnealedSettings, count: int, total: int) -> Path:
+def measurement_path(
+    run: Run, checkpoint: Checkpoint, split: Split, settings: AnnealedSettings, count: int, total: int
+) -> Path:
+    """Where the record is of `count` of a split's `total` examples."""
     name = f"{checkpoint.path.stem}-{split}-ais-{settings.chains}x{settings.steps}x{settings.leapfrogs}"
     first = f"-first{count}" if count != total else ""
     return run.evaluations_path / f"{name_of_settings(name, settings)}{first}.json"
@@ -137,11 +176,10 @@ def unfinished_path(path: Path, checkpoint: Checkpoint) -> Path:
     return path.with_suffix(f".{checkpoint.weights_digest()[:16]}.unfinished.npz")
 
 
-def write_finished(path: Path, record: Mapping[str, Any], unfinished: Path) -> None:
-    """Writes a whole record, and removes what was kept for it."""
-    write_json(path, record)
+def remove_unfinished(path: Path) -> None:
+    """Removes what was kept for a record that is whole now."""
     with contextlib.suppress(OSError):
-        unfinished.unlink()
+        path.unlink()
 
 
 def _done(path: Path, chains: int, count: int) -> tuple[np.ndarray, np.ndarray]:

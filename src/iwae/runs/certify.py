@@ -18,15 +18,15 @@ from iwae.errors import IWAEError, check_count
 from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_brackets, simulate
 from iwae.evaluation.chains import AnnealedSettings, check_latents
 from iwae.evaluation.likelihood import check_ks
-from iwae.io.files import check_writable, write_arrays
+from iwae.io.files import check_writable, write_arrays, write_json
 from iwae.io.json import Count, Positive, Real
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.anneal import (
     anneal_checkpoint,
     find_annealed,
     name_of_settings,
+    remove_unfinished,
     unfinished_path,
-    write_finished,
 )
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
@@ -124,10 +124,9 @@ def certify_checkpoint(
     for budget in budgets:
         before = find_annealed(run, checkpoint, dataset, "test", budget, how["examples"])
         if before is None:
-            made = anneal_checkpoint(run, checkpoint, dataset, "test", settings=budget, **how)
-            said += [made.warning] if made.warning else []
-            before = made.record
-        measured.append(before)
+            before = anneal_checkpoint(run, checkpoint, dataset, "test", settings=budget, **how)
+            said += [before.warning] if before.warning else []
+        measured.append(before.record)
     rows = [_budget_record(bracket, one) for bracket, one in zip(found, measured, strict=True)]
     record: CertificateRecord = {
         "method": "certify",
@@ -139,9 +138,10 @@ def certify_checkpoint(
         "seed": settings.seed,
         "budgets": rows,
         "conclusion": conclusion(rows[len(ks) - 1], rows[-1], measured[-1]["num_examples"]),
-        **provenance(checkpoint, dataset, time.perf_counter() - start),
+        **provenance(checkpoint, dataset, seconds=round(time.perf_counter() - start, 3)),
     }
-    write_finished(path, record, unfinished)
+    write_json(path, record)
+    remove_unfinished(unfinished)
     return Certificate(record, path, list(dict.fromkeys(said)))
 
 

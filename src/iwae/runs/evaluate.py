@@ -3,9 +3,10 @@
 import math
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ from iwae.runs.options import MeasureOptions
 from iwae.runs.records import (
     EvaluationRecord,
     GapRecord,
+    Made,
     Measured,
     Provenance,
     ResultsRecord,
@@ -138,46 +140,67 @@ def evaluate_ladder(
     if examples is not None:
         check_count("examples", examples)
     check_writable(run.evaluations_path)
-    say_if_no_sample(dataset, split, examples, reporter)
     start = time.perf_counter()
-    found = evaluation.ladder(
+    found = measured_ladder(run, checkpoint, dataset, split, ks, seed, examples, reporter)
+    seconds = round(time.perf_counter() - start, 3)
+    return [write_measurement(run, checkpoint, dataset, split, values, seed, seconds=seconds) for values in found]
+
+
+def measured_ladder(
+    run: Run,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    split: Split,
+    ks: Sequence[int],
+    seed: int,
+    examples: int | None,
+    reporter: Reporter,
+    first: int = 0,
+) -> list[evaluation.Likelihoods]:
+    """The likelihoods of a split's first `examples`, from number `first` on, with the noise of the run's model."""
+    say_if_no_sample(dataset, split, examples, reporter)
+    return evaluation.ladder(
         checkpoint.model(),
         dataset,
         ks,
         split,
         seed=seed,
         max_examples=examples,
+        first=first,
         kept=kept_units(run),
         on_examples=lambda done, total: reporter.measuring(f"{split} likelihood, k={ks[-1]}", done, total),
     )
-    seconds = time.perf_counter() - start
-    return [_written(run, checkpoint, dataset, split, values, seed, seconds) for values in found]
 
 
-def _written(
+def measurement_path(
+    run: Run, checkpoint: Checkpoint, split: Split, samples: int | str, seed: int, count: int, total: int
+) -> Path:
+    """Where the record is of `count` of a split's `total` examples."""
+    parts = [f"{checkpoint.path.stem}-{split}-{samples}", f"seed{seed}" if seed else ""]
+    name = "-".join(filter(None, [*parts, f"first{count}" if count != total else ""]))
+    return run.evaluations_path / f"{name}.json"
+
+
+def write_measurement(
     run: Run,
     checkpoint: Checkpoint,
     dataset: Dataset,
     split: Split,
     values: evaluation.Likelihoods,
     seed: int,
-    seconds: float,
+    **made: Unpack[Made],
 ) -> Measurement:
+    """Writes a record and its `.npz`."""
     count, total = len(values.log_likelihood), len(dataset.split(split))
-    parts = [f"{checkpoint.path.stem}-{split}-{values.num_samples}", f"seed{seed}" if seed else ""]
-    name = "-".join(filter(None, [*parts, f"first{count}" if count != total else ""]))
-    made = Measurement(values, total, seed, run.evaluations_path / f"{name}.json")
-    write_arrays(made.npz_path, np.savez, **values.arrays)
-    record: EvaluationRecord = {
-        "split": split,
-        **made.to_json(),
-        **provenance(checkpoint, dataset, seconds),
-    }
-    write_json(made.path, record)
-    return made
+    path = measurement_path(run, checkpoint, split, values.num_samples, seed, count, total)
+    found = Measurement(values, total, seed, path)
+    write_arrays(found.npz_path, np.savez, **values.arrays)
+    record: EvaluationRecord = {"split": split, **found.to_json(), **provenance(checkpoint, dataset, **made)}
+    write_json(found.path, record)
+    return found
 
 
-def provenance(checkpoint: Checkpoint, dataset: Dataset, seconds: float) -> Provenance:
+def provenance(checkpoint: Checkpoint, dataset: Dataset, **made: Unpack[Made]) -> Provenance:
     """What a measurement's record says of the weights, the data, the program and the time that it took."""
     return {
         "checkpoint": checkpoint.path.name,
@@ -186,7 +209,7 @@ def provenance(checkpoint: Checkpoint, dataset: Dataset, seconds: float) -> Prov
         "data": data_record(dataset),
         "versions": versions(),
         "device": device(),
-        "seconds": round(seconds, 3),
+        **made,
     }
 
 
@@ -239,20 +262,38 @@ def find_measurement(
     """A measurement that `measure` may use, or None. Damaged files, and those of another kind, are passed over."""
     total = len(dataset.split(split))
     wanted = (split, samples, total, 0, checkpoint.weights_digest(), data_record(dataset)["files"])
+
+    def fits(record: EvaluationRecord) -> bool:
+        found = (record["split"], record["num_samples"], record["split_examples"], record.get("seed"))
+        return (
+            (*found, record["weights_sha256"], record["data"]["files"]) == wanted
+            and measured_enough(record, samples, examples)
+            and record["num_examples"] <= total
+        )
+
     for path in sorted(run.evaluations_path.glob("*.json")):
-        try:
-            record = read_json(path, EvaluationRecord, "it is measured again")
-            found = (record["split"], record["num_samples"], record["split_examples"], record.get("seed"))
-            if (*found, record["weights_sha256"], record["data"]["files"]) != wanted:
-                continue
-            if not measured_enough(record, samples, examples) or record["num_examples"] > total:
-                continue
-            values = read_likelihoods(path.with_suffix(".npz"), record)
-        except (OSError, IWAEError, BadFileError):
-            continue
-        first = {name: array[:examples] for name, array in values.arrays.items()}
-        return Measurement(evaluation.Likelihoods(num_samples=samples, **first), total, 0, path, reused=True)
+        if (found := _read(path, fits)) is not None:
+            first = {name: array[:examples] for name, array in found.likelihoods.arrays.items()}
+            return replace(found, likelihoods=evaluation.Likelihoods(num_samples=samples, **first))
     return None
+
+
+def read_measurement(path: Path, checkpoint: Checkpoint, count: int) -> Measurement | None:
+    """What `write_measurement` has written to `path` of `count` examples; None as `find_measurement`."""
+    wanted = checkpoint.weights_digest(), count
+    return _read(path, lambda record: (record["weights_sha256"], record["num_examples"]) == wanted)
+
+
+def _read(path: Path, fits: Callable[[EvaluationRecord], bool]) -> Measurement | None:
+    """A measurement whose record fits; None where it does not, or is damaged."""
+    try:
+        record = read_json(path, EvaluationRecord, "it is measured again")
+        if not fits(record):
+            return None
+        values = read_likelihoods(path.with_suffix(".npz"), record)
+    except (OSError, IWAEError, BadFileError):
+        return None
+    return Measurement(values, record["split_examples"], record.get("seed", 0), path, reused=True)
 
 
 def read_likelihoods(path: Path, record: EvaluationRecord) -> evaluation.Likelihoods:

@@ -17,6 +17,26 @@ LOG_SUFFIX = "train.log"
 
 
 @dataclass(frozen=True)
+class CommandOrder:
+    """Carry out a command line, the `words` after `iwae`. It makes `target`, for which two are never in a queue."""
+
+    words: tuple[str, ...]
+    target: Path
+    log_path: Path
+
+    waits_for = None
+
+    @property
+    def works_on(self) -> list[Path]:
+        """Its target."""
+        return [self.target]
+
+    def to_text(self) -> str:
+        """JSON on one line, which `order_of` reads."""
+        return json.dumps({"words": self.words, "target": str(self.target), "log_path": str(self.log_path)})
+
+
+@dataclass(frozen=True)
 class Order:
     """Train the runs in these directories together or continue them, and measure them; then analyze them, or measure
     them on validation examples too.
@@ -39,13 +59,23 @@ class Order:
         return next(iter(self.runs.values()))
 
     @property
+    def works_on(self) -> list[Path]:
+        """The directories of its runs."""
+        return list(self.runs)
+
+    @property
+    def waits_for(self) -> str | None:
+        """The directory of the run that these start from."""
+        return self.first.init_from
+
+    @property
     def log_path(self) -> Path:
         """Where its process says what it does: named after the first of its runs, beside it."""
         path = next(iter(self.runs))
         return path.with_name(f"{path.name}.{LOG_SUFFIX}")
 
     def to_text(self) -> str:
-        """JSON on one line, which `from_text` reads."""
+        """JSON on one line, which `order_of` reads."""
         return json.dumps(
             {
                 **{name: getattr(self, name) for name in ("then", "command", "stages", "save_every", "source_stages")},
@@ -126,3 +156,11 @@ class Order:
             checkpoint = run.checkpoint(None if run.has_best else results["stages_done"])
             samples = results["test"]["num_samples"]
             measure(run, checkpoint, dataset, "valid", samples=samples, examples=examples, reporter=reporter)
+
+
+def order_of(text: str) -> Order | CommandOrder:
+    """The order whose `to_text` this is."""
+    own = json.loads(text)
+    if "words" not in own:
+        return Order.from_text(text)
+    return CommandOrder(tuple(own["words"]), Path(own["target"]), Path(own["log_path"]))

@@ -137,6 +137,14 @@ class EvaluationRecord(Measured):
     seconds: NotRequired[Seconds]
 
 
+class Made(TypedDict):
+    """How long a measurement took, and what made it, where that is not this process alone."""
+
+    seconds: Seconds
+    versions: NotRequired[dict[str, str]]
+    device: NotRequired[str]
+
+
 class Provenance(TypedDict):
     """What a measurement is of, and what made it, as `runs.evaluate.provenance` has them."""
 

@@ -14,7 +14,7 @@ from typing import TypedDict
 from iwae.errors import IWAEError, needs_extra
 from iwae.io.files import write_json
 from iwae.io.json import read_json
-from iwae.runs.orders import Order
+from iwae.runs.orders import CommandOrder, Order
 from iwae.runs.processes import WORKER
 
 FOLDER = "slurm"
@@ -55,7 +55,7 @@ class SubmittedRecord(TypedDict):
 
 
 def submit_orders(
-    orders: Sequence[Order], directory: Path, parameters: Mapping[str, str], jobs: int | None = None
+    orders: Sequence[Order | CommandOrder], directory: Path, parameters: Mapping[str, str], jobs: int | None = None
 ) -> tuple[list[str], list[str]]:
     """Queues orders as arrays of which `jobs` run at once (default: as many as Slurm lets); returns the ids of the
     arrays, and the names of runs that were in the queue or running already, and are left there.
@@ -70,26 +70,30 @@ def submit_orders(
     folder = directory.resolve() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     there = queued_runs(directory)
-    names = [path.name for order in orders for path in order.runs if str(path) in there]
-    new = [order for order in orders if not any(str(path) in there for path in order.runs)]
-    mine = {str(path) for order in new for path in order.runs}
-    first = [order for order in new if order.first.init_from not in mine]
+    names = [path.name for order in orders for path in order.works_on if str(path) in there]
+    new = [order for order in orders if not any(str(path) in there for path in order.works_on)]
+    mine = {str(path) for order in new for path in order.works_on}
+    first = [order for order in new if order.waits_for not in mine]
     arrays: list[str] = []
     submitted = dict(there)
     for part in (first, [order for order in new if order not in first]):
-        waits = sorted({submitted[source] for order in part if (source := order.first.init_from) in submitted})
+        waits = sorted({submitted[source] for order in part if (source := order.waits_for) in submitted})
         then = {"dependency": f"afterany:{':'.join(waits)}"} if waits else {}
         for start in range(0, len(part), MOST_IN_ARRAY):
             some = part[start : start + MOST_IN_ARRAY]
             ids = _submit(some, folder, own, jobs, then)
-            submitted |= {str(path): number for order, number in zip(some, ids, strict=True) for path in order.runs}
+            submitted |= {str(path): number for order, number in zip(some, ids, strict=True) for path in order.works_on}
             write_json(folder / RECORD, {"jobs": submitted})
             arrays.append(ids[0].partition("_")[0])
     return arrays, names
 
 
 def _submit(
-    orders: Sequence[Order], folder: Path, own: Mapping[str, object], jobs: int | None, then: Mapping[str, str]
+    orders: Sequence[Order | CommandOrder],
+    folder: Path,
+    own: Mapping[str, object],
+    jobs: int | None,
+    then: Mapping[str, str],
 ) -> list[str]:
     from submitit import SlurmExecutor
 

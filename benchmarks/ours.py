@@ -13,6 +13,7 @@ from iwae.evaluation.chains import ROWS, AnnealedSettings, run_chains, tune
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE, example_batches, prepared
 from iwae.evaluation.likelihood import likelihoods
 from iwae.models.architecture import Precision
+from iwae.models.vae import HierarchicalVAE
 from iwae.training.optim import paper_adam
 from iwae.training.step import LearningRates, TrainState, run_chunk
 
@@ -25,8 +26,19 @@ def dataset(values: np.ndarray) -> Dataset:
 def trainer(
     num_layers: int, num_samples: int, word: str = "iwae", precision: Precision = "float32"
 ) -> Callable[[int], None]:
-    """Runs that many training steps, as one compiled loop."""
-    model, values = paper_model(num_layers), example_values()
+    """Runs that many training steps of the paper's networks, as one compiled loop."""
+    return trainer_of(paper_model(num_layers), example_values(), num_samples, word, precision)
+
+
+def trainer_of(
+    model: HierarchicalVAE,
+    values: np.ndarray,
+    num_samples: int,
+    word: str = "iwae",
+    precision: Precision = "float32",
+    batch_size: int = BATCH,
+) -> Callable[[int], None]:
+    """Runs that many training steps of a model, as one compiled loop."""
     optimizer = paper_adam()
     estimator = make_estimator(word, num_samples, precision=precision)
     data = jnp.asarray(values)
@@ -36,7 +48,7 @@ def trainer(
         nonlocal state
         rate, count = LearningRates.constant(1e-3), jnp.int32(steps)
         (state,), bad_step, _ = run_chunk(
-            (state,), data, rate, count, estimators=(estimator,), optimizer=optimizer, batch_size=BATCH
+            (state,), data, rate, count, estimators=(estimator,), optimizer=optimizer, batch_size=batch_size
         )
         assert int(bad_step[0]) < 0
 

@@ -12,10 +12,9 @@ NUM_EXAMPLES = 10_000
 VISIBLE = 784
 
 
-def example_values() -> np.ndarray:
+def example_values(rows: int = NUM_EXAMPLES, visible: int = VISIBLE) -> np.ndarray:
     """Grey values of type uint8, most of them 0 or 255 as in MNIST: what they are does not change what steps cost."""
-    rng = np.random.default_rng(0)
-    return (rng.random((NUM_EXAMPLES, VISIBLE)) < 0.13).astype(np.uint8) * 255
+    return (np.random.default_rng(0).integers(0, 256, (rows, visible), np.uint8) < 33) * np.uint8(255)
 
 
 def paper_model(num_layers: int) -> HierarchicalVAE:

@@ -33,7 +33,8 @@ def render(record: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> str:
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """A table as Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -52,7 +53,7 @@ def _training(cells: list[dict[str, Any]]) -> str:
         ]
         for cell in cells
     ]
-    return "**A training step, batch 20**\n\n" + _table(headings, rows)
+    return "**A training step, batch 20**\n\n" + table(headings, rows)
 
 
 def _measuring(cells: list[dict[str, Any]]) -> str:
@@ -67,13 +68,13 @@ def _measuring(cells: list[dict[str, Any]]) -> str:
         ]
         for cell in cells
     ]
-    return "**L_5000 of test images**\n\n" + _table(headings, rows)
+    return "**L_5000 of test images**\n\n" + table(headings, rows)
 
 
 def _annealing(cells: list[dict[str, Any]]) -> str:
     headings = ["layers", "one temperature of 10 leapfrog steps / floor", "1,000 images by AIS / 10,000 by L_5000"]
     rows = [[str(cell["layers"]), f"{cell['over_floor']:.2f}", f"{cell['over_importance']:.2f}"] for cell in cells]
-    return "**AIS, 16 chains of 100 steps**\n\n" + _table(headings, rows)
+    return "**AIS, 16 chains of 100 steps**\n\n" + table(headings, rows)
 
 
 def _footprint(found: dict[str, Any]) -> str:
@@ -86,7 +87,7 @@ def _footprint(found: dict[str, Any]) -> str:
         ["`import iwae`", f"{start['import iwae'] - start['python']:.2f} s"],
     ]
     above = f"Memory is above that of Python with JAX started ({base:.0f} MiB), times are above starting Python."
-    return "**Memory and start**\n\n" + _table(["what", "how much"], rows) + f"\n\n{above}"
+    return "**Memory and start**\n\n" + table(["what", "how much"], rows) + f"\n\n{above}"
 
 
 def render_accelerator(record: dict[str, Any]) -> str:
@@ -111,22 +112,22 @@ def render_accelerator(record: dict[str, Any]) -> str:
             ]
             for cell in cells
         ]
-        parts.append("**A training step, batch 20** (of several runs: all of them step)\n\n" + _table(headings, rows))
+        parts.append("**A training step, batch 20** (of several runs: all of them step)\n\n" + table(headings, rows))
     precisions = [cell for cell in record["precision"] if isinstance(cell, dict) and cell.get("ratios")]
     if precisions:
         rows = [
             [str(cell["layers"]), str(cell["k"]), *(f"{cell['ratios'][name]:.2f}" for name in ("bfloat16", "TF32"))]
             for cell in precisions
         ]
-        parts.append(_table(["layers", "k", "bfloat16 / float32", "TF32 / float32"], rows))
+        parts.append(table(["layers", "k", "bfloat16 / float32", "TF32 / float32"], rows))
     if "failed" not in record["measuring"]:
         rows = [[name, f"{value:,.0f}"] for name, value in record["measuring"].items()]
-        parts.append(_table(["one layer", "examples/s"], rows))
+        parts.append(table(["one layer", "examples/s"], rows))
     if "failed" not in record["trained"]:
         rows = [
             [name, f"{run['epochs']} of {run['of']}", f"{run['hours']:.2f}"]
             for name, run in record["trained"]["runs"].items()
             if run["epochs"]
         ]
-        parts.append(_table(["`--schedule fast`, all at once", "epochs", "hours in all"], rows))
+        parts.append(table(["`--schedule fast`, all at once", "epochs", "hours in all"], rows))
     return "\n\n".join(parts) + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from benchmarks import floor
+from benchmarks import floor, growth
 from benchmarks.on_device import kernels
 from benchmarks.setting import BATCH, paper_model
 from benchmarks.tables import marks, render, render_accelerator, replace_between
@@ -165,3 +165,18 @@ def test_memory_is_that_of_a_process_of_its_own(name):
         check=True,
     )
     assert json.loads(done.stdout)["peak_mib"] > 50
+
+
+def test_powers_of_growth_are_those_of_the_points():
+    points = [{"k": k, "milliseconds": 3.0 * k**2, "mib": 100.0} for k in (1, 10, 1000)]
+    assert growth.exponents("k", points, "milliseconds") == pytest.approx([2.0, 2.0])
+    assert growth.fitted("k", points, "milliseconds") == pytest.approx(2.0)
+    assert growth.fitted("k", points, "mib") == pytest.approx(0.0, abs=1e-9)
+    assert "| 1,000 | 3000000.00 | 2.00 | 100 | 0.00 |" in growth.render({"k": points})
+
+
+def test_a_point_of_growth_is_measured_at_its_sizes():
+    with Worker() as process:
+        found = process.call("benchmarks.growth.point", {"k": 2, "batch": 3, "dimensions": 9, "rows": 50, "layers": 2})
+    assert found["milliseconds"] > 0
+    assert found["mib"] > 0

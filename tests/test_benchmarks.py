@@ -3,12 +3,13 @@
 import json
 import os
 import statistics
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from benchmarks import floor, growth
+from benchmarks import floor, growth, side_by_side
 from benchmarks.on_device import kernels
 from benchmarks.setting import BATCH, paper_model
 from benchmarks.tables import marks, render, render_accelerator, replace_between
@@ -17,6 +18,7 @@ from benchmarks.worker import Worker
 
 from iwae.estimators.gradients import weighted_gradient
 from iwae.estimators.objective import Objective
+from iwae.runs.processes import divided_cores
 
 CELL = {
     "layers": 1,
@@ -180,3 +182,12 @@ def test_a_point_of_growth_is_measured_at_its_sizes():
         found = process.call("benchmarks.growth.point", {"k": 2, "batch": 3, "dimensions": 9, "rows": 50, "layers": 2})
     assert found["milliseconds"] > 0
     assert found["mib"] > 0
+
+
+@pytest.mark.slow
+def test_two_builds_run_side_by_side():
+    shares = divided_cores(2)
+    builds = {name: (side_by_side.HERE, sys.executable, cores) for name, cores in (("a", shares), ("b", [[], []]))}
+    found = side_by_side.compare(builds, 1, 1, rounds=2, seconds=0.1)
+    assert {name: len(speeds) for name, speeds in found.items()} == {"a": 2, "b": 2}
+    assert all(speed > 0 for speeds in found.values() for speed in speeds)

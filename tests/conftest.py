@@ -64,7 +64,16 @@ settings.load_profile("iwae")
 
 
 # The files that take longest. Begun last, one would keep a worker busy while the other has nothing left to do.
-FIRST = ("test_paper_processes.py", "test_processes.py", "test_analyze.py")
+FIRST = (
+    "test_expectations.py",
+    "test_processes.py",
+    "test_paper_processes.py",
+    "test_annealed.py",
+    "test_analyze.py",
+    "test_diagnose.py",
+    "test_installed.py",
+    "test_examples.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from iwae import bounds
 from iwae.errors import IWAEError
+from iwae.estimators.base import WeightedEstimator
 from iwae.estimators.bound import DoublyReparameterized, OfBound, Reparameterized, ScoreFunction, StickingTheLanding
 from iwae.estimators.disarm import DisARM
 from iwae.estimators.generalized import GeneralizedDoublyReparameterized
@@ -23,9 +24,30 @@ NEEDED["free-bits"] = {"free_bits": 1.0}
 PAIRS = [(name, estimator) for name, row in OBJECTIVES.items() for estimator in row.methods]
 
 
+def objective_of(name, estimator):
+    return Objective(name, k=3, estimator=estimator, **NEEDED.get(name, {}))
+
+
+# The gradient is put together by the class: of each, the first pair is run whole.
+FIRST_OF_CLASS = {type(make_estimator(objective_of(*pair))): pair for pair in reversed(PAIRS)}
+
+
 @pytest.mark.parametrize(("name", "estimator"), PAIRS)
-def test_every_pair_that_is_offered_gives_a_finite_gradient(name, estimator):
-    objective = Objective(name, k=3, estimator=estimator, **NEEDED.get(name, {}))
+def test_every_pair_that_is_offered_has_finite_coefficients(name, estimator):
+    made = make_estimator(objective_of(name, estimator))
+    if not isinstance(made, WeightedEstimator):
+        assert type(made) in FIRST_OF_CLASS
+        return
+    bound, *groups = made.coefficients(jax.random.normal(jax.random.key(0), (made.num_samples, 2)))
+    assert bound.shape == (2,)
+    for found in (bound, *groups):
+        assert bool(jnp.all(jnp.isfinite(found)))
+        assert bool(jnp.any(found != 0))
+
+
+@pytest.mark.parametrize(("name", "estimator"), FIRST_OF_CLASS.values())
+def test_every_class_of_estimators_gives_a_finite_gradient(name, estimator):
+    objective = objective_of(name, estimator)
     binary = not objective.needs_gaussian_latents
     layers = 2 if estimator == "gdreg" else 1
     architecture = Architecture(4, (2,) * layers, ((3,),) * layers, ("bernoulli",) * layers if binary else ())

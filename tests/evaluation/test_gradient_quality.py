@@ -23,16 +23,17 @@ def test_mean_and_variance_are_those_of_a_loop():
     exact = LinearGaussian.random(2)
     model = jax.tree.map(jnp.float32, exact.model(shift=0.3, widen=1.2))
     x = jnp.asarray(exact.sample(3), jnp.float32)
-    (found,) = gradient_quality(model, x, [Objective("iwae", k=4)], draws=6000, reference_k=4)
-    draw = jax.jit(lambda key: Reparameterized(4, bounds.iwae)(model, x, key).gradient.encoder)
-    rows = np.array(
-        [
-            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(draw(key))])
-            for key in jax.random.split(jax.random.key(7), 6000)
-        ]
-    )
+    draws = 3000
+    (found,) = gradient_quality(model, x, [Objective("iwae", k=4)], draws=draws, reference_k=4)
+
+    def draw(key):
+        gradient = Reparameterized(4, bounds.iwae)(model, x, key).gradient.encoder
+        return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+
+    keys = jax.random.split(jax.random.key(7), draws)
+    rows = np.asarray(jax.jit(lambda k: jax.lax.map(draw, k, batch_size=1000))(keys))
     assert found.encoder.variance == pytest.approx(rows.var(axis=0, ddof=1).sum(), rel=0.2)
-    expected = np.sqrt((rows.mean(0) ** 2).sum() - rows.var(axis=0, ddof=1).sum() / 6000)
+    expected = np.sqrt((rows.mean(0) ** 2).sum() - rows.var(axis=0, ddof=1).sum() / draws)
     assert found.encoder.mean_norm == pytest.approx(expected, rel=0.1)
     assert not found.encoder.bias.is_visible
 
@@ -52,10 +53,10 @@ def test_the_elbos_decoder_is_biased_against_a_tight_bound_and_a_tight_bound_is_
 
 
 def test_bias_is_seen_where_there_is_one_and_nowhere_else():
-    exact = LinearGaussian.random(2)
+    exact = LinearGaussian.random(1)
     model = jax.tree.map(jnp.float32, exact.model(shift=0.5, widen=1.2))
     x = jnp.asarray(exact.sample(3), jnp.float32)
-    words = ["iwae", "iwae:dreg", "iwae:score", "vr-max", "piwae:m=2", "iwae:stl", "rws:rws-dreg", "iwae:dreg:alpha=1"]
+    words = ["iwae", "iwae:dreg", "vr-max", "iwae:stl", "rws:rws-dreg", "iwae:dreg:alpha=1"]
     found = gradient_quality(model, x, [Objective.parse(word, 4) for word in words], draws=3000, reference_k=8)
     biased = {word for word, quality in zip(words, found, strict=True) if quality.encoder.bias.is_visible}
     # Wake-phi is its own objective, and no gradient of L_k.

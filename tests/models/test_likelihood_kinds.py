@@ -141,13 +141,16 @@ def test_a_model_learns_and_is_kept(name: str, tmp_path: Any) -> None:
         rows = rng.poisson(np.exp(rows))
     else:
         rows = np.round(np.clip(rows + 1, 0, 3)) if name == "categorical" else np.clip(60 * (rows + 1), 0, 255).round()
+    rows = rows.astype(np.float32)
+    rows[3, 2] = rows[260, 1] = np.nan
     data = iwae.Dataset.from_arrays(rows[:250], rows[250:], likelihood=name)
     start = iwae.create_model(data, iwae.Architecture(None, (2,), ((16,),)))
-    model = iwae.fit(start, data, iwae.make_estimator("iwae", k=5), epochs=25, learning_rate=5e-3, progress=False)
+    model = iwae.fit(start, data, iwae.make_estimator("iwae:dreg", k=5), epochs=25, learning_rate=5e-3, progress=False)
     before, after = (iwae.log_likelihood(each, data.test, num_samples=50) for each in (start, model))
     assert after.mean() > before.mean() + 0.5
     iwae.save(model, tmp_path / "m.safetensors")
     np.testing.assert_array_equal(iwae.log_likelihood(iwae.load(tmp_path / "m.safetensors"), data.test, 50), after)
+    assert iwae.reconstruct(model, data.test, num_samples=20).shape == (50, UNITS)
     assert likelihood_from_json(model.likelihood.to_json()) == model.likelihood
 
 

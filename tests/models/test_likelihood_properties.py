@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iwae
@@ -40,6 +40,7 @@ def gaussian_density(layer: iwae.VisibleLayer, rows: np.ndarray, latents: jax.Ar
     return scipy.stats.norm.logpdf(rows, shift + spread * mean, spread * (SMALLEST_SIGMA + np.exp(raw)))
 
 
+@settings(max_examples=30)
 @given(TRAIN_SETS)
 def test_gaussian_densities_are_scipys_in_the_units_of_the_rows(rng: np.random.Generator) -> None:
     rows = real_rows(rng)
@@ -49,6 +50,7 @@ def test_gaussian_densities_are_scipys_in_the_units_of_the_rows(rng: np.random.G
     np.testing.assert_allclose(found, gaussian_density(layer, rows, latents).sum(axis=-1), rtol=1e-3, atol=1e-3)
 
 
+@settings(max_examples=30)
 @given(TRAIN_SETS)
 def test_gaussian_densities_with_gaps_are_marginals(rng: np.random.Generator) -> None:
     rows = real_rows(rng)
@@ -65,6 +67,7 @@ def test_gaussian_densities_with_gaps_are_marginals(rng: np.random.Generator) ->
     assert found[0] == 0.0
 
 
+@settings(max_examples=30)
 @given(TRAIN_SETS, st.booleans())
 def test_bernoulli_log_probabilities_are_scipys(rng: np.random.Generator, has_gaps: bool) -> None:
     bits = (rng.random((20, UNITS)) < 0.5).astype(np.float32)
@@ -112,6 +115,7 @@ def test_gradients_are_those_of_what_was_seen(name: str, has_gaps: bool) -> None
     assert not np.asarray(to_layer.outputs.bias)[unseen].any()
 
 
+@settings(max_examples=30)
 @given(TRAIN_SETS, st.booleans())
 def test_original_is_the_inverse_of_prepare(rng: np.random.Generator, has_gaps: bool) -> None:
     rows = real_rows(rng)

@@ -91,12 +91,12 @@ def test_grey_values_are_probabilities_drawn_anew_and_bits_are_left_alone():
     np.testing.assert_array_equal(fixed.prepare(jnp.array([[0, 1]], jnp.uint8), KEY), [[0.0, 1.0]])
 
 
-@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "exposure"])
-def test_a_model_of_every_kind_trains_is_measured_saved_and_loaded(name, tmp_path):
+# The others are trained beside their peers in test_likelihood_kinds.py, and with their exposure.
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "mixed"])
+def test_a_model_trains_is_measured_saved_and_loaded(name, tmp_path):
     rng = np.random.default_rng(0)
-    of_real_numbers = name in ("bernoulli", "gaussian", "student-t", "continuous-bernoulli")
-    rows = (rng.random((60, 5)) if of_real_numbers else rng.integers(0, 4, size=(60, 5))).astype(np.float32)
-    rows[0] = 3.0 if not of_real_numbers else rows[0]
+    rows = (rng.integers(0, 4, size=(60, 5)) if name == "mixed" else rng.random((60, 5))).astype(np.float32)
+    rows[0] = 3.0 if name == "mixed" else rows[0]
     rows[3, 2] = 0.5 if name == "bernoulli" else np.nan
     kinds = [kind for kind in LIKELIHOODS if kind not in ("bernoulli", "continuous-bernoulli", "mixed")][:5]
     data = iwae.Dataset.from_arrays(rows[:40], rows[40:], likelihood=kinds if name == "mixed" else name)

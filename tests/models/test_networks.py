@@ -145,8 +145,9 @@ def make(network: str, latent: tuple[int, ...] = (3,), **options: Any) -> Hierar
     return HierarchicalVAE.create(architecture, KEY)
 
 
-@pytest.mark.parametrize("network", ["mlp", "gated", "residual", "conv"])
-@pytest.mark.parametrize("latent", [(3,), (3, 2)], ids=["one layer", "two layers"])
+@pytest.mark.parametrize(
+    ("network", "latent"), [("mlp", (3, 2)), ("gated", (3,)), ("residual", (3,)), ("conv", (3, 2))]
+)
 def test_dropout_is_drawn_in_training_and_off_in_measurement(network: str, latent: tuple[int, ...]) -> None:
     # A residual block is nothing at first.
     plain, model = (shaken(made, 0.05) for made in (make(network, latent), make(network, latent, dropout=0.5)))

@@ -99,18 +99,20 @@ def rough(posterior: str, prior: str, units: int = 1) -> HierarchicalVAE:
     return jax.tree.unflatten(structure, [leaf + 0.3 * rng.normal(size=leaf.shape) for leaf in leaves])
 
 
+KINDS = (Reparameterized, DoublyReparameterized, ScoreFunction)
+
+
 @pytest.mark.parametrize(
-    ("posterior", "prior"),
+    ("posterior", "prior", "kind"),
     [
-        ("diagonal", "mixture"),
-        ("diagonal", "vampprior"),
-        ("diagonal", "flow"),
-        ("full-covariance", "standard"),
-        ("flow", "standard"),
-        ("flow", "vampprior"),
+        # A prior is the same to all kinds of derivatives; these take the posterior apart.
+        ("diagonal", "mixture", DoublyReparameterized),
+        ("diagonal", "vampprior", DoublyReparameterized),
+        ("diagonal", "flow", DoublyReparameterized),
+        *(("full-covariance", "standard", kind) for kind in KINDS),
+        *(("flow", "vampprior", kind) for kind in KINDS),
     ],
 )
-@pytest.mark.parametrize("kind", [Reparameterized, DoublyReparameterized, ScoreFunction])
 def test_estimators_are_unbiased(posterior: str, prior: str, kind: Any) -> None:
     with jax.enable_x64(True):
         model, grid = rough(posterior, prior), Grid.gaussian(2)

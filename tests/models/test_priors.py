@@ -172,8 +172,16 @@ def test_the_vampprior_starts_from_training_rows(vamp: HierarchicalVAE) -> None:
     assert np.isin(np.asarray(many.prior.pseudo_inputs), (0.0, 1.0)).all()
 
 
-@pytest.mark.parametrize("prior", ["mixture", "vampprior", "flow"])
-@pytest.mark.parametrize("word", ["iwae", "iwae:stl", "iwae:dreg", "vimco", "rws:sleep=0.5"])
+@pytest.mark.parametrize(
+    ("prior", "word"),
+    [
+        *(("mixture", word) for word in ("iwae", "iwae:stl", "iwae:dreg", "vimco", "rws:sleep=0.5")),
+        ("vampprior", "iwae:dreg"),
+        ("vampprior", "rws:sleep=0.5"),
+        ("flow", "iwae:dreg"),
+        ("flow", "rws:sleep=0.5"),
+    ],
+)
 def test_every_estimator_moves_the_prior(prior: str, word: str) -> None:
     sizes: dict[str, Any] = {} if prior == "flow" else {"prior_components": 3}
     model = moved(
@@ -186,8 +194,10 @@ def test_every_estimator_moves_the_prior(prior: str, word: str) -> None:
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0.0 for leaf in gradients)
 
 
-@pytest.mark.parametrize("prior", ["mixture", "vampprior", "flow"])
-def test_annealing_finds_log_p_from_the_prior_and_from_the_encoder(prior: str) -> None:
+@pytest.mark.parametrize(
+    ("prior", "start"), [("mixture", "prior"), ("flow", "prior"), ("vampprior", "prior"), ("vampprior", "encoder")]
+)
+def test_annealing_finds_log_p_from_the_prior_and_from_the_encoder(prior: str, start: Any) -> None:
     rows = data(4)
     sizes: dict[str, Any] = {} if prior == "flow" else {"prior_components": 3}
     model = moved(iwae.create_model(rows, iwae.Architecture(None, (2,), ((3,),), prior=prior, **sizes)), 0.2)
@@ -196,9 +206,8 @@ def test_annealing_finds_log_p_from_the_prior_and_from_the_encoder(prior: str) -
         model, jnp.asarray(rows, jnp.float32), (jnp.repeat(points[:, None], len(rows), axis=1),)
     )
     exact = np.log(np.exp(np.asarray(joint, np.float64)).sum(axis=0) * cell)
-    for start in ("prior", "encoder"):
-        annealed = iwae.ais(model, rows, chains=64, steps=60, start=start)
-        np.testing.assert_allclose(annealed.log_likelihood, exact, atol=0.1)
+    annealed = iwae.ais(model, rows, chains=64, steps=60, start=start)
+    np.testing.assert_allclose(annealed.log_likelihood, exact, atol=0.1)
 
 
 def test_binary_top_layers_have_no_other_prior() -> None:

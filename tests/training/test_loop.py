@@ -191,6 +191,11 @@ OPTIMIZERS = {
 }
 
 
+@eqx.filter_jit
+def estimate_of(estimator, model, x, key):
+    return estimator(model, x, key)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_any_optimizer_of_optax_improves_the_bound(name):
     """In `fit`, and in a loop of one's own, which takes the same steps."""
@@ -205,7 +210,7 @@ def test_any_optimizer_of_optax_improves_the_bound(name):
     for step in range(60):
         data_key, model_key = jax.random.split(jax.random.fold_in(key, step))
         rows = jnp.asarray(dataset.train[20 * (step % 10) :][:20])
-        estimate = estimator(model, model.prepare(rows, data_key), model_key)
+        estimate = estimate_of(estimator, model, model.prepare(rows, data_key), model_key)
         updates, state = optimizer.update(estimate.gradient, state, model)  # pyright: ignore[reportArgumentType]
         model = optax.apply_updates(model, updates)  # pyright: ignore
         assert isinstance(model, HierarchicalVAE)
@@ -235,11 +240,9 @@ def test_fit_takes_arrays_and_refuses_two_lengths():
     ("word", "other"),
     [
         ("renyi:alpha=0.5", "renyi:alpha=0"),
-        ("ciwae:dreg:beta=0.5", "ciwae:dreg:beta=1"),
         ("beta-vae:beta=4", "beta-vae:beta=2:warm_up=3"),
         ("iwae:dreg", "iwae:dreg:alpha=1"),
         ("rws:sleep=0.5", "rws:sleep=1"),
-        ("ovis", "ovis:gamma=0"),
     ],
 )
 def test_another_parameter_rate_or_seed_is_not_compiled_again(word, other, caplog):

@@ -43,7 +43,7 @@ def measure(draws: int, ks: tuple[int, ...]) -> tuple[list[str], list]:
 
 
 if __name__ == "__main__":
-    words, found = measure(20_000, K) if "all" in sys.argv else measure(2000, (3, 100))
+    words, found = measure(20_000, K) if "all" in sys.argv else measure(1000, (3, 100))
     for word, own in zip(words, found, strict=True):
         print(word, f"k={own.objective.k}:", own.encoder.signal_to_noise, own.decoder.signal_to_noise)
     Path("signal_to_noise.png").write_bytes(signal_to_noise_chart(words, found))

@@ -3,6 +3,7 @@
 import math
 import re
 import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
 
     def run(name: str) -> list[float]:
+        monkeypatch.setattr(sys, "argv", [name])
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return [float(text) for text in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", capsys.readouterr().out)]
 

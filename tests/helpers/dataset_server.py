@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(gzip.compress(CONTENT[:-1] + b"x"))
 
     def huge(self):
-        self.answer(gzip.compress(bytes(50 << 20)))
+        self.answer(gzip.compress(bytes(8 << 20)))
 
     def endless(self):
         self.answer(b"", length=0)

@@ -60,6 +60,8 @@ def test_a_run_as_a_figure(tmp_path: Path) -> None:
     np.testing.assert_array_equal(line.get_xdata(), [1, 2])
     with pytest.raises(iwae.IWAEError, match="there is no run here"):
         iwae.plots.training(tmp_path)
+    with pytest.raises(iwae.IWAEError, match=r"given one by one: iwae.plots.training\(\*directories\), got list"):
+        iwae.plots.training([tmp_path / "run"])  # pyright: ignore[reportArgumentType]
 
 
 def test_a_model_and_its_data_are_said_in_words() -> None:

@@ -26,8 +26,11 @@ __all__ = ["active_units", "effective_sample_size", "images", "ladder", "pareto_
 def training(*runs: str | Path) -> "Figure":
     """The training bound of runs, by their directories, in nats per example over epochs.
 
-    Raises IWAEError for a directory without a run, and where none has trained an epoch.
+    Raises IWAEError for what is no path, for a directory without a run, and where none has trained an epoch.
     """
+    wrong = [type(run).__name__ for run in runs if not isinstance(run, str | Path)]
+    if wrong:
+        raise IWAEError(f"`runs` are directories, given one by one: iwae.plots.training(*directories), got {wrong[0]}")
     from iwae.runs.analyze import run_name, training_curve
     from iwae.runs.directory import Run
 

@@ -28,7 +28,7 @@ from iwae.cli.options import option_names
 from iwae.cli.registry import COMMANDS
 from iwae.cli.sample import Sample
 from iwae.cli.show import HEADING
-from iwae.cli.tables import aligned
+from iwae.cli.tables import aligned, figure_label
 from iwae.cli.train import Train
 from iwae.errors import RunBusyError
 from iwae.runs.checkpoint import save_checkpoint
@@ -139,6 +139,7 @@ BAD = {
     "evaluate a file": ("evaluate file", 1, "file"),
     "evaluate samples=0": ("evaluate other --samples 0", 1, "--samples must be an integer of at least 1, got 0"),
     "evaluate samples": ("evaluate other --samples 100001", 1, "--samples must be at most 100,000, got 100001"),
+    "evaluate ranges": ("evaluate other --samples 1:b", 2, "'1:b': expected whole numbers, such as 0,1,2 or 0:3"),
     "evaluate commas": ("evaluate other --samples 50,,5", 2, "50,,5: a number is missing before or after a comma"),
     "evaluate examples": ("evaluate other --examples 0", 1, "--examples must be an integer of at least 1, got 0"),
     "evaluate seed": ("evaluate other --seed -1", 1, "--seed must be"),
@@ -337,6 +338,15 @@ def test_a_narrow_terminal_leaves_names_whole() -> None:
     assert lines[3].split() == " ".join(row[1:]).split()
     (_, wide) = aligned(HEADING, [row], None)
     assert wide.startswith(f"{name}  mnist  iwae k50 dreg  8/8 ")
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "said"),
+    [(-12.345, 0.678, "-12.35 ± 0.68"), (0.00123, 0.000456, "0.00123 ± 0.00046"), (0.00123, None, "0.0012"),
+     (0.0, 0.0, "0.00 ± 0.00"), (123.4, 56.0, "123.40 ± 56.00"), (0.0, None, "0.00")],
+)  # fmt: skip
+def test_small_differences_keep_their_digits(value: float, stderr: float | None, said: str) -> None:
+    assert figure_label(value, stderr, digits=2) == said
 
 
 def test_evaluate_and_sample_print_where_it_is(trained: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from iwae.data import load_dataset
 from iwae.data.columns import Column, Reading
 from iwae.data.tables import completed, learn_columns, read_table, repeated, to_rows, write_table
 from iwae.errors import IWAEError
+from iwae.models.likelihoods import likelihood_of
 
 CELLS: dict[str, list[Any]] = {
     "age": [31.5, None, 62.25, 44.0, 18.0, 29.0, 51.0, 73.0, 38.0, 26.0, 44.5, 57.0],
@@ -110,7 +111,7 @@ def test_completed_tables_lie_one_below_the_other() -> None:
         ({"a": [1.0, float("inf"), 3.0]}, {}, "column 'a' has an infinite value in row 2"),
         ({"a": ["1", "2.5", "x7", "4"]}, {}, r"column 'a' has the text 'x7' among its numbers \(row 3\)"),
         ({"a": [None, None], "b": [1, 2]}, {}, "column 'a' has no value: leave it out"),
-        ({"a": ["x", "y"]}, {"likelihood": "a=gaussian"}, "column 'a' has texts, such as 'x': gaussian needs numbers"),
+        ({"a": ["x", "y"]}, {"likelihood": "a=gaussian"}, "column 'a' has texts, such as 'x': give a=categorical"),
         (
             {"a": [str(i) + "x" for i in range(1001)]},
             {"likelihood": "a=categorical"},
@@ -300,3 +301,16 @@ def test_columns_of_pandas_with_gaps_are_what_they_are() -> None:
     assert [column.kind for column in data.columns] == ["bernoulli", "poisson", "gaussian"]
     np.testing.assert_array_equal(np.isnan(data.train), frame.isna().to_numpy())
     assert iwae.Dataset.from_frame(frame, target="visits").dim == 2
+
+
+def test_another_kind_is_advised_for_the_column_alone() -> None:
+    data = iwae.Dataset.from_frame(pl.DataFrame({"a": [0.5, 1.5], "b": [1.0, 3.0]}), likelihood="a=bernoulli")
+    with pytest.raises(iwae.IWAEError, match="column 'a' .* scale them, or use `likelihood` a=gaussian$"):
+        likelihood_of(data)
+
+
+def test_an_unknown_kind_is_not_the_fault_of_a_column() -> None:
+    with pytest.raises(
+        iwae.IWAEError, match="^`likelihood` poison is for numbers, if it is a kind, and column 'a' has"
+    ):
+        iwae.Dataset.from_frame(pl.DataFrame({"a": ["x", "y", "x"]}), likelihood="poison")

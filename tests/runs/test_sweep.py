@@ -258,3 +258,9 @@ def test_a_files_faults_are_told_as_the_files(content: str, problem: str, tmp_pa
     assert main(["sweep", str(tmp_path / "kinds.toml"), "--results-dir", str(tmp_path / "results")]) == 1
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_a_sweep_without_a_run_is_shown_from_the_first_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = create(tmp_path / "sweep", "k=1,5")
+    assert main(["show", str(sweep.path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{sweep.path}: ")

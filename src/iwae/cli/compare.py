@@ -42,5 +42,5 @@ def _cells(record: dict[str, Any]) -> list[str]:
     if record["difference"] is None:
         return [record["run"], figure, "", ""]
     sign = "+" if record["difference"] >= 0 else ""
-    difference = tables.figure_label(record["difference"], record["difference_stderr"])
+    difference = tables.figure_label(record["difference"], record["difference_stderr"], digits=2)
     return [record["run"], figure, f"{sign}{difference}", f"{record['better']:.0%} of examples"]

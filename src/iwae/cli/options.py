@@ -225,7 +225,10 @@ def _integers(words: list[str]) -> tuple[int, ...]:
     numbers: list[int] = []
     for number in written:
         start, is_range, end = number.partition(":")
-        numbers += range(int(start), int(end)) if is_range else [int(start)]
+        try:
+            numbers += range(int(start), int(end)) if is_range else [int(start)]
+        except ValueError:
+            raise ValueError(f"{number!r}: expected whole numbers, such as 0,1,2 or 0:3") from None
     if not numbers:
         raise ValueError("give at least one number, such as 0,1,2 or 0:3")
     return tuple(numbers)

@@ -58,7 +58,7 @@ class Show:
         for sweep in sweeps if self.format == "table" else ():
             done = Counter(one.state for one in sweep.progress())
             states = ", ".join(f"{count} {state}" for state, count in done.items())
-            print_lines("", f"{sweep.path}: {len(sweep.runs)} runs, {states}")
+            print_lines(*([""] if records else []), f"{sweep.path}: {len(sweep.runs)} runs, {states}")
             print_table(sweep, "table")
         for failure in failures:
             fail(failure, 1)

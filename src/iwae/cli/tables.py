@@ -22,11 +22,15 @@ def data_label(data: DataRecord) -> str:
     return shown_name(data["name"], data["mark"])
 
 
-def figure_label(value: float | None, stderr: float | None) -> str:
-    """`86.76 ± 0.24`, or that it is not finite."""
+def figure_label(value: float | None, stderr: float | None, *, digits: int = 0) -> str:
+    """`86.76 ± 0.24`, or that it is not finite; with so many significant `digits` of the standard error, at least two
+    decimals.
+    """
     if value is None:
         return "not finite"
-    return f"{value:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
+    size = (stderr or abs(value)) if digits else 0.0
+    decimals = max(2, digits - 1 - math.floor(math.log10(size))) if size else 2
+    return f"{value:.{decimals}f}" + (f" ± {stderr:.{decimals}f}" if stderr is not None else "")
 
 
 def number_label(value: float | None) -> str:

@@ -18,6 +18,7 @@ from iwae.data.columns import (
     kind_of_counts,
     with_total,
 )
+from iwae.data.disk_rows import DiskRows, sample_of
 from iwae.data.files import BadFileError
 from iwae.data.pictured import pictured
 from iwae.data.values import OutOfRangeError, check_grey, counts_of_sparse, pack
@@ -56,7 +57,8 @@ class DataFile:
 class Dataset:
     """Three splits of `dim`-dimensional vectors.
 
-    `train`, `valid` and `test` are `[examples, dim]` arrays as they are stored; `valid` and `test` may have no rows.
+    `train`, `valid` and `test` are `[examples, dim]` arrays as they are stored; `valid` and `test` may have no rows;
+    of a file that is read in pieces they are `iwae.data.disk_rows.DiskRows`.
     `likelihood` says what kind of data they are: a name of `iwae.models.likelihoods`, one for each column, or a
     `Likelihood` object. `columns` are those of a table.
 
@@ -167,12 +169,21 @@ class Dataset:
         """What own data was taken for, in lines: one a column of a table."""
         if self.mark != "own":
             return []
+        rows = sample_of(self.train)
+        found = self._kinds_of(rows)
+        if isinstance(self.train, DiskRows):
+            count, total = len(rows), len(self.train)
+            of = "" if count == total else f"; the above is of {count:,} of them, drawn at random"
+            found.append(f"{total:,} training rows are read in pieces{of}")
+        return found
+
+    def _kinds_of(self, rows: np.ndarray) -> list[str]:
         if self.likelihood == "bernoulli" and not self.columns:
             what = "zeros and ones" if self.binary else "probabilities of ones, drawn anew at every use"
             return [f"{self.dim} values of an example: {what} -> bernoulli"]
         type_of_values = "real" if self.train.dtype.kind == "f" else "integer"
         alike = tuple(Column(str(place), self.kind, type_of_values) for place in range(self.dim))
-        return description(self.train, self.columns or alike, each=bool(self.columns))
+        return description(rows, self.columns or alike, each=bool(self.columns))
 
     def split(self, name: Split) -> np.ndarray:
         """The `[examples, dim]` array of one split, in its stored type."""
@@ -196,7 +207,7 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
         check_grey(rows)
         how = Reading("bernoulli")
     if not isinstance(how, Reading):
-        return _made({name: _compact(array) for name, array in rows.items()}, how, image_shape=image_shape)
+        return _made({name: compact(array) for name, array in rows.items()}, how, image_shape=image_shape)
     names = [str(column) for column in range(rows["train"].shape[1])]
     kinds = how.kinds(names)
     if how.columns or how.target:
@@ -226,11 +237,11 @@ def of_splits(arrays: Mapping[str, np.ndarray], how: Any) -> Dataset:
         columns = with_total(train, columns)[1]
         kinds = [column.kind for column in columns]
     is_alike = len(set(kinds)) == 1
-    compact = {name: _compact(array) for name, array in rows.items()}
+    stored = {name: compact(array) for name, array in rows.items()}
     likelihood = kinds[0] if is_alike else tuple(kinds)
     # With the rows' totals as one column more, rows are no images.
     shape = None if how.has_total else image_shape
-    return _made(compact, likelihood, image_shape=shape, columns=() if is_alike else columns)
+    return _made(stored, likelihood, image_shape=shape, columns=() if is_alike else columns)
 
 
 def of_table(rows: Mapping[str, np.ndarray], columns: tuple[Column, ...]) -> Dataset:
@@ -238,8 +249,8 @@ def of_table(rows: Mapping[str, np.ndarray], columns: tuple[Column, ...]) -> Dat
     check_values(rows["train"], columns)
     kinds = tuple(column.kind for column in columns)
     is_binary = all(np.isin(array[~np.isnan(array)], (0, 1)).all() for array in rows.values())
-    compact = {name: _compact(array) for name, array in rows.items()}
-    return _made(compact, kinds[0] if len(set(kinds)) == 1 else kinds, binary=is_binary, columns=columns)
+    stored = {name: compact(array) for name, array in rows.items()}
+    return _made(stored, kinds[0] if len(set(kinds)) == 1 else kinds, binary=is_binary, columns=columns)
 
 
 def _made(
@@ -272,6 +283,6 @@ def _example_shape(name: str, array: np.ndarray) -> tuple[int, ...]:
     return shape
 
 
-def _compact(array: np.ndarray) -> np.ndarray:
+def compact(array: np.ndarray) -> np.ndarray:
     """Floating point numbers as float32, others as they are, in the machine's order of bytes."""
     return array.astype(np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("="), copy=False)

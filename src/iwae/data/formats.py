@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -106,13 +107,35 @@ def _check_member(key: str, member: zipfile.ZipInfo) -> None:
 
 def _read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     """The array in a seekable stream of `size` bytes, its header checked against `size` first."""
+    read_header(stream, size, what, MAX_ARRAY_BYTES)
+    if size > MAX_ARRAY_BYTES:
+        raise BadFileError(f"{what} takes more than {MAX_ARRAY_BYTES >> 30} GiB")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an .npy file says of its array, whose numbers begin at byte `start`."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+    start: int
+
+
+def read_header(stream: IO[bytes], size: int, what: str, most: int) -> Header:
+    """The header of the array in a stream of `size` bytes, of which at most `most` are numbers.
+
+    Raises BadFileError where it is none, is not of numbers, or does not go with `size`.
+    """
     beginning = io.BytesIO(stream.read(_NPY_HEADER_BYTES))
     try:
         version = np.lib.format.read_magic(beginning)
         if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(beginning)
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(beginning)
         elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(beginning)
+            shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(beginning)
         else:
             raise BadFileError(f"{what} has version {version} of the .npy format, expected (1, 0) or (2, 0)")
     except BadFileError:
@@ -126,13 +149,10 @@ def _read_array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
     if (
         any(isinstance(length, bool) for length in shape)
         or min(shape, default=0) < 0
-        or math.prod(filter(None, shape)) > MAX_ARRAY_BYTES
+        or math.prod(filter(None, shape)) > most
         or claimed != size - beginning.tell()
     ):
         raise BadFileError(
             f"{what} claims shape {shape} of {dtype} in its header, but {size - beginning.tell()} bytes follow"
         )
-    if size > MAX_ARRAY_BYTES:
-        raise BadFileError(f"{what} takes more than {MAX_ARRAY_BYTES >> 30} GiB")
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    return Header(shape, is_fortran, dtype, beginning.tell())

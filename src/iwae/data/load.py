@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from iwae.data.catalog import PUBLISHED, Published
 from iwae.data.columns import AUTO, Reading
 from iwae.data.dataset import DataFile, Dataset
@@ -110,7 +112,8 @@ def load_dataset(
         if reading is not None and reading.likelihood != AUTO:
             dataset = replace(dataset, likelihood=reading.likelihood)
     for array in (dataset.train, dataset.valid, dataset.test):
-        array.flags.writeable = False
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
     return dataset
 
 

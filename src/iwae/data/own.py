@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iwae.data import images, sparse, tables
+from iwae.data import images, pieces, sparse, tables
 from iwae.data.columns import Reading
 from iwae.data.dataset import DataFile, Dataset, of_splits, of_table
 from iwae.data.files import BadFileError, one_line
@@ -42,9 +42,12 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
     and JPEG images in its folders `train`, `test` and `valid`, or images that are split as the rows of an array.
     Training takes the rows in a new order in each epoch, or in the file's.
 
+    Of an .npy or Parquet file of more than 2 GiB (`IWAE_DATA_BYTES_IN_MEMORY` says another number of bytes) the splits
+    are `iwae.data.disk_rows.DiskRows`, which are read in pieces, those of a table by way of a temporary file.
+
     Arrays are images `[n, height, width]`, `[n, height, width, 1]` or `[n, 1, height, width]`, or vectors `[n, dim]`,
     of numbers or booleans, NaN where a value is missing: as for `Dataset.from_arrays` with `likelihood` auto. No more
-    than 16 GiB are read, and nothing is ever unpickled.
+    than 16 GiB are read into memory, and nothing is ever unpickled.
 
     Raises `IWAEError` where the file is anything else.
     """
@@ -70,6 +73,8 @@ def load_own(path: str | Path, reading: Reading | None = None) -> Dataset:
 
 
 def _read(path: Path, reading: Reading) -> Dataset:
+    if pieces.is_large(path):
+        return pieces.load_in_pieces(path, reading, lambda count: _split(count, reading))
     if tables.is_table(path):
         frame = tables.read_table(path)
         columns = tables.learn_columns({"train": frame}, reading)
@@ -134,11 +139,17 @@ def _check_splits(arrays: Mapping[str, np.ndarray], reading: Reading) -> None:
 
 
 def _split_array(array: np.ndarray, reading: Reading) -> dict[str, np.ndarray]:
-    if array.ndim and len(array) < _MIN_ROWS:
-        raise BadFileError(f"{len(array)} rows are too few to be split, at least {_MIN_ROWS} are needed")
-    count = len(array) if array.ndim else 0
+    if not array.ndim:
+        raise BadFileError("a single number, expected rows of numbers")
+    return {name: array[rows] for name, rows in _split(len(array), reading).items()}
+
+
+def _split(count: int, reading: Reading) -> dict[str, np.ndarray]:
+    """The numbers of the rows of every split."""
+    if count < _MIN_ROWS:
+        raise BadFileError(f"{count} rows are too few to be split, at least {_MIN_ROWS} are needed")
     held_out, rows = count // 10, np.arange(count)
     if reading.shuffled is not False:
         rows = np.random.RandomState(reading.split_seed).permutation(count)
     train, valid, test = np.split(rows, [count - 2 * held_out, count - held_out])
-    return {"train": array[train], "valid": array[valid], "test": array[test]}
+    return {"train": train, "valid": valid, "test": test}

@@ -98,7 +98,10 @@ def learn_columns(frames: Mapping[str, Any], reading: Reading) -> tuple[Column, 
         if kind == AUTO:
             kind = _decided(parts, kind_of_values)
         elif kind_of_values == "text" and kind != "categorical":
-            raise IWAEError(f"column {name!r} has texts, such as {_example(parts)!r}: {kind} needs numbers")
+            raise IWAEError(
+                f"`likelihood` {kind} is for numbers, if it is a kind, and column {name!r} has texts, such as"
+                f" {_example(parts)!r}: give {name}=categorical, or leave the column out (`target`)"
+            )
         levels = _levels(parts, kind_of_values) if kind == "categorical" else ()
         found.append(Column(name, kind, kind_of_values, levels))
     if reading.has_total:

@@ -94,9 +94,15 @@ def _quantize(array: np.ndarray, levels: int) -> np.ndarray | None:
     """`array * levels` as uint8, or None where that is not a whole number everywhere."""
     quantized = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), _BLOCK_ROWS):
-        block = array[start : start + _BLOCK_ROWS].astype(np.float64) * levels
-        rounded = np.rint(block)
-        if np.abs(block - rounded).max() > TOLERANCE * levels:
+        block = array[start : start + _BLOCK_ROWS]
+        if rows_that_are_not_whole(block, levels).any():
             return None
-        quantized[start : start + _BLOCK_ROWS] = rounded
+        quantized[start : start + _BLOCK_ROWS] = np.rint(block.astype(np.float64) * levels)
     return quantized
+
+
+def rows_that_are_not_whole(rows: np.ndarray, levels: int) -> np.ndarray:
+    """Of every row, whether `rows * levels` has a number that is not whole; NaN says nothing. bool `[n]`."""
+    values = rows.astype(np.float64) * levels
+    with np.errstate(invalid="ignore"):
+        return (np.abs(values - np.rint(values)) > TOLERANCE * levels).any(axis=1)

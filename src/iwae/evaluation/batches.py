@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
+from iwae.data.disk_rows import DiskRows, Rows, pieces_of
 from iwae.errors import IWAEError
 from iwae.models.likelihoods import BernoulliLikelihood, Likelihood, likelihood_of
 from iwae.models.vae import HierarchicalVAE
@@ -25,7 +27,7 @@ OnExamples = Callable[[int, int], None]
 """Called with how many examples are done, and of how many."""
 
 
-def on_data(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split) -> tuple[HierarchicalVAE, np.ndarray]:
+def on_data(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split) -> tuple[HierarchicalVAE, Rows]:
     """The model, and stored rows `[n, visible]` that it can score: those of a dataset's split, or an array of vectors
     or images. Where both are Bernoulli, how the rows are stored is for the dataset to say.
 
@@ -38,19 +40,21 @@ def on_data(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split) -> 
     return model, checked_rows(model, data.split(split), f"the {split} split of {data.name}")
 
 
-def checked_rows(model: HierarchicalVAE, rows: ArrayLike, what: str = "`x`") -> np.ndarray:
+def checked_rows(model: HierarchicalVAE, rows: ArrayLike | DiskRows, what: str = "`x`") -> Rows:
     """Stored rows `[n, visible]` from an array of vectors or images.
 
     Raises IWAEError where there are none, where they are of another size than the model, and where its likelihood
     can't score them.
     """
-    array = np.asarray(rows)
+    array: Any = rows if isinstance(rows, DiskRows) else np.asarray(rows)
     if array.ndim not in (2, 3, 4) or array[:1].size == 0:
         raise IWAEError(f"nothing to measure: {what} has no examples of numbers, its shape is {array.shape}")
-    array = array.reshape(len(array), -1)
+    if not isinstance(rows, DiskRows):
+        array = array.reshape(len(array), -1)
     if array.shape[1] != model.visible:
         raise IWAEError(f"{what} has {array.shape[1]} dimensions, but the model was built for {model.visible}")
-    model.likelihood.check(array, what)
+    for piece in pieces_of(array):
+        model.likelihood.check(piece, what)
     return array
 
 
@@ -74,11 +78,13 @@ def prepare(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split = "t
     Raises IWAEError as `checked_rows`.
     """
     model, array = on_data(model, data, split)
-    return prepare_rows(model.likelihood, jnp.asarray(array), jnp.arange(len(array)), preparation_key(split))
+    return prepare_rows(
+        model.likelihood, jnp.asarray(np.asarray(array)), jnp.arange(len(array)), preparation_key(split)
+    )
 
 
 def prepared_batches(
-    model: HierarchicalVAE, rows: np.ndarray, split: Split, size: int, max_examples: int | None = None, first: int = 0
+    model: HierarchicalVAE, rows: Rows, split: Split, size: int, max_examples: int | None = None, first: int = 0
 ) -> Iterator[tuple[Array, Array, int, int]]:
     """Batches of the first `max_examples` rows, from number `first` on, as they are scored, `[size, visible]`, always
     of one shape, with the examples' indices, how many of the rows are real, and the number of all these examples.

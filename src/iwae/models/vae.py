@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from iwae.data.disk_rows import Rows
 from iwae.errors import IWAEError
 from iwae.models.architecture import Architecture, Mask
 from iwae.models.description import description
@@ -198,7 +199,7 @@ class HierarchicalVAE(eqx.Module):
         # The first two are what the key is split into.
         return with_dropout(self, jax.random.fold_in(key, 2)) if has_dropout(self) else self
 
-    def with_prior_of(self, rows: np.ndarray, key: Key[Array, ""]) -> "HierarchicalVAE":
+    def with_prior_of(self, rows: Rows, key: Key[Array, ""]) -> "HierarchicalVAE":
         """The model before training, whose prior starts from training rows `[n, visible]`, as they are stored, where
         it is one that does.
         """

@@ -11,6 +11,7 @@ from msgspec import Meta
 from iwae.data import Dataset, Mark, Split, load_dataset
 from iwae.data.catalog import PUBLISHED
 from iwae.data.columns import ValueType
+from iwae.data.disk_rows import pieces_of
 from iwae.errors import IWAEError
 from iwae.io.json import Count, Positive, Real
 from iwae.runs.reporter import Reporter
@@ -92,8 +93,8 @@ def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
     """What a run's record says of a table's columns; nothing for other data."""
     if not dataset.columns:
         return {}
-    with np.errstate(all="ignore"):
-        sums, counts = np.nansum(dataset.train, axis=0, dtype=np.float64), (~np.isnan(dataset.train)).sum(axis=0)
+    pieces = [_sums(piece) for piece in pieces_of(dataset.train)]
+    sums, counts = (np.sum(own, axis=0) for own in zip(*pieces, strict=True))
     means = sums / np.maximum(counts, 1)
     found: list[ColumnRecord] = []
     for column, mean in zip(dataset.columns, means.tolist(), strict=True):
@@ -102,15 +103,21 @@ def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
     return {"columns": found}
 
 
+def _sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every column the sum of its values, and how many there are."""
+    with np.errstate(all="ignore"):
+        return np.nansum(rows, axis=0, dtype=np.float64), (~np.isnan(rows)).sum(axis=0)
+
+
 def check_same_data(run: "Run", dataset: Dataset) -> None:
     """Raises IWAEError when `dataset` is not the one that the run was trained on."""
-    recorded = [file["checksum"] for file in run.data["files"]]
-    for file, checksum in itertools.zip_longest(dataset.files, recorded):
-        if file is None or file.checksum != checksum:
-            name, found = (file.name, file.checksum) if file is not None else (dataset.name, "nothing")
+    for file, recorded in itertools.zip_longest(dataset.files, run.data["files"]):
+        if file is None or recorded is None or file.checksum != recorded["checksum"]:
+            found = dataset.name if file is None else f"{file.name} ({file.checksum})"
+            there = "" if recorded is None else f", {recorded['name']} ({recorded['checksum']})"
             raise IWAEError(
-                f"{run.path}: {name} is not the file that this run was trained on ({found}, recorded {checksum}): put"
-                " the old one back, or train in another `run_dir`"
+                f"{run.path}: {found} is not the file that this run was trained on{there}: put the old one back, or"
+                " train in another `run_dir`"
             )
 
 

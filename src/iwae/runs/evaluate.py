@@ -42,6 +42,8 @@ from iwae.version import __version__, source_commit
 
 # What a .npy file has before its numbers is less.
 MAX_HEADER_BYTES = 1 << 12
+# Units are counted on no more training examples: what is kept of each takes memory.
+MOST_ACTIVE_EXAMPLES = 100_000
 
 
 def kept_units(run: Run) -> tuple[np.ndarray, ...] | None:
@@ -357,7 +359,10 @@ def measure_run(
     test = evaluate_checkpoint(run, checkpoint, dataset, "test", samples=samples, examples=examples, reporter=reporter)
     model = checkpoint.model()
     active = active_units(
-        model, dataset, on_examples=lambda done, total: reporter.measuring("active units", done, total)
+        model,
+        dataset,
+        max_examples=MOST_ACTIVE_EXAMPLES,
+        on_examples=lambda done, total: reporter.measuring("active units", done, total),
     )
     shown, values = write_samples(run.path, model, data_record(dataset), dataset.columns)
     metrics = run.metrics.lines(checkpoint.step)

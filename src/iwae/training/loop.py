@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset
+from iwae.data.disk_rows import sample_of
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
 from iwae.models.architecture import Architecture
@@ -22,6 +23,7 @@ from iwae.models.networks.base import Network
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
 from iwae.training import minibatches
+from iwae.training.feed import Feed
 from iwae.training.optim import Directions, adam, paper_adam
 from iwae.training.progress import progress_line
 from iwae.training.schedule import Schedule, Stage, check_steps, locate, stage_end
@@ -70,7 +72,7 @@ def create_model(
     """
     dataset = as_dataset(data)
     likelihood = likelihood_of(dataset)
-    bias, key = likelihood.initial_bias(dataset.train), purpose_key(seed, Purpose.INITIALIZE)
+    bias, key = likelihood.initial_bias(sample_of(dataset.train)), purpose_key(seed, Purpose.INITIALIZE)
     if encoder is not None or decoder is not None or latent is not None:
         if encoder is None or decoder is None or latent is None or architecture is not None:
             raise IWAEError("networks of your own need `encoder`, `decoder` and `latent`, and no `architecture`")
@@ -185,15 +187,14 @@ def train_together(
         warnings.warn(
             "the optimizer has a learning rate of its own: those of the schedule's stages are not used", stacklevel=2
         )
-    with standard_arithmetic():
-        rows = jnp.asarray(dataset.train)
+    feed = Feed.of(dataset, batch_size, len(states))
     chunk = FIRST_CHUNK_STEPS
     compiled = False
     orders, ordered_epoch = None, -1
     (step,) = steps
     states = tuple(states)
     while (position := locate(schedule, step, steps_per_epoch)) is not None:
-        num_steps = min(chunk, steps_per_epoch - position.step_in_epoch)
+        num_steps = min(chunk, steps_per_epoch - position.step_in_epoch, feed.most_steps)
         if until is not None:
             num_steps = min(num_steps, until - step)
             if num_steps <= 0:
@@ -206,12 +207,13 @@ def train_together(
                 ordered_epoch = position.epoch
                 shuffle = partial(minibatches.epoch_order, num_rows=len(dataset.train), batch_size=batch_size)
                 orders = tuple(shuffle(state.key, jnp.int32(ordered_epoch)) for state in states)
+            rows, places = feed.rows(position.step_in_epoch, num_steps, orders)
             after, bad_steps, bounds = run_chunk(
                 states,
                 rows,
                 learning_rates,
                 jnp.int32(num_steps),
-                orders,
+                places,
                 estimators=tuple(estimators),
                 optimizer=optimizer,
                 batch_size=batch_size,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from iwae.data.columns import Column
-from iwae.data.dataset import Dataset
+from iwae.data.dataset import Dataset, Split
+from iwae.data.disk_rows import pieces_of, sample_of
 from iwae.errors import IWAEError
 from iwae.models.likelihoods.base import Likelihood, VisibleLayer, has_missing
 from iwae.models.likelihoods.bernoulli import BernoulliLikelihood
@@ -21,6 +22,7 @@ from iwae.models.likelihoods.mixed import MixedLikelihood
 from iwae.models.likelihoods.student_t import StudentTLikelihood
 from iwae.models.likelihoods.zero_inflated import ZeroInflatedNegativeBinomialLikelihood
 
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "gaussian": GaussianLikelihood,
@@ -49,24 +51,26 @@ def likelihood_of(dataset: Dataset) -> Likelihood:
         unknown = [name for name in names if name not in LIKELIHOODS]
         if unknown:
             raise IWAEError(f"`likelihood` must be one of {', '.join(LIKELIHOODS)}, or an object, got {unknown[0]!r}")
+        train = sample_of(dataset.train)
         # What no likelihood scores is refused before one is made of it.
-        Likelihood(missing=True).check(np.asarray(dataset.train), f"train split of {dataset.name}")
+        Likelihood(missing=True).check(train, f"train split of {dataset.name}")
         if not isinstance(wanted, str) and len(names) != dataset.dim:
             raise IWAEError(f"`likelihood` names {len(names)} kinds, but {dataset.name} has {dataset.dim} columns")
         levels = [len(column.levels) for column in dataset.columns]
         if "categorical" in names and not any(levels):
-            splits = [dataset.split(name) for name in ("train", "valid", "test")]
-            largest = [np.nan_to_num(np.asarray(split)).max(axis=0) for split in splits if len(split)]
+            pieces = (piece for name in SPLITS for piece in pieces_of(dataset.split(name)) if len(piece))
+            largest = [np.nan_to_num(piece).max(axis=0) for piece in pieces]
             levels = (np.max(largest, axis=0) + 1).astype(int).tolist()
         if len(set(names)) == 1 and names[0] != "exposure":
             how: dict[str, Any] = {"scale": dataset.scale, "binary": dataset.binary, "levels": levels}
-            made = LIKELIHOODS[names[0]].of_data(dataset.train, **how)
+            made = LIKELIHOODS[names[0]].of_data(train, **how)
         else:
-            made = MixedLikelihood.of_kinds([LIKELIHOODS[name] for name in names], np.asarray(dataset.train), levels)
-    if any(has_missing(np.asarray(dataset.split(name))) for name in ("train", "valid", "test")):
-        made = replace(made, missing=True)
-    for name in ("train", "valid", "test"):
-        _check(made, np.asarray(dataset.split(name)), f"{name} split of {dataset.name}", dataset.columns)
+            made = MixedLikelihood.of_kinds([LIKELIHOODS[name] for name in names], train, levels)
+    for name in SPLITS:
+        for piece in pieces_of(dataset.split(name)):
+            if not made.missing and has_missing(piece):
+                made = replace(made, missing=True)
+            _check(made, piece, f"{name} split of {dataset.name}", dataset.columns)
     return made
 
 
@@ -76,7 +80,11 @@ def _check(likelihood: Likelihood, rows: np.ndarray, what: str, columns: Sequenc
         likelihood.check(rows, what)
     except IWAEError:
         for place, column in enumerate(columns):
-            likelihood.of_column(place).check(rows[:, [place]], f"column {column.name!r} of the {what}")
+            try:
+                likelihood.of_column(place).check(rows[:, [place]], f"column {column.name!r} of the {what}")
+            except IWAEError as error:
+                # Another kind is advised for this column alone.
+                raise IWAEError(str(error).replace("`likelihood` ", f"`likelihood` {column.name}=")) from None
         raise
 
 

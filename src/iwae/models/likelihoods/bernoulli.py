@@ -51,7 +51,7 @@ class BernoulliLikelihood(Likelihood):
             raise IWAEError(
                 f"the values of the {what} ({rows.dtype}) reach from {np.nanmin(rows):g} to {np.nanmax(rows):g}, but"
                 " the Bernoulli likelihood scores numbers in [0, 1] or uint8 grey values: scale them, or use"
-                " `likelihood`='gaussian'"
+                " `likelihood` gaussian"
             )
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:

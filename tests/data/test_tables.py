@@ -305,7 +305,7 @@ def test_columns_of_pandas_with_gaps_are_what_they_are() -> None:
 
 def test_another_kind_is_advised_for_the_column_alone() -> None:
     data = iwae.Dataset.from_frame(pl.DataFrame({"a": [0.5, 1.5], "b": [1.0, 3.0]}), likelihood="a=bernoulli")
-    with pytest.raises(iwae.IWAEError, match="column 'a' .* scale them, or use `likelihood` a=gaussian$"):
+    with pytest.raises(iwae.IWAEError, match=r"column 'a' .* scale them, or use `likelihood` a=gaussian$"):
         likelihood_of(data)
 
 

@@ -20,6 +20,7 @@ def test_help_fits_the_terminal(
     assert err == ""
     # The usage line before all else may be longer: a terminal wraps it.
     assert max(map(len, out.splitlines()[1:])) <= 80
+    assert command == "" or out.splitlines()[2] == COMMANDS[command].summary
     documented = {
         "": "--version",
         "train": "--save-every",
@@ -29,6 +30,7 @@ def test_help_fits_the_terminal(
         "impute": "--draws",
         "compare": "--format",
         "export": "--out",
+        "pretrained": "--format",
     }
     assert documented.get(command, "--datasets-dir") in out
     # Text is filled: a line that is broken early is one of the source's.

@@ -74,7 +74,7 @@ def run_command(arguments: list[str]) -> int:
     command = COMMANDS[name]
     form = command.load()
     with options_named(form):
-        asked = parse(form, arguments[1:], prog=f"iwae {name}")
+        asked = parse(form, arguments[1:], prog=f"iwae {name}", what=command.summary)
         if command.extra is not None:
             check_installed(f"iwae {name}", command.extra)
         return asked.run(arguments[1:])
@@ -167,16 +167,16 @@ def _hush_memory_errors() -> None:
     sys.unraisablehook = report
 
 
-def parse(form: type[T], arguments: list[str], *, prog: str) -> T:
-    """A dataclass filled from a command line. Raises SystemExit with status 2, once it is said, for bad usage, and
-    IWAEError for values that the dataclass itself refuses.
+def parse(form: type[T], arguments: list[str], *, prog: str, what: str = "") -> T:
+    """A dataclass filled from a command line; its help says `what` that does. Raises SystemExit with status 2, once it
+    is said, for bad usage, and IWAEError for values that the dataclass itself refuses.
     """
     import tyro
 
     from iwae.cli.options import REGISTRY, STYLE, Refused
 
     try:
-        asked = tyro.cli(form, prog=prog, args=arguments, config=STYLE, registry=REGISTRY)
+        asked = tyro.cli(form, prog=prog, description=what, args=arguments, config=STYLE, registry=REGISTRY)
     except Refused as refused:
         raise refused.error from None
     except SystemExit as ended:

@@ -17,13 +17,14 @@ import pytest
 import iwae
 import iwae.runs.train
 from helpers.small_runs import COMMAND, environment, same_training, write_data
+from helpers.workshop import DEADLINE
 from iwae.cli import main
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def command_output(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=DEADLINE, **options)
 
 
 def train_in(place: Path, run: str) -> list[str]:

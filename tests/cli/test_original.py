@@ -108,7 +108,7 @@ def test_a_warm_starts_result_names_its_source(
 
 def test_the_scripts_at_the_root_run() -> None:
     def output(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=400)
 
     done = output("experiments.py", "--help")
     assert (done.returncode, done.stderr) == (0, "")

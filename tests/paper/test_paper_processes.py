@@ -26,7 +26,7 @@ from iwae.runs.signals import Interrupted
 from iwae.training.optim import paper_adam
 
 FEW = MeasureOptions(test_samples=10)
-DEADLINE = 120
+DEADLINE = 400
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from iwae.evaluation.annealed import ais as ais
     from iwae.evaluation.batches import prepare as prepare
     from iwae.evaluation.bidirectional import certify as certify
+    from iwae.evaluation.ensemble import ensemble_likelihoods as ensemble_likelihoods
     from iwae.evaluation.gradient_quality import gradient_quality as gradient_quality
     from iwae.evaluation.imputation import impute as impute
     from iwae.evaluation.imputation import impute_multiple as impute_multiple
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from iwae.evaluation.posterior import posterior as posterior
     from iwae.evaluation.reconstruction import encode as encode
     from iwae.evaluation.reconstruction import reconstruct as reconstruct
+    from iwae.evaluation.unbiased import rmlmc as rmlmc
+    from iwae.evaluation.unbiased import sumo as sumo
     from iwae.models.architecture import Architecture as Architecture
     from iwae.models.layers import BernoulliLayer as BernoulliLayer
     from iwae.models.layers import GaussianLayer as GaussianLayer
@@ -114,9 +117,11 @@ _HOMES = {
     "iwae.evaluation.active_units": ("active_units", "paper_active_units"),
     "iwae.evaluation.annealed": ("ais",),
     "iwae.evaluation.bidirectional": ("certify",),
+    "iwae.evaluation.ensemble": ("ensemble_likelihoods",),
     "iwae.evaluation.gradient_quality": ("gradient_quality",),
     "iwae.evaluation.imputation": ("impute", "impute_multiple"),
     "iwae.evaluation.posterior": ("posterior",),
+    "iwae.evaluation.unbiased": ("rmlmc", "sumo"),
     "iwae.evaluation.batches": ("prepare",),
     "iwae.evaluation.likelihood": ("ladder", "likelihoods", "log_likelihood"),
     "iwae.evaluation.reconstruction": ("encode", "reconstruct"),

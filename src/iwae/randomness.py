@@ -23,6 +23,8 @@ class Purpose(enum.IntEnum):
     RESAMPLE = 11
     VALIDATE = 12
     IMPUTE = 13
+    UNBIASED = 14
+    ENSEMBLE = 15
 
 
 def purpose_key(seed: int | Int[Array, ""], purpose: Purpose) -> Key[Array, ""]:

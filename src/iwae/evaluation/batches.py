@@ -125,10 +125,16 @@ def example_noise(
     """Noise for `HierarchicalVAE.log_weights_at`, each draw a function of the example's index and the sample's
     number alone.
     """
-    example_keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+    return noise_of_keys(layout, jax.vmap(lambda i: jax.random.fold_in(key, i))(indices), samples)
+
+
+def noise_of_keys(
+    layout: NoiseLayout, keys: Key[Array, " batch"], samples: Int[Array, " k"]
+) -> tuple[Float[Array, "k batch _"], ...]:
+    """The same, where each example has its key."""
 
     def draw(sample: Int[Array, ""], example_key: Key[Array, ""]) -> Float[Array, " units"]:
         return jax.random.normal(jax.random.fold_in(example_key, sample), (layout.width,))
 
-    noise = jax.vmap(lambda s: jax.vmap(lambda e: draw(s, e))(example_keys))(samples)
+    noise = jax.vmap(lambda s: jax.vmap(lambda e: draw(s, e))(keys))(samples)
     return tuple(noise[..., jnp.asarray(columns)] for columns in layout.columns)

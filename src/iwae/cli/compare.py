@@ -16,7 +16,7 @@ HEADING = ("run", "test NLL (nats)", "less the first's", "better on")
 class Compare:
     """Compare runs by the likelihoods of the same test examples.
 
-    Paired differences from the first run, with their standard errors.
+    Paired differences from the first run, with their standard errors. `iwae estimators` compares estimators.
     """
 
     paths: Positional[tuple[Path, ...]] = ()

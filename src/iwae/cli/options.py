@@ -61,8 +61,8 @@ def default_results_dir() -> Path:
 
 def option_names(form: type) -> set[str]:
     """The names of all options of a command."""
-    form = RunConfig if form is Settings else form
-    names = {field.name for field in _objective_fields()} if form is RunConfig else set()
+    form = RunConfig if issubclass(form, Settings) else form
+    names = _objective_names() if form is RunConfig else set()
     for field in dataclasses.fields(form):
         if dataclasses.is_dataclass(field.type):
             names |= option_names(field.type)  # pyright: ignore[reportArgumentType]
@@ -78,6 +78,11 @@ class Settings:
     given: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SettingsBesideObjectives(Settings):
+    """Those that were given of a run's options but for the objective's and the seed."""
+
+
 class Refused(Exception):
     """The IWAEError with which a dataclass refused its values: the parser takes every ValueError for its own."""
 
@@ -91,7 +96,8 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     """The help is as `_with_plain_help` has it, and a refusal is no usage error of the parser's."""
     if not dataclasses.is_dataclass(info.type) or SEEN in info.markers:
         return None
-    as_given = info.type is Settings
+    given_as = info.type
+    as_given = given_as in (Settings, SettingsBesideObjectives)
     if as_given:
         info = dataclasses.replace(info, type=RunConfig, default=RunConfig())
     # The parser's own rule for it, which this one would otherwise be asked for again.
@@ -101,7 +107,7 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     if info.type is RunConfig:
         spec = _on_one_level(spec)
     if as_given:
-        spec = _unresolved(spec)
+        spec = _unresolved(spec, {"seed", *_objective_names()} if given_as is SettingsBesideObjectives else set())
     fields = tuple(map(_with_plain_help, spec.fields))
     return dataclasses.replace(spec, instantiate=_refusing(spec.instantiate), fields=fields)
 
@@ -127,14 +133,19 @@ def _on_one_level(spec: StructConstructorSpec) -> StructConstructorSpec:
     return StructConstructorSpec(instantiate, tuple(fields))
 
 
-def _unresolved(spec: StructConstructorSpec) -> StructConstructorSpec:
-    """The same options, of which those that differ from the defaults are kept as they were given."""
-    defaults = {field.name: field.default for field in spec.fields}
+def _unresolved(spec: StructConstructorSpec, without: set[str]) -> StructConstructorSpec:
+    """The same options but some, of which those that differ from the defaults are kept as they were given."""
+    fields = tuple(field for field in spec.fields if field.name not in without)
+    defaults = {field.name: field.default for field in fields}
 
     def instantiate(**given: Any) -> Settings:
         return Settings({name: value for name, value in given.items() if value != defaults[name]})
 
-    return dataclasses.replace(spec, instantiate=instantiate)
+    return dataclasses.replace(spec, instantiate=instantiate, fields=fields)
+
+
+def _objective_names() -> set[str]:
+    return {field.name for field in _objective_fields()}
 
 
 def _one_of(names: Iterable[str]) -> Any:

@@ -33,6 +33,7 @@ COMMANDS = {
     "sweep": Command("iwae.cli.sweep:SweepCommand", "Train runs over a grid of options, here or on a cluster."),
     "show": Command("iwae.cli.show:Show", "Print runs as a table, or as JSON, CSV or Markdown."),
     "compare": Command("iwae.cli.compare:Compare", "Compare runs, test example by test example."),
+    "estimators": Command("iwae.cli.estimators:Estimators", "Train with several estimators, and compare.", "report"),
     "prune": Command("iwae.cli.prune:Prune", "Write a smaller model without a run's inactive units."),
     "analyze": Command("iwae.cli.analyze:Analyze", "Measure and draw what a run has learned.", "report"),
     "report": Command("iwae.cli.report:Report", "Write one self-contained HTML page about runs.", "report"),

@@ -1,5 +1,6 @@
 """How good gradient estimators are on a model at hand."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,18 @@ def gradient_quality(
         EstimatorQuality(o, *(_quality(found, of_own[same_k], of_large[large_k], group) for group in GROUPS))
         for o, found, same_k, large_k in zip(targets, moments, own, large, strict=False)
     ]
+
+
+@standard_arithmetic()
+def seconds_per_gradient(
+    model: HierarchicalVAE, x: Float[Array, "batch visible"], objective: Objective, draws: int = 200
+) -> float:
+    """Wall-clock seconds that one gradient of `x` takes, the mean over `draws` of one compiled loop, once compiled."""
+    key, estimator = purpose_key(0, Purpose.DIAGNOSE), make_estimator(objective)
+    jax.block_until_ready(_accumulate(model, x, estimator, key, jnp.int32(1)))
+    start = time.perf_counter()
+    jax.block_until_ready(_accumulate(model, x, estimator, key, jnp.int32(draws)))
+    return (time.perf_counter() - start) / draws
 
 
 def check_counts(objectives: Sequence[Objective], draws: int, reference_k: int) -> None:

@@ -59,7 +59,6 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
     views = [_run_view(run) for run in runs]
     _embed_pictures(runs, views, LIMIT - RESERVE - (len(curves.uri) if curves else 0))
     title = f"{runs[0].name}: {labels.objective(runs[0].config)}, on {labels.data_name(runs[0].analysis['data'])}"
-    css = files("iwae.report").joinpath("page.css").read_text(encoding="utf-8")
     page = {
         "title": title if len(runs) == 1 else f"{len(runs)} runs side by side",
         "names": [run.name for run in runs],
@@ -69,16 +68,22 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
         "runs": views,
         "version": __version__,
     }
-    return _template().render(page=page, css=css).lstrip() + "\n"
+    return template("page.html").render(page=page, css=style()).lstrip() + "\n"
+
+
+def style() -> str:
+    """The style sheet of all pages."""
+    return files("iwae.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> "Template":
+def template(name: str) -> "Template":
+    """The template of that name, beside this file. Needs jinja2."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["unbroken"] = lambda text: text.replace("k = ", "k\u00a0=\u00a0")
-    return environment.from_string(files("iwae.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return environment.from_string(files("iwae.report").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _comparison(runs: Sequence[Analyzed]) -> PictureView | None:

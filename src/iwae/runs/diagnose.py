@@ -102,7 +102,7 @@ def diagnose_run(
         "weights_sha256": loaded.weights_digest(),
         "options": asdict(options),
         "gradient_examples": count,
-        "gradients": [_gradient_record(word, quality) for word, quality in zip(words, found, strict=True)],
+        "gradients": [gradient_record(word, quality) for word, quality in zip(words, found, strict=True)],
         "weights": _weights_record(log_weights, shapes, options),
         "pictures": list(pictures),
         "seconds": round(time.perf_counter() - start, 1),
@@ -211,7 +211,9 @@ def _lines(
     return lines
 
 
-def _gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
+def gradient_record(word: str, quality: EstimatorQuality) -> dict[str, Any]:
+    """A quality as JSON's plain values; `word` is the estimator's name."""
+
     def gap(found: Gap) -> dict[str, Any]:
         norm, resolution = finite_or_none(found.norm), finite_or_none(found.resolution)
         return {"norm": norm, "resolution": resolution, "is_visible": found.is_visible}

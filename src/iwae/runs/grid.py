@@ -4,7 +4,7 @@ import difflib
 import itertools
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -54,12 +54,11 @@ class Definition:
         if both:
             raise IWAEError(f"`grid` {both[0]}: this option was given beside the grid too: leave one of them out")
         found: dict[str, PointRecord] = {}
-        for values in itertools.product(*self.grid.values()):
-            point = dict(zip(self.grid, values, strict=True))
+        for point, settings in self.combinations():
             for seed in self.seeds:
                 shown = " ".join([*(f"{name}={label(value)}" for name, value in point.items()), f"seed={seed}"])
                 try:
-                    config = RunConfig.of(**_located({**self.options, **point}), seed=seed)
+                    config = RunConfig.of(**_located({**self.options, **settings}), seed=seed)
                 except IWAEError as error:
                     raise IWAEError(f"{shown}: {error}") from None
                 name = config.name()
@@ -68,6 +67,12 @@ class Definition:
                 shown_point = {key: plain(value) for key, value in point.items()}
                 found[name] = {"run": name, "point": shown_point, "seed": seed, "config": config.to_json()}
         return list(found.values())
+
+    def combinations(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every combination of the grid's values, and the options of a run that it stands for: the same."""
+        for values in itertools.product(*self.grid.values()):
+            point = dict(zip(self.grid, values, strict=True))
+            yield point, point
 
 
 def _located(settings: dict[str, Any]) -> dict[str, Any]:

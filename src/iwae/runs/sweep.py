@@ -93,15 +93,17 @@ class Sweep:
         """Its runs, in their order, begun or not."""
         return [Run(self.path / own["run"]) for own in self.record["runs"]]
 
-    def unfinished(self, *, save_every: float, datasets_dir: Path | None) -> list[Order]:
+    def unfinished(
+        self, *, save_every: float, datasets_dir: Path | None, command: str = "the same iwae sweep"
+    ) -> list[Order]:
         """An order for each run that is not trained or not measured yet: alone, so that it has the bits that
-        `iwae train` gives it.
+        `iwae train` gives it. `command` is what goes on with them.
         """
         return [
             Order(
                 runs={Path(os.path.abspath(run.path)): config},
                 then="validate",
-                command="the same iwae sweep",
+                command=command,
                 measure=self.measure,
                 stages=self._stages(config),
                 save_every=save_every,
@@ -175,9 +177,11 @@ class Sweep:
             "has_valid": any(found["data"]["examples"]["valid"] for found in results),
         }
 
-    def write_table(self, text: str) -> Path:
-        """Writes `table.json`, `table.csv`, and `text` as `table.txt`, whose path it returns. Raises OSError."""
-        rows, buffer = self.table(), io.StringIO()
+    def write_table(self, text: str, rows: list[dict[str, Any]] | None = None) -> Path:
+        """Writes `rows`, by default the table's, as `table.json` and `table.csv`, and `text` as `table.txt`, whose path
+        it returns. Raises OSError.
+        """
+        rows, buffer = rows or self.table(), io.StringIO()
         writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: label(v) if isinstance(v, list) else v for name, v in row.items()} for row in rows)

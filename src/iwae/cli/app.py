@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from iwae.runs.signals import Interrupted, signals_raise
 from iwae.version import __version__
 
 T = TypeVar("T")
+INDENT = " " * len("usage: ")
 HELP = """usage: iwae COMMAND [OPTIONS]
 
 Importance weighted autoencoders: train, continue, measure.
@@ -175,8 +177,10 @@ def parse(form: type[T], arguments: list[str], *, prog: str, what: str = "") -> 
 
     from iwae.cli.options import REGISTRY, STYLE, Refused
 
+    is_help = bool({"-h", "--help"} & {*arguments})
     try:
-        asked = tyro.cli(form, prog=prog, description=what, args=arguments, config=STYLE, registry=REGISTRY)
+        with _usage_wrapped() if is_help else contextlib.nullcontext():
+            asked = tyro.cli(form, prog=prog, description=what, args=arguments, config=STYLE, registry=REGISTRY)
     except Refused as refused:
         raise refused.error from None
     except SystemExit as ended:
@@ -189,6 +193,27 @@ def parse(form: type[T], arguments: list[str], *, prog: str, what: str = "") -> 
         if value == () and _option(name) in arguments:
             raise usage_error(f"{_option(name)}: expected at least one value, got none", prog)
     return asked
+
+
+@contextlib.contextmanager
+def _usage_wrapped() -> Iterator[None]:
+    """Breaks the first line that is printed meanwhile, which the parser leaves longer than the terminal is wide."""
+    # Of the same encoding, by which the parser chooses its frames.
+    printed = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding, newline="", write_through=True)
+    printed.isatty = sys.stdout.isatty
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        printed.seek(0)
+        usage, newline, rest = printed.read().partition("\n")
+        lines, width = [""], shutil.get_terminal_size().columns
+        for part in re.split(r" (?=\[)", usage):
+            joined = f"{lines[-1]} {part}".lstrip()
+            # What colours a word takes no room.
+            is_too_long = len(re.sub(r"\x1b\[[0-9;]*m", "", joined)) > width - len(INDENT) * (len(lines) > 1)
+            lines = [*lines, part] if is_too_long and lines[-1] else [*lines[:-1], joined]
+        sys.stdout.write(f"\n{INDENT}".join(lines) + newline + rest)
 
 
 def usage_error(message: str, prog: str) -> IWAEError:

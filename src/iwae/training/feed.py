@@ -45,6 +45,6 @@ class Feed:
         own = orders or (np.arange(len(self.data) // self.batch_size * self.batch_size, dtype=np.int32),)
         rows = np.zeros((len(own) * room, self.data.shape[1]), self.data.dtype)
         for model, order in enumerate(own):
-            rows[model * room : model * room + count] = self.data[np.asarray(order[start : start + count])]
+            rows[model * room : model * room + count] = self.data[np.asarray(order)[start : start + count]]
         places = [jnp.arange(len(order), dtype=jnp.int32) + (model * room - start) for model, order in enumerate(own)]
         return jnp.asarray(rows), tuple(places * (1 if orders else self.models))

@@ -76,10 +76,8 @@ def check_file(run: Run, model: HierarchicalVAE, source: Path, *, seed: int = 0)
             rows = with_exposure(next(iter(read_arrays(source, ("train", "valid", "test")).values())), run.columns)
     else:
         data = run_dataset(run, None, Reporter(), moved_to=source)
-        rows, what = (
-            np.concatenate([data.test[:MOST_CHECKED], data.valid[:MOST_CHECKED]]),
-            "of rows that training held out",
-        )
+        rows = np.concatenate([held_out[:MOST_CHECKED] for held_out in (data.test, data.valid)])
+        what = "of rows that training held out"
     if rows.dtype.kind != "f" or not len(rows):
         return None, what
     found = check_imputation(model, rows[:MOST_CHECKED], seed=seed)

@@ -20,7 +20,7 @@ ROOMS = (
     "models",
     "data",
 )
-BELOW = ("bounds", "io", "arithmetic", "errors", "randomness", "version")
+BELOW = ("bounds", "io", "devices", "arithmetic", "errors", "randomness", "version")
 ORDER = {room: place for place, room in enumerate((*ROOMS, *BELOW))}
 MOST_LINES = 400
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.data.disk_rows import DiskRows, Rows, pieces_of
+from iwae.devices import num_devices, on_every_device, over_devices
 from iwae.errors import IWAEError
 from iwae.models.likelihoods import BernoulliLikelihood, Likelihood, likelihood_of
 from iwae.models.vae import HierarchicalVAE
@@ -28,11 +29,12 @@ OnExamples = Callable[[int, int], None]
 
 
 def on_data(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split) -> tuple[HierarchicalVAE, Rows]:
-    """The model, and stored rows `[n, visible]` that it can score: those of a dataset's split, or an array of vectors
-    or images. Where both are Bernoulli, how the rows are stored is for the dataset to say.
+    """The model, on all devices, and stored rows `[n, visible]` that it can score: those of a dataset's split, or an
+    array of vectors or images. Where both are Bernoulli, how the rows are stored is for the dataset to say.
 
     Raises IWAEError as `checked_rows`.
     """
+    model = on_every_device(model)
     if not isinstance(data, Dataset):
         return model, checked_rows(model, data)
     if isinstance(model.likelihood, BernoulliLikelihood) and data.likelihood == "bernoulli":
@@ -86,16 +88,18 @@ def prepare(model: HierarchicalVAE, data: Dataset | ArrayLike, split: Split = "t
 def prepared_batches(
     model: HierarchicalVAE, rows: Rows, split: Split, size: int, max_examples: int | None = None, first: int = 0
 ) -> Iterator[tuple[Array, Array, int, int]]:
-    """Batches of the first `max_examples` rows, from number `first` on, as they are scored, `[size, visible]`, always
-    of one shape, with the examples' indices, how many of the rows are real, and the number of all these examples.
+    """Batches of the first `max_examples` rows, from number `first` on, as they are scored, always of one shape: on
+    each device `[size, visible]`. With the examples' indices, how many of the rows are real, and the number of all
+    these examples.
     """
     total = len(rows) if max_examples is None else min(len(rows), max_examples)
-    size, key = min(size, total), preparation_key(split)
+    devices, key = num_devices(), preparation_key(split)
+    size = min(size, -(-total // devices)) * devices
     for start in range(first, total, size):
         # The last batch is padded with earlier rows, so that one compiled program serves all.
         indices = np.minimum(np.arange(start, start + size), total - 1)
-        at = jnp.asarray(indices)
-        x = prepare_rows(model.likelihood, jnp.asarray(rows[indices]), at, key)
+        at = over_devices(indices)
+        x = prepare_rows(model.likelihood, over_devices(rows[indices]), at, key)
         yield x, at, min(size, total - start), total - first
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from iwae.devices import num_devices, on_every_device, over_devices
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import hmc
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE, Batch
@@ -18,8 +19,8 @@ from iwae.randomness import Purpose, purpose_key
 
 Start = Literal["encoder", "prior"]
 
-# One compiled program serves any number of examples and chains, always with this many rows, so that nothing of an
-# example's figure depends on which others are there: a matrix product of another shape may round otherwise.
+# One compiled program serves any number of examples and chains, always with this many rows on a device, so that nothing
+# of an example's figure depends on which others are there: a matrix product of another shape may round otherwise.
 ROWS = 256
 TUNING_CHAINS = ROWS // EXAMPLES_AT_ONCE
 
@@ -100,7 +101,8 @@ def tune(model: HierarchicalVAE, batch: Batch, settings: AnnealedSettings) -> Tu
     key = purpose_key(settings.seed, Purpose.TUNE)
     weights = jnp.asarray(settings.weights, jnp.float32)
     log_steps, scale = _tune(model, batch.x, batch.indices, key, weights, jnp.int32(settings.leapfrogs), settings.start)
-    return Tuned(batch.x, batch.indices, log_steps, scale)
+    # A chain and its example may lie on different devices.
+    return on_every_device(Tuned(batch.x, batch.indices, log_steps, scale))
 
 
 def run_chains(
@@ -118,13 +120,13 @@ def run_chains(
     backwards = exact is not None
     key = purpose_key(settings.seed, Purpose.REVERSE if backwards else Purpose.ANNEAL)
     weights = jnp.asarray(settings.weights, jnp.float32)
-    found = []
-    for start in range(0, len(pairs), ROWS):
-        chosen = np.minimum(np.arange(start, start + ROWS), len(pairs) - 1)
-        ends = jnp.asarray(exact[chosen]) if backwards else None
-        rows = jnp.asarray(pairs[chosen], jnp.int32)
+    found, size = [], ROWS * num_devices()
+    for start in range(0, len(pairs), size):
+        chosen = np.minimum(np.arange(start, start + size), len(pairs) - 1)
+        ends = over_devices(exact[chosen]) if backwards else None
+        rows = over_devices(pairs[chosen].astype(np.int32))
         result = _run(model, tuned, rows, key, weights, jnp.int32(settings.leapfrogs), settings.start, ends)
-        count = min(ROWS, len(pairs) - start)
+        count = min(size, len(pairs) - start)
         found.append([np.asarray(array)[:count] for array in result])
     totals, corrections, acceptance, ends = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return Chains(totals.astype(np.float64) + corrections, acceptance, ends)

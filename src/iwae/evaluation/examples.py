@@ -3,18 +3,24 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
 
 from iwae.data.dataset import Dataset, Split
+from iwae.devices import num_devices, over_devices
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import on_data, preparation_key, prepare_rows
 from iwae.models.likelihoods import Likelihood
 from iwae.models.vae import HierarchicalVAE
 
 EXAMPLES_AT_ONCE = 64
+"""On each device."""
+
+
+def examples_at_once() -> int:
+    """How many examples a batch has on all devices."""
+    return EXAMPLES_AT_ONCE * num_devices()
 
 
 def prepared(
@@ -47,7 +53,7 @@ def prepare_examples(
 
 
 class Batch(NamedTuple):
-    """`EXAMPLES_AT_ONCE` examples, of which the first `real` are not padding, from number `start` of all."""
+    """`examples_at_once()` examples, of which the first `real` are not padding, from number `start` of all."""
 
     x: Array
     indices: Int[Array, " examples"]
@@ -61,10 +67,11 @@ class Batch(NamedTuple):
 
 def example_batches(rows: np.ndarray, indices: np.ndarray) -> Iterator[Batch]:
     """All examples, in batches of one shape: the last is filled up with its own last example."""
-    for start in range(0, len(rows), EXAMPLES_AT_ONCE):
-        chosen = np.minimum(np.arange(start, start + EXAMPLES_AT_ONCE), len(rows) - 1)
-        real = min(EXAMPLES_AT_ONCE, len(rows) - start)
-        yield Batch(jnp.asarray(rows[chosen]), jnp.asarray(indices[chosen]), start, real)
+    size = examples_at_once()
+    for start in range(0, len(rows), size):
+        chosen = np.minimum(np.arange(start, start + size), len(rows) - 1)
+        real = min(size, len(rows) - start)
+        yield Batch(over_devices(rows[chosen]), over_devices(indices[chosen]), start, real)
 
 
 def log_mean(log_values: np.ndarray) -> np.ndarray:

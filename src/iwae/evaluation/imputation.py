@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from numpy.typing import ArrayLike
 
+from iwae.devices import on_every_device
 from iwae.errors import IWAEError
 from iwae.evaluation.batches import checked_rows
 from iwae.evaluation.examples import example_batches, prepare_examples
@@ -164,7 +165,7 @@ def _incomplete(
     model: HierarchicalVAE, x: ArrayLike, indices: Sequence[int] | np.ndarray | None, *, repeats: bool = False
 ) -> tuple[HierarchicalVAE, np.ndarray, np.ndarray, np.ndarray]:
     """The model, for rows with NaN; the rows that have any, prepared; their numbers; and their places in `x`."""
-    model = model.with_likelihood(replace(model.likelihood, missing=True))
+    model = on_every_device(model.with_likelihood(replace(model.likelihood, missing=True)))
     rows = checked_rows(model, x)
     numbers = numbers_of_content(rows, repeats=repeats) if indices is None else np.asarray(indices)
     if numbers.shape != (len(rows),) or numbers.dtype.kind not in "iu" or numbers.min() < 0:

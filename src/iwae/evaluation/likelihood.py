@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
+from iwae.devices import over_devices
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.batches import NoiseLayout, OnExamples, example_noise, on_data, prepared_batches
 from iwae.evaluation.importance_weights import Tail
@@ -217,7 +218,7 @@ Sums = tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batc
 
 
 def _no_samples(batch: int) -> Sums:
-    return jnp.full(batch, -jnp.inf), jnp.zeros(batch), jnp.zeros(batch)
+    return over_devices(jnp.full(batch, -jnp.inf)), over_devices(jnp.zeros(batch)), over_devices(jnp.zeros(batch))
 
 
 @eqx.filter_jit

@@ -15,7 +15,7 @@ from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
 from iwae.evaluation.chains import AnnealedSettings
-from iwae.evaluation.examples import EXAMPLES_AT_ONCE
+from iwae.evaluation.examples import examples_at_once
 from iwae.io.files import check_writable, write_arrays, write_json
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
@@ -89,7 +89,7 @@ def measured_chains(
     reporter.message(f"AIS of {count - first:,} examples: {settings.chains} chains of {settings.steps} steps for each.")
     reporter.measuring(what, len(acceptance), count - first)
     while (done := first + len(acceptance)) < count:
-        indices = np.arange(done, min(done + EXAMPLES_AT_ONCE, count))
+        indices = np.arange(done, min(done + examples_at_once(), count))
         with warnings.catch_warnings():
             # Said once, of all examples.
             warnings.simplefilter("ignore", UserWarning)

@@ -1,5 +1,6 @@
 """The rows of a chunk of steps, on the device: all of the data, or of data that stay in a file those of the chunk."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +19,25 @@ Orders = tuple[Int[Array, " rows"], ...]
 
 @dataclass(frozen=True)
 class Feed:
-    """Where the training rows of some models come from. `most_steps` is how many steps of a chunk they may be for."""
+    """Where the training rows of some models come from. `most_steps` is how many steps of a chunk they may be for, and
+    `put` places rows on the device, or on all.
+    """
 
     data: Any
     batch_size: int
     models: int
     most_steps: int
+    put: Callable[[Any], Array]
 
     @classmethod
-    def of(cls, dataset: Dataset, batch_size: int, models: int) -> "Feed":
+    def of(cls, dataset: Dataset, batch_size: int, models: int, put: Callable[[Any], Array] = jnp.asarray) -> "Feed":
         """For so many models that are trained together."""
         data: Any = dataset.train
         if not isinstance(data, DiskRows):
             with standard_arithmetic():
-                return cls(jnp.asarray(data), batch_size, models, len(data))
+                return cls(put(jnp.asarray(data)), batch_size, models, len(data), put)
         of_a_step = models * batch_size * data.shape[1] * data.dtype.itemsize
-        return cls(data, batch_size, models, min(max(1, PIECE // of_a_step), MOST_STEPS))
+        return cls(data, batch_size, models, min(max(1, PIECE // of_a_step), MOST_STEPS), put)
 
     def rows(self, first: int, num_steps: int, orders: Orders | None) -> tuple[Array, Orders | None]:
         """Rows on the device for `num_steps` steps from step `first` of an epoch, and each model's order of them: those
@@ -47,4 +51,4 @@ class Feed:
         for model, order in enumerate(own):
             rows[model * room : model * room + count] = self.data[np.asarray(order)[start : start + count]]
         places = [jnp.arange(len(order), dtype=jnp.int32) + (model * room - start) for model, order in enumerate(own)]
-        return jnp.asarray(rows), tuple(places * (1 if orders else self.models))
+        return self.put(jnp.asarray(rows)), tuple(places * (1 if orders else self.models))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset
 from iwae.data.disk_rows import sample_of
+from iwae.devices import num_devices, on_every_device
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
 from iwae.models.architecture import Architecture
@@ -161,7 +162,8 @@ def train_together(
     """`train` for several models at once in one compiled program, as different seeds of one experiment or objectives
     that are to be compared: the same networks, data and schedule, and an estimator for each. Each is, up to float32's
     rounding, what it would be if trained alone. An accelerator takes those whose estimators differ in traced numbers
-    alone as one batch; on a CPU stepping each within one program is quicker.
+    alone as one batch, and several devices divide that among them; on one CPU stepping each within one program is
+    quicker.
 
     They must stand at the same step. Training ends at step `until`, if that is given, wherever the schedule is then.
 
@@ -187,7 +189,8 @@ def train_together(
         warnings.warn(
             "the optimizer has a learning rate of its own: those of the schedule's stages are not used", stacklevel=2
         )
-    feed = Feed.of(dataset, batch_size, len(states))
+    as_batch = len(states) > 1 and (jax.default_backend() != "cpu" or num_devices() > 1)
+    feed = Feed.of(dataset, batch_size, len(states), on_every_device if as_batch else jnp.asarray)
     chunk = FIRST_CHUNK_STEPS
     compiled = False
     orders, ordered_epoch = None, -1
@@ -217,7 +220,7 @@ def train_together(
                 estimators=tuple(estimators),
                 optimizer=optimizer,
                 batch_size=batch_size,
-                as_batch=len(states) > 1 and jax.default_backend() != "cpu",
+                as_batch=as_batch,
             )
         diverged = [int(i) for i in np.flatnonzero(np.asarray(bad_steps) >= 0)]
         if diverged:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from iwae.devices import num_devices, over_devices_inside
 from iwae.estimators.base import Estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -125,7 +126,7 @@ def run_chunk(
     """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
     of every length. Each has its estimator and, where the data are shuffled, its order of the rows: all steps are of
     one epoch then. With `as_batch` those whose estimators differ in traced numbers alone are one batch of models
-    (`vmap`), without it each is stepped as if alone.
+    (`vmap`), divided among the devices of this process; without it each is stepped as if alone.
 
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
     last step's mean bound. The loop ends early at such a step.
@@ -133,7 +134,7 @@ def run_chunk(
     # Only arrays go around the loop: networks of one's own may hold functions and names.
     states, others = eqx.partition(states, eqx.is_array)
     numbers, kinds = eqx.partition(estimators, eqx.is_array)
-    groups = [_Group(tuple(members)) for members in (_alike(estimators) if as_batch else _each(estimators))]
+    groups = [_Group.of(members) for members in (_alike(estimators) if as_batch else _each(estimators))]
     own = list(zip(numbers, orders or [None] * len(numbers), strict=True))
     first = states[0].step
 
@@ -205,6 +206,12 @@ class _Group:
 
     members: tuple[int, ...]
 
+    @classmethod
+    def of(cls, members: Sequence[int]) -> "_Group":
+        """As many on each device: the last one is there several times where that is needed."""
+        spare = -len(members) % num_devices() if len(members) > 1 else 0
+        return cls((*members, *[members[-1]] * spare))
+
     def put(self, states: Sequence[TrainState]) -> TrainState:
         """The members' states as one. A batch has an axis of models everywhere but in the step, which is one number
         for all: a batch of numbers would turn the slice of the data into a gather.
@@ -217,7 +224,8 @@ class _Group:
         """The members' trees of arrays as one, with an axis of models where they are several."""
         if len(self.members) == 1:
             return trees[self.members[0]]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(trees[index] for index in self.members))
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(trees[index] for index in self.members))
+        return over_devices_inside(together)
 
     def take(self, state: TrainState) -> list[TrainState]:
         """The members' states out of one."""

@@ -55,7 +55,7 @@ class Evaluate(OfRunAndData):
     on: On = "local"
     """Here, or in parts as jobs of a Slurm cluster."""
     shards: int | None = None
-    """With --on slurm: into how many parts to cut the examples."""
+    """With --on slurm: into how many parts to cut the examples (default: 1)."""
     jobs: int | None = None
     """With --on slurm: how many parts to measure at once (default: as many as it lets)."""
     slurm: SlurmOptions = ()

@@ -150,7 +150,8 @@ def test_moves_are_accepted_as_often_as_they_were_tuned_for(layers, start):
     assert found.acceptance.shape == (60,)
     assert found.acceptance_by_step.shape == (MORE,)
     assert found.acceptance.min() > chains.TARGET_ACCEPTANCE - 0.2
-    assert np.all(np.abs(found.acceptance_by_step - chains.TARGET_ACCEPTANCE) < 0.1)
+    assert abs(found.acceptance_by_step.mean() - chains.TARGET_ACCEPTANCE) < 0.08
+    assert np.all(np.abs(found.acceptance_by_step - chains.TARGET_ACCEPTANCE) < 0.2)
 
 
 def test_the_standard_error_is_the_spread_of_repeated_runs():

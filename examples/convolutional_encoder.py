@@ -33,7 +33,7 @@ for image, place, upright in zip(images, rng.integers(12, size=500), rng.random(
 decoder = eqx.nn.MLP(4, 64, 64, depth=1, activation=jax.nn.relu, final_activation=jax.nn.relu, key=jax.random.key(1))
 model = iwae.create_model(images, encoder=[Convolutions(jax.random.key(0))], decoder=[decoder], latent=[4])
 before = iwae.log_likelihood(model, images[:50], num_samples=200).mean()
-model = iwae.fit(model, images, iwae.make_estimator("iwae", k=5), epochs=6)
+model = iwae.fit(model, images, iwae.make_estimator("iwae", k=5), epochs=15)
 after = iwae.log_likelihood(model, images[:50], num_samples=200).mean()
 print(f"log p(x): {before:.1f} before, {after:.1f} nats after")
 print("codes:", iwae.encode(model, images).shape)

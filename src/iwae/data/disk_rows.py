@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class RowFile:
     """Numbers in a file, row by row."""
 
     path: Path
-    file: BinaryIO
+    file: Any
     header: Header
 
     @property

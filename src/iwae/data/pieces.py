@@ -43,25 +43,20 @@ def load_in_pieces(path: Path, reading: Reading, split: Callable[[int], dict[str
     file, columns = _table(path, reading) if tables.is_table(path) else (_array(path), ())
     numbers = split(len(file))
     train = file.read(numbers["train"][drawn(len(numbers["train"]), file.at_once)])
+    places: Any = slice(None)
+    if not columns and (reading.columns or reading.target):
+        places = reading.chosen([str(place) for place in range(file.width)])
+    telling = _telling(file, places)
     if columns:
-        telling = _telling(file, slice(None))
         dataset = of_table({"train": train, "test": telling}, columns)
-        convert: Callable[[np.ndarray], np.ndarray] = compact
     else:
-        places = (
-            reading.chosen([str(place) for place in range(file.width)])
-            if reading.columns or reading.target
-            else slice(None)
-        )
-        telling = _telling(file, places)
         shape = file.header.shape[1:]
         dataset = of_splits({"train": train.reshape(-1, *shape), "test": telling.reshape(-1, *shape)}, reading)
-        is_packed = dataset.likelihood == "bernoulli" and not dataset.columns
+    is_packed = dataset.likelihood == "bernoulli" and not dataset.columns
 
-        def convert(rows: np.ndarray) -> np.ndarray:
-            if is_packed:
-                return pack({"rows": rows[:, places], "telling": telling[:, places]})[0]["rows"]
-            return compact(rows[:, places])
+    def convert(rows: np.ndarray) -> np.ndarray:
+        chosen = rows[:, places]
+        return pack({"rows": chosen, "telling": telling[:, places]})[0]["rows"] if is_packed else compact(chosen)
 
     splits: dict[str, Any] = {name: DiskRows(file, own, convert) for name, own in numbers.items()}
     return replace(dataset, **splits)

@@ -105,4 +105,4 @@ def rows_that_are_not_whole(rows: np.ndarray, levels: int) -> np.ndarray:
     """Of every row, whether `rows * levels` has a number that is not whole; NaN says nothing. bool `[n]`."""
     values = rows.astype(np.float64) * levels
     with np.errstate(invalid="ignore"):
-        return (np.abs(values - np.rint(values)) > TOLERANCE * levels).any(axis=1)
+        return np.any(np.abs(values - np.rint(values)) > TOLERANCE * levels, axis=1)

@@ -106,7 +106,7 @@ def columns_record(dataset: Dataset) -> dict[str, list[ColumnRecord]]:
 def _sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of every column the sum of its values, and how many there are."""
     with np.errstate(all="ignore"):
-        return np.nansum(rows, axis=0, dtype=np.float64), (~np.isnan(rows)).sum(axis=0)
+        return np.asarray(np.nansum(rows, axis=0, dtype=np.float64)), np.sum(~np.isnan(rows), axis=0)
 
 
 def check_same_data(run: "Run", dataset: Dataset) -> None:

@@ -34,10 +34,10 @@ def near_the_optimum(seed: int = 0) -> iwae.HierarchicalVAE:
     return unravel(flat + 0.01 * jax.random.normal(jax.random.key(seed), flat.shape))
 
 
-def measure(draws: int, ks: tuple[int, ...]) -> tuple[list[str], list]:
+def measure(draws: int, ks: tuple[int, ...], words: tuple[str, ...] = WORDS) -> tuple[list[str], list]:
     """The estimators' words and figures, k by k, at one data point drawn from the model."""
     model, x = near_the_optimum(), jnp.sqrt(2.0) * jax.random.normal(jax.random.key(1), (1, DIM))
-    cells = [(word, k) for word in WORDS for k in ks if word != "rws:rws-dreg" or k > 1]
+    cells = [(word, k) for word in words for k in ks if word != "rws:rws-dreg" or k > 1]
     objectives = [iwae.Objective.parse(*cell) for cell in cells]
     return [word for word, _ in cells], gradient_quality(model, x, objectives, draws=draws, reference_k=max(ks))
 

@@ -1,5 +1,7 @@
 """Coefficients of estimators by hand, and what is refused."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ def _double_precision():
 def test_curvatures_are_those_of_the_closed_forms():
     found = eqx.filter_jit(curvatures)
     rng = np.random.default_rng(0)
-    log_weights = 3.0 * rng.normal(size=(7, 4))
+    log_weights: Any = 3.0 * rng.normal(size=(7, 4))
     weights = softmax(log_weights, axis=0)
     assert_close = np.testing.assert_allclose
     assert_close(found(bounds.iwae, log_weights), weights * (1 - weights), atol=1e-12)
@@ -47,7 +49,7 @@ def test_curvatures_are_those_of_the_closed_forms():
     jackknife = 7 * weights * (1 - weights) - 6 / 7 * np.sum(loo * (1 - loo), axis=0)
     assert_close(found(bounds.jvi, log_weights), jackknife, atol=1e-11)
     # More samples than are taken at once.
-    many = rng.normal(size=(300, 2))
+    many: Any = rng.normal(size=(300, 2))
     shares = softmax(many, axis=0)
     assert_close(found(bounds.iwae, many), shares * (1 - shares), atol=1e-12)
 

@@ -1,5 +1,7 @@
 """A few samples stand for all in the backward pass: how they are drawn, and that the gradient stays unbiased."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -55,8 +57,9 @@ def test_sums_over_the_chosen_have_the_expectation_of_sums_over_all(decoder, enc
     offsets = (np.arange(points) + 0.5) / points
     # Different signs and, by the last axis, the same coefficients for every offset.
     a, b = (np.broadcast_to(values[:k], (k, points)) for values in (decoder, -encoder))
+    coefficients: Any = (np.zeros(points), a, b)
     with jax.enable_x64(True):
-        chosen, few = choose_of(Coefficients(np.zeros(points), a, b), count, offsets)
+        chosen, few = choose_of(Coefficients(*coefficients), count, offsets)
     for values, sampled in ((a, few.decoder), (b, few.encoder)):
         sums = np.zeros(k)
         np.add.at(sums, np.asarray(chosen).ravel(), np.asarray(sampled).ravel() / points)

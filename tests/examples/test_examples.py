@@ -21,6 +21,8 @@ def numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     def run(name: str) -> list[float]:
         monkeypatch.setattr(sys, "argv", [name])
+        # A script finds those beside it.
+        monkeypatch.syspath_prepend(EXAMPLES)
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return [float(text) for text in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", capsys.readouterr().out)]
 
@@ -74,6 +76,21 @@ def test_signal_to_noise_falls_and_grows_as_theory_says(numbers: Numbers, tmp_pa
         encoder, decoder = (math.log(b / a) / math.log(100 / 3) for a, b in zip(low, high, strict=True))
         assert decoder == pytest.approx(0.5, abs=0.15)
         assert encoder == pytest.approx(-0.5 if number == 0 else 0.42, abs=0.2)
+
+
+def test_the_vr_iwae_bound_lacks_what_its_theory_says(numbers: Numbers, tmp_path: Path) -> None:
+    found = numbers("vr_iwae.py")
+    # Words' alpha, k, the ratio; then names' alpha (and the 1 of 1/N) and the values, for k = 10 and 100.
+    ratios, rest = [found[start + 2] for start in range(0, 12, 3)], found[12:]
+    assert ratios[1] < 0.6 * ratios[0]
+    assert ratios[3] > 1.2 * ratios[2]
+    for start in (0, 10):
+        measured = [rest[start + 1], rest[start + 3]]
+        expected = [rest[start + 6], rest[start + 9]]
+        assert measured[1] == pytest.approx(expected[1], rel=0.25)
+        assert measured[0] == pytest.approx(expected[0], rel=0.25)
+    for name in ("vr_iwae_signal_to_noise.png", "vr_iwae_bias.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_table_is_completed(numbers: Numbers) -> None:

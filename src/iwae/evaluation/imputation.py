@@ -166,7 +166,7 @@ def _incomplete(
 ) -> tuple[HierarchicalVAE, np.ndarray, np.ndarray, np.ndarray]:
     """The model, for rows with NaN; the rows that have any, prepared; their numbers; and their places in `x`."""
     model = on_every_device(model.with_likelihood(replace(model.likelihood, missing=True)))
-    rows = checked_rows(model, x)
+    rows = np.asarray(checked_rows(model, x))
     numbers = numbers_of_content(rows, repeats=repeats) if indices is None else np.asarray(indices)
     if numbers.shape != (len(rows),) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
         raise IWAEError(f"`indices` must be {len(rows)} integers of at least 0, one a row, got {indices!r:.100}")

@@ -90,7 +90,9 @@ def test_a_damaged_part_is_measured_again(run: Run, content: bytes) -> None:
     assert measure(run, examples=5).path.with_suffix(".npz").read_bytes() == before
 
 
-def test_the_command_prints_it_and_show_and_results_have_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_it_and_show_results_and_analyze_have_it(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", str(run.path), *OPTIONS, "--examples", "10", "--start", "prior", "--seed", "3"]) == 0
     assert main(["evaluate", str(run.path), *OPTIONS]) == 0
     out = capsys.readouterr().out
@@ -100,6 +102,10 @@ def test_the_command_prints_it_and_show_and_results_have_it(run: Run, capsys: py
     record = json.loads((run.evaluations_path / "2-test-ais-3x4x2.json").read_text())
     (row,) = iwae.results(run.path)
     assert (row["ais_nll"], row["ais_num_examples"], row["ais_steps"]) == (record["nll"], 30, 4)
+    assert main(["analyze", str(run.path), "--samples", "5"]) == 0
+    figure = f"{record['nll']:.2f} ± {record['stderr']:.2f}"
+    line = f"Test NLL by AIS: {figure} nats, all 30 test examples, 3 chains of 4 steps"
+    assert line in capsys.readouterr().out
     assert main(["show", str(run.path)]) == 0
     assert f"AIS {record['nll']:.2f} ± {record['stderr']:.2f}" in capsys.readouterr().out
     # Of other weights it says nothing.

@@ -6,6 +6,7 @@ from iwae.cli import tables
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
 from iwae.runs.directory import Run
+from iwae.runs.records import AnnealedRecord
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Analyze(OfRunAndData):
 
     def run(self, arguments: list[str]) -> int:
         """Analyzes, and prints the main numbers."""
-        Run.open(self.path)
+        run = Run.open(self.path)
         with make_reporter() as reporter:
             from iwae.runs.analyze import DIRECTORY, FILE, AnalyzeOptions, analyze_run
 
@@ -35,8 +36,10 @@ class Analyze(OfRunAndData):
 
         test, train, gap, layers = found["test"], found["train"], found["gap"], found["layers"]
         active, units = (tables.units_label([layer[name] for layer in layers]) for name in ("active", "units"))
+        annealed = run.annealed(found["weights_sha256"])
         lines = [
             f"Test NLL: {labels.nats(test['nll'], test['stderr'])} nats, {labels.measured_on(test, 'test')}",
+            *([] if annealed is None else [_annealed_line(annealed)]),
             f"Training NLL: {labels.nats(train['nll'], train['stderr'])} nats, {labels.measured_on(train, 'training')}",
             f"Gap: {labels.nats(gap['value'], gap['stderr'], sign=True)} nats",
             f"Active units: {active} of {units}",
@@ -46,3 +49,10 @@ class Analyze(OfRunAndData):
         ]
         print_lines(*lines)
         return 0
+
+
+def _annealed_line(found: AnnealedRecord) -> str:
+    """What annealed importance sampling found of the same weights before."""
+    from iwae.report import labels
+
+    return f"Test NLL by AIS: {labels.nats(found['nll'], found['stderr'])} nats, {labels.annealed_on(found)}"

@@ -165,9 +165,7 @@ def _annealed(run: Analyzed) -> Cell:
     found = Run(run.path).annealed()
     if found is None or found["weights_sha256"] != run.analysis["weights_sha256"]:
         return Cell("not measured", "iwae evaluate --method ais")
-    on = "all" if found["num_examples"] == found["split_examples"] else f"the first {found['num_examples']:,}"
-    note = f"{found['chains']} chains of {found['steps']} steps; {on} of {found['split_examples']:,} test examples"
-    return Cell(labels.nats(found["nll"], found["stderr"]), note)
+    return Cell(labels.nats(found["nll"], found["stderr"]), labels.annealed_on(found))
 
 
 def _gap_notes(analysis: AnalysisRecord) -> str:

@@ -10,7 +10,7 @@ from iwae.models.architecture import ArchitectureRecord
 from iwae.runs.config import RunConfig
 from iwae.runs.data import DataRecord
 from iwae.runs.directory import LATEST
-from iwae.runs.records import AnalysisRecord, Measured, PrunedRecord
+from iwae.runs.records import AnalysisRecord, AnnealedRecord, Measured, PrunedRecord
 
 MARKS = {
     "verified": "verified: the published files",
@@ -57,6 +57,14 @@ def measured_on(record: Measured, what: str) -> str:
     part = record["num_examples"] != record["split_examples"]
     count = f"the first {record['num_examples']:,} of" if part else "all"
     return f"{count} {record['split_examples']:,} {what} examples, k = {record['num_samples']:,}"
+
+
+def annealed_on(record: AnnealedRecord) -> str:
+    """`the first 1,000 of 10,000 test examples, 16 chains of 100 steps`."""
+    part = record["num_examples"] != record["split_examples"]
+    count = f"the first {record['num_examples']:,} of" if part else "all"
+    chains = f"{record['chains']} chains of {record['steps']} steps"
+    return f"{count} {record['split_examples']:,} {record['split']} examples, {chains}"
 
 
 def duration(seconds: float) -> str:

@@ -105,7 +105,7 @@ BAD = {
     "range": ("train --dataset range.npz", 1, "range.npz"),
     "directory as data": ("train --dataset empty", 1, "no PNG, JPEG or idx images in it"),
     "seed": ("train --seed -1", 1, "--seed must be an integer from 0 to 2^32 - 1, got -1"),
-    "seeds": ("train --seeds 0,x", 2, "--seeds: invalid literal for int() with base 10: 'x'"),
+    "seeds": ("train --seeds 0,x", 2, "--seeds: 'x': expected whole numbers, such as 0,1,2 or 0:3"),
     "no seeds": ("train --seeds", 2, "--seeds: give at least one number, such as 0,1,2"),
     "equal seeds": ("train --seeds 1,1", 1, "--seeds must differ, got 1,1"),
     "seeds and seed": ("train --seeds 0,1 --seed 3", 1, "--seed 3 and --seeds were given: leave out --seed"),

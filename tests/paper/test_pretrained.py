@@ -29,13 +29,15 @@ def test_the_list_has_the_papers_figures_beside_ours(tmp_path: Path, capsys: pyt
     assert main(["pretrained", str(tmp_path), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     figures = ["82.90", "82.50 ± 0.24 (L_500)", "not measured", "25", "26+7", "0.0"]
-    assert lines[2] == f"| mnist-iwae-k50-2layer-seed0 | paper, 3,280 epochs | {' | '.join(figures)} |"
+    assert lines[2] == f"| mnist-iwae-k50-2layer-seed0 | mnist | paper, 3,280 epochs | {' | '.join(figures)} |"
     assert "(L_20)" in lines[3]
 
 
 def test_where_there_is_none_it_says_where_they_are(tmp_path: Path) -> None:
-    with pytest.raises(IWAEError, match=r"no trained models.*repository"):
+    with pytest.raises(IWAEError, match=r"no trained models here.*repository"):
         pretrained(tmp_path)
+    with pytest.raises(IWAEError, match=r"no such directory.*repository"):
+        pretrained(tmp_path / "nowhere")
 
 
 @pytest.mark.skipif(not MODELS, reason="no pretrained/ beside the tests")

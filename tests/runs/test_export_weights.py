@@ -38,16 +38,16 @@ def test_it_is_the_same_model_in_a_third_of_the_bytes(whole: Path, light: Path) 
 
 
 def test_it_is_shown_and_measured_as_the_run_itself(
-    whole: Path, light: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, whole: Path, light: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = ("name", "path")
+    named = ("name", "path", "dataset")
     mine, theirs = (
         {key: value for key, value in iwae.results(path)[0].items() if key not in named} for path in (light, whole)
     )
     assert mine == theirs
     figures = []
     for path in (light, whole):
-        assert main(["evaluate", str(path), "--samples", "30", "--seed", "7"]) == 0
+        assert main(["evaluate", str(path), "--samples", "30", "--seed", "7", "--dataset", str(data)]) == 0
         figures.append(next(line for line in capsys.readouterr().out.splitlines() if "nats" in line))
     assert figures[0] == figures[1]
 
@@ -67,8 +67,9 @@ def test_training_on_is_refused_with_the_way_to_start_from_it(
     with pytest.raises(CheckpointError, match=r"weights alone.*`init_from` and `fresh_optimizer`"):
         go(light, config, stages=4)
     warm = replace(config, init_from=str(light), epochs=1, learning_rate=1e-3)
-    with pytest.raises(CheckpointError, match="weights alone"):
+    with pytest.raises(IWAEError, match=r"weights alone.*give `fresh_optimizer`"):
         go(tmp_path / "kept", warm)
+    assert not (tmp_path / "kept").exists()
     fresh = replace(warm, fresh_optimizer=True)
     go(tmp_path / "light", fresh)
     go(tmp_path / "whole", replace(fresh, init_from=str(whole)))
@@ -100,6 +101,9 @@ def test_the_command_line_writes_it(whole: Path, tmp_path: Path, capsys: pytest.
     assert main(["export", str(whole), "--format", "weights", "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
     about = json.loads((tmp_path / "out/export.json").read_text())
+    written = [path.read_text() for path in (tmp_path / "out").rglob("*.json*")]
+    assert len(written) > 3
+    assert not any(str(tmp_path.parent) in text for text in written)
     assert about["weights_sha256"] == Run.open(whole).checkpoint().weights_digest()
 
 
@@ -112,7 +116,7 @@ def test_the_command_line_writes_it(whole: Path, tmp_path: Path, capsys: pytest.
         RunConfig.of(objective="renyi", alpha=0.5, k=7, estimator="dreg", batch_size=100, learning_rate=1e-4),
         RunConfig.of(latent=(50, 20, 10), hidden=(100, 50, 30), depth=1, adam_moments="current"),
         RunConfig.of(network="residual", layer_norm=True, dropout=0.1, prior="vampprior", prior_components=40),
-        RunConfig.of(init_from="/runs/first", fresh_optimizer=True, epochs=7),
+        RunConfig.of(init_from="first", fresh_optimizer=True, epochs=7),
         RunConfig.of(dataset="my table.csv", likelihood="auto", target=("label",), columns=("a", "b"), order="file"),
     ],
     ids=lambda config: config.name(),

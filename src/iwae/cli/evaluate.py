@@ -262,7 +262,7 @@ def _waiting_lines(found: "Waiting") -> list[str]:
     others = f"There are also parts of other settings: {', '.join(found.others)}"
     return [
         f"Part {parts.shard.index} of {parts.shard.count}: {stop - first:,} of {parts.total:,} examples are measured",
-        f"Missing: part {numbers}; the last one that is measured joins them",
+        f"Missing: part{'s' if len(found.missing) > 1 else ''} {numbers}; the last one that is measured joins them",
         *([others] if found.others else []),
         f"Kept: {parts.path()}",
     ]

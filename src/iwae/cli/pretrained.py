@@ -8,10 +8,11 @@ from tyro.conf import Positional
 
 from iwae.cli import tables
 from iwae.cli.console import print_records
+from iwae.data import shown_name
 from iwae.paper.pretrained import pretrained
 from iwae.paper.reproduction import PAPER_SAMPLES
 
-HEADING = ("model", "schedule", "paper", "L_5000", "AIS", "active", "paper's", "hours")
+HEADING = ("model", "data", "schedule", "paper", "L_5000", "AIS", "active", "paper's", "hours")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     seconds, samples = record["training_seconds"], record["num_samples"]
     return [
         record["name"],
+        shown_name(record["dataset"], record["data_mark"]),
         f"{record['schedule']}, {record['epochs']:,} epochs",
         "" if record["paper_nll"] is None else f"{record['paper_nll']:.2f}",
         figure("", "nll_stderr", samples == PAPER_SAMPLES, f"L_{samples}"),

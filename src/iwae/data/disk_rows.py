@@ -86,7 +86,7 @@ class DiskRows:
         if self.nbytes > bytes_in_memory():
             raise IWAEError(
                 f"{len(self):,} rows of {self._file.path} are too many to be in memory at once ({self.nbytes:,} bytes):"
-                f" take some of them (`examples`), or set {ENVIRONMENT_VARIABLE}"
+                f" take fewer rows, or set {ENVIRONMENT_VARIABLE} to more bytes"
             )
         return np.asarray(self[:], dtype)
 

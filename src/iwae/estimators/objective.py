@@ -135,12 +135,13 @@ class Objective:
         if "bernoulli" in kinds and self.needs_gaussian_latents:
             raise IWAEError(
                 f"`latent_kind` bernoulli has no derivative through its samples, which `objective` {self.name}"
-                f" `estimator` {self.estimator} needs: use `objective` vimco, ovis or rws, or `estimator` score"
+                f" `estimator` {self.estimator} needs: use `objective` vimco, ovis or rws, or `estimator` score or,"
+                " for one layer, disarm"
             )
         if self.estimator in ONE_BINARY_LAYER and list(kinds) != ["bernoulli"]:
             raise IWAEError(
                 f"`estimator` {self.estimator} needs one layer of binary latents: give `latent_kind` bernoulli and"
-                " `layers` 1, or another estimator"
+                " one number of units for `latent`, or another estimator"
             )
 
     @property

@@ -18,12 +18,15 @@ def pretrained(directory: str | Path | None = None) -> list[dict[str, Any]]:
     it, and the paper's figures for such a model, `paper_nll` in nats and `paper_active`, or None. The default is
     `pretrained/` of this project's checkout, or else of the working directory.
 
+    A run's own directory gives its record alone; runs that were put aside are left out.
+
     Raises IWAEError where there is no run, or one that can't be read.
     """
     place = expanded(directory) if directory is not None else CHECKOUT if CHECKOUT.is_dir() else Path("pretrained")
-    runs = find_runs(place)
+    runs = [Run(place)] if Run(place).exists else [run for run in find_runs(place) if not run.is_put_aside]
     if not runs:
-        raise IWAEError(f"{place}: no trained models: they are in pretrained/ of the project's repository")
+        what = "no trained models here" if place.is_dir() else "there is no such directory"
+        raise IWAEError(f"{place}: {what}: those of the project are in pretrained/ of its repository")
     return [_record(Run.open(run.path)) for run in runs]
 
 

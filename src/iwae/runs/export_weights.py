@@ -2,15 +2,16 @@
 
 import contextlib
 import json
+import os
 import shlex
 import shutil
 from dataclasses import fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from iwae.errors import IWAEError
 from iwae.io.files import write_atomically, write_json
-from iwae.io.json import read_json
+from iwae.io.json import parse, read_json
 from iwae.runs.checkpoint import Checkpoint, save_weights_alone
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
@@ -41,11 +42,11 @@ def export_weights(run: Run, checkpoint: Checkpoint, out: str | Path) -> Path:
         save_weights_alone(made.checkpoints_path / checkpoint.path.name, checkpoint)
         lines = [json.dumps(line) + "\n" for line in run.metrics.lines(checkpoint.step)]
         write_atomically(made.metrics.path, "".join(lines).encode())
-        for name in OF_RESULTS if results is not None and results["weights_sha256"] == digest else ():
-            if (run.path / name).exists():
-                shutil.copyfile(run.path / name, made.path / name)
+        if results is not None and results["weights_sha256"] == digest:
+            for path in (run.path / name for name in OF_RESULTS if (run.path / name).exists()):
+                _copy(path, made.path)
         for path in _measurements(run, digest):
-            shutil.copyfile(path, made.evaluations_path / path.name)
+            _copy(path, made.evaluations_path)
         about = {
             "format": "weights",
             "run": run.path.resolve().name,
@@ -55,12 +56,30 @@ def export_weights(run: Run, checkpoint: Checkpoint, out: str | Path) -> Path:
             "versions": versions(),
         }
         write_json(made.path / "export.json", about)
-        made.write_record(run.record)
+        made.write_record(without_places(run.record))
     return target.path
 
 
+def without_places(value: Any) -> Any:
+    """A record with names in the place of whole paths, which are nobody else's matter."""
+    if isinstance(value, dict):
+        return {key: without_places(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_places(one) for one in value]
+    # A folder of images is known by its slash.
+    is_place = isinstance(value, str) and os.path.isabs(value)
+    return Path(value).name + "/" * value.endswith("/") if is_place else value
+
+
+def _copy(path: Path, directory: Path) -> None:
+    if path.suffix == ".json":
+        write_json(directory / path.name, without_places(parse(path.read_bytes())))
+    else:
+        shutil.copyfile(path, directory / path.name)
+
+
 def train_command(config: RunConfig) -> str:
-    """The command that trains a run of this configuration."""
+    """The command that trains a run of this configuration; custom data and other runs are called by their names."""
     objective = config.objective
     named = {"objective": objective.name} if config.model is None else {"model": config.model}
     numbers = {name: number for name, number in objective.numbers().items() if number is not None}
@@ -74,7 +93,7 @@ def train_command(config: RunConfig) -> str:
         if field.name != "objective" and (value := getattr(config, field.name)) != getattr(usual, field.name):
             given[field.name] = value
     words = ["iwae", "train"]
-    for name, value in given.items():
+    for name, value in without_places(given).items():
         # Flags are false unless given.
         words += [f"--{name.replace('_', '-')}"]
         words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]

@@ -113,7 +113,7 @@ def train_runs(
     architecture = config.architecture(dataset.dim, dataset.image_shape)
     source = None
     if config.init_from is not None and is_new:
-        source = Source.load(config.init_from, architecture)
+        source = Source.load(config.init_from, architecture, weights_suffice=config.fresh_optimizer)
     if options.fresh:
         _put_aside(runs, reporter)
     for run in runs:

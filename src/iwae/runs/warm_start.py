@@ -24,10 +24,17 @@ class Source:
     checkpoint: Checkpoint
 
     @classmethod
-    def load(cls, path: str | Path, architecture: Architecture) -> "Source":
-        """Raises IWAEError when there is no run, and when its model is not of this architecture."""
+    def load(cls, path: str | Path, architecture: Architecture, *, weights_suffice: bool) -> "Source":
+        """Raises IWAEError when there is no run, when its model is not of this architecture, and when it has weights
+        alone where these do not suffice.
+        """
         run = Run.open(path)
         checkpoint = run.checkpoint()
+        if not (checkpoint.has_moments or weights_suffice):
+            raise IWAEError(
+                f"`init_from` {path}: its checkpoint has weights alone, without the optimizer's moments: give"
+                " `fresh_optimizer`"
+            )
         if checkpoint.architecture != architecture:
             raise IWAEError(
                 f"`init_from` {path}: its model has {_sizes(checkpoint.architecture)}, this run's has"

@@ -352,11 +352,13 @@ def device() -> str:
 def measure_run(
     run: Run, checkpoint: Checkpoint, dataset: Dataset, options: MeasureOptions, reporter: Reporter
 ) -> ResultsRecord:
-    """Measures a finished run (test likelihood, active units, samples) and writes `results.json`."""
+    """Measures a finished run (test likelihood, where it is not measured yet, active units, samples) and writes
+    `results.json`.
+    """
     start = time.perf_counter()
     config = run.config
     samples, examples = options.test_samples, options.examples_for(config)
-    test = evaluate_checkpoint(run, checkpoint, dataset, "test", samples=samples, examples=examples, reporter=reporter)
+    test = measure(run, checkpoint, dataset, "test", samples=samples, examples=examples, reporter=reporter)
     model = checkpoint.model()
     active = active_units(
         model,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import iwae
@@ -23,7 +24,14 @@ def test_the_list_has_the_papers_figures_beside_ours(tmp_path: Path, capsys: pyt
     cells = {cell.config.name(): cell for cell in cells_of("1", results_dir=tmp_path)}
     write_run(tmp_path, cells["mnist-iwae-k50-2layer-seed0"], test={"nll": 82.5, "num_samples": 500})
     go(tmp_path / "own", small_config(write_data(tmp_path / "d.npz")), stages=1)
+    run = Run.open(tmp_path / "own")
+    assert main(["evaluate", str(run.path), "--method", "ais", "--chains", "2", "--steps", "3", "--examples", "9"]) == 0
+    capsys.readouterr()
     rows = {row["name"]: row for row in pretrained(tmp_path)}
+    found = [np.load(path)["log_likelihood"][:9] for path in sorted(run.evaluations_path.glob("*.npz"))]
+    more = found[1] - found[0]
+    assert rows["own"]["ais_above"] == pytest.approx(more.mean())
+    assert rows["own"]["ais_above_stderr"] == pytest.approx(more.std(ddof=1) / 3)
     assert [rows[name]["paper_nll"] for name in ("mnist-iwae-k50-2layer-seed0", "own")] == [82.90, None]
     assert rows["mnist-iwae-k50-2layer-seed0"]["command"].endswith("--model iwae --k 50 --layers 2")
     assert main(["pretrained", str(tmp_path), "--format", "markdown"]) == 0

@@ -12,7 +12,7 @@ from iwae.data import shown_name
 from iwae.paper.pretrained import pretrained
 from iwae.paper.reproduction import PAPER_SAMPLES
 
-HEADING = ("model", "data", "schedule", "paper", "L_5000", "AIS", "active", "paper's", "hours")
+HEADING = ("model", "data", "schedule", "paper", "L_5000", "AIS above it", "active", "paper's", "hours")
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,28 @@ class Pretrained:
 
 
 def _cells(record: dict[str, Any]) -> list[str]:
-    def figure(prefix: str, stderr: str, usual: bool, method: str) -> str:
-        value, examples = record[f"{prefix}nll"], record[f"{prefix}num_examples"]
-        if value is None:
-            return "not measured"
-        details = [] if usual else [method]
-        details += [] if examples == record["split_examples"] else [f"{examples:,} examples"]
-        return tables.figure_label(value, record[stderr]) + (f" ({', '.join(details)})" if details else "")
-
-    seconds, samples = record["training_seconds"], record["num_samples"]
+    likelihood = above = "not measured"
+    if record["nll"] is not None:
+        details = [] if record["num_samples"] == PAPER_SAMPLES else [f"L_{record['num_samples']}"]
+        part = record["num_examples"] != record["split_examples"]
+        details += [f"{record['num_examples']:,} examples"] if part else []
+        likelihood = tables.figure_label(record["nll"], record["nll_stderr"]) + _in_brackets(details)
+    if record["ais_above"] is not None:
+        above = tables.figure_label(record["ais_above"], record["ais_above_stderr"])
+        above += _in_brackets([f"{record['ais_num_examples']:,} examples"])
+    seconds = record["training_seconds"]
     return [
         record["name"],
         shown_name(record["dataset"], record["data_mark"]),
         f"{record['schedule']}, {record['epochs']:,} epochs",
         "" if record["paper_nll"] is None else f"{record['paper_nll']:.2f}",
-        figure("", "nll_stderr", samples == PAPER_SAMPLES, f"L_{samples}"),
-        figure("ais_", "ais_stderr", True, ""),
+        likelihood,
+        above,
         record["active_units_by_layer"] or "",
         record["paper_active"] or "",
         "" if seconds is None else f"{seconds / 3600:.1f}",
     ]
+
+
+def _in_brackets(details: list[str]) -> str:
+    return f" ({', '.join(details)})" if details else ""

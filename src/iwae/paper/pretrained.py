@@ -1,7 +1,11 @@
 """The trained models that this project's repository has, beside the paper's figures."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from iwae.errors import IWAEError
 from iwae.io.files import expanded
@@ -15,7 +19,8 @@ CHECKOUT = Path(__file__).parents[3] / "pretrained"
 
 def pretrained(directory: str | Path | None = None) -> list[dict[str, Any]]:
     """One record for every run right below `directory`, by name: that of `iwae.results`, with the `command` that trains
-    it, and the paper's figures for such a model, `paper_nll` in nats and `paper_active`, or None. The default is
+    it, the paper's figures for such a model, `paper_nll` in nats and `paper_active`, and by how many nats log p(x) by
+    AIS lies above L_k, `ais_above` with its standard error over the examples that both have, or None. The default is
     `pretrained/` of this project's checkout, or else of the working directory.
 
     A run's own directory gives its record alone; runs that were put aside are left out.
@@ -35,4 +40,22 @@ def _record(run: Run) -> dict[str, Any]:
     is_paper = config.model is not None and not config.latent
     paper = published(config.dataset, config.model or "", config.k, row["layers"]) if is_paper else None
     figures = {"paper_nll": paper and paper.nll, "paper_active": paper and paper.active}
-    return {**row, **figures, "command": train_command(config)}
+    above, stderr = _above(run)
+    return {**row, **figures, "ais_above": above, "ais_above_stderr": stderr, "command": train_command(config)}
+
+
+def _above(run: Run) -> tuple[float | None, float | None]:
+    """The mean of what AIS gives more than L_k of the same examples, with its standard error; None where one of them is
+    not measured, or can't be read.
+    """
+    annealed, results = run.annealed(), run.results()
+    if annealed is None or results is None:
+        return None, None
+    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
+        paths = run.evaluations_path.glob("*-ais-*.json")
+        path = next(path for path in paths if json.loads(path.read_bytes()) == annealed).with_suffix(".npz")
+        both = [np.load(one)["log_likelihood"] for one in (path, run.path / results["files"]["per_example"])]
+        count = min(map(len, both))
+        more = both[0][:count] - both[1][:count]
+        return float(more.mean()), float(more.std(ddof=1)) / count**0.5 if count > 1 else None
+    return None, None

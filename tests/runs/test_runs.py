@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import iwae
 from helpers.small_runs import Messages, files_below, go, same_training, small_config, write_data
 from iwae import IWAEError, MeasureOptions, RunConfig
+from iwae.runs import evaluate
 from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
@@ -215,6 +216,17 @@ def test_another_seed_k_or_number_of_examples_replaces_nothing(whole: Path) -> N
         for samples, seed, examples in [(9, 4, None), (9, 5, None), (8, 4, None), (9, 4, 3)]
     }
     assert len(paths) == 4
+
+
+def test_a_finished_run_takes_the_measurement_that_is_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was interrupted after it, or as several processes have measured parts."""
+    path = tmp_path / "run"
+    before = go(path, small_config(data), stages=1)
+    (path / "results.json").unlink()
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **__: pytest.fail("measured again"))
+    assert go(path, small_config(data), stages=1)["test"] == before["test"]
 
 
 def test_one_example_has_no_standard_error(whole: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.footprint import peak_mib
 from benchmarks.tables import replace_between, table
 from benchmarks.worker import Worker
+from iwae.io.text import counted
 
 BASE = {"k": 5, "batch": 20, "dimensions": 784, "rows": 10_000, "layers": 1}
 AXES = {
@@ -140,7 +141,7 @@ def main() -> None:
         found[axis] = measure(axis, AXES[axis])
         chosen.output.write_text(json.dumps(found, indent=1) + "\n")
     found = {axis: found[axis] for axis in AXES if axis in found}
-    note = f"{len(os.sched_getaffinity(0))} cores.\n\n"
+    note = f"{counted(len(os.sched_getaffinity(0)), 'core')}.\n\n"
     replace_between(chosen.docs, "growth", note + render(found))
     draw(found, chosen.docs.parent.parent / "images" / "growth.png")
 

@@ -357,7 +357,7 @@ def measure_run(
     """
     start = time.perf_counter()
     config = run.config
-    samples, examples = options.test_samples, options.examples_for(config)
+    samples, examples = options.test_samples, options.examples_for(config) or len(dataset.test)
     test = measure(run, checkpoint, dataset, "test", samples=samples, examples=examples, reporter=reporter)
     model = checkpoint.model()
     active = active_units(

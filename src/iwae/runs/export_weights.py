@@ -7,7 +7,7 @@ import shlex
 import shutil
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from iwae.errors import IWAEError
 from iwae.io.files import write_atomically, write_json
@@ -16,12 +16,8 @@ from iwae.runs.checkpoint import Checkpoint, save_weights_alone
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.runs.evaluate import versions
+from iwae.runs.records import OfWeights
 from iwae.runs.whole import check_free, made_whole
-
-
-class _OfWeights(TypedDict):
-    weights_sha256: str
-
 
 # Beside the record, the metrics and the measurements: what is a finished run's.
 OF_RESULTS = ("results.json", "samples.png", "samples.npy", "samples.csv", "pruning.json")
@@ -105,6 +101,6 @@ def _measurements(run: Run, digest: str) -> list[Path]:
     found = []
     for path in sorted(run.evaluations_path.glob("*.json")):
         with contextlib.suppress(OSError, IWAEError):
-            if read_json(path, _OfWeights, "it is left out")["weights_sha256"] == digest:
+            if read_json(path, OfWeights, "it is left out")["weights_sha256"] == digest:
                 found += [path, *(other for suffix in (".npz", ".png") if (other := path.with_suffix(suffix)).exists())]
     return found

@@ -30,7 +30,7 @@ from iwae.runs import anneal, evaluate
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
-from iwae.runs.records import Made
+from iwae.runs.records import Made, OfWeights
 from iwae.runs.reporter import Reporter
 
 T = TypeVar("T")
@@ -78,10 +78,6 @@ class PartRecord(TypedDict):
     seconds: Seconds
 
 
-class _OfWeights(TypedDict):
-    weights_sha256: str
-
-
 @dataclass(frozen=True)
 class Waiting:
     """A part is measured, and others are not: `missing` are their numbers, `others` what is there in parts too."""
@@ -112,7 +108,7 @@ class Parts:
         """Whether the records of the whole are there: of these weights, as far as they say."""
         digest = self.directory.suffixes[-2].removeprefix(".")
         with contextlib.suppress(OSError, IWAEError):
-            records = [read_json(path, _OfWeights, "it is measured again") for path in self.wholes]
+            records = [read_json(path, OfWeights, "it is measured again") for path in self.wholes]
             return all(record["weights_sha256"].startswith(digest) for record in records)
         return False
 

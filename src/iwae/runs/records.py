@@ -112,6 +112,12 @@ class WeightsFigures(TypedDict):
     pareto_k_above: NotRequired[Real | None]
 
 
+class OfWeights(TypedDict):
+    """What every measurement's record has: the digest of the weights that it is of."""
+
+    weights_sha256: str
+
+
 class Measured(WeightsFigures):
     """-L_k of the first `num_examples` of a split's `split_examples`, in nats."""
 

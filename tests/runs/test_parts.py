@@ -83,8 +83,9 @@ def test_parts_join_to_the_bits_of_a_whole_measurement(
     for place, index in enumerate(order[:-1], 1):
         assert part(run, words, f"{index}/{count}") == 0
         out = capsys.readouterr().out
-        missing = ", ".join(str(other) for other in range(1, count + 1) if other not in order[:place])
-        assert f"Missing: part {missing}; the last one that is measured joins them" in out
+        missing = [str(other) for other in range(1, count + 1) if other not in order[:place]]
+        what = f"{'parts' if len(missing) > 1 else 'part'} {', '.join(missing)}"
+        assert f"Missing: {what}; the last one that is measured joins them" in out
         assert not list(run.evaluations_path.glob("*.json"))
     assert part(run, words, f"{order[-1]}/{count}") == 0
     assert f"train NLL, {'AIS' if kind == 'ais' else 'L_60'}: " in capsys.readouterr().out

@@ -30,6 +30,7 @@ def _double_precision():
         yield
 
 
+@eqx.filter_jit
 def pairs(model: HierarchicalVAE, num_pairs: int) -> tuple[jax.Array, jax.Array]:
     """Noise of every outcome of so many pairs, `[outcomes, 2 pairs, 1, units]`, and the outcomes' probabilities.
 
@@ -51,14 +52,17 @@ def mean_and_variance(
     """The expected gradient of what is maximized, the total variance of the encoder's, and the expected value."""
 
     @eqx.filter_jit
-    def gradients(noise: jax.Array) -> tuple[jax.Array, HierarchicalVAE]:
-        return jax.vmap(lambda n: estimator.gradient(model, jnp.asarray(X)[None], (n,), estimator.coefficients))(noise)
+    def found(
+        model: HierarchicalVAE, noise: jax.Array, chances: jax.Array
+    ) -> tuple[HierarchicalVAE, jax.Array, jax.Array]:
+        at_x = jnp.asarray(X)[None]
+        values, gradients = jax.vmap(lambda n: estimator.gradient(model, at_x, (n,), estimator.coefficients))(noise)
+        mean = jax.tree.map(lambda leaf: -jnp.tensordot(chances, leaf, axes=1), gradients)
+        encoder = jax.vmap(of_encoder)(gradients)
+        return mean, chances @ jnp.sum((encoder + of_encoder(mean)) ** 2, axis=1), chances @ values[:, 0]
 
-    values, found = gradients(noise)
-    mean = jax.tree.map(lambda leaf: -jnp.tensordot(chances, leaf, axes=1), found)
-    encoder = jax.vmap(of_encoder)(found)
-    variance = chances @ jnp.sum((encoder + of_encoder(mean)) ** 2, axis=1)
-    return mean, float(variance), float(chances @ values[:, 0])
+    mean, variance, value = found(model, noise, chances)
+    return mean, float(variance), float(value)
 
 
 def independent(model: HierarchicalVAE, num_samples: int) -> tuple[jax.Array, jax.Array]:
@@ -89,7 +93,7 @@ def test_it_is_unbiased_for_both_groups_of_parameters(name):
     assert distance(mean, expected, "decoder") < 1e-9
     assert distance(mean, expected, "encoder") < 1e-9
     x = jnp.broadcast_to(X, (len(grid.weights), 3))
-    values = bound(model.log_weights_at(x, tuple(map(jnp.asarray, grid.noise))))
+    values = eqx.filter_jit(lambda model, x, noise: bound(model.log_weights_at(x, noise)))(model, x, grid.noise)
     assert value == pytest.approx(float(grid.weights @ values))
 
 
@@ -149,7 +153,7 @@ def test_a_few_samples_backward_keep_the_expectation():
     model = rough_model(1, "bernoulli", (UNITS,))
     x = jnp.broadcast_to(X, (20_000, 3))
     exact = gradient_of_expectation(bounds.iwae, model, Grid.binary(model, 2), binary=True)
-    found = DisARM(2, bounds.iwae, num_backward=1)(model, x, jax.random.key(0)).gradient
+    found = eqx.filter_jit(DisARM(2, bounds.iwae, num_backward=1))(model, x, jax.random.key(0)).gradient
     assert distance(jax.tree.map(jnp.negative, found), exact, "encoder") < 0.1
 
 
@@ -159,7 +163,7 @@ def test_the_draws_of_a_step_are_pairs_of_its_key():
     (noise,) = estimator.noise(model, key, 5)
     np.testing.assert_array_equal(noise[:4], -noise[4:])
     np.testing.assert_array_equal(noise[:4], model.draw_noise(key, 4, 5)[0])
-    gradient = estimator(model, jnp.zeros((5, 3)), key).gradient
+    gradient = eqx.filter_jit(estimator)(model, jnp.zeros((5, 3)), key).gradient
     assert jax.tree.structure(gradient) == jax.tree.structure(eqx.filter(model, eqx.is_inexact_array))
 
 

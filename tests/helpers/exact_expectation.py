@@ -71,16 +71,20 @@ def rough_model(layers: int, kind: str = "gaussian", units: tuple[int, ...] | No
     """
     latent = units or (1,) * layers
     architecture = Architecture(3, latent, ((3,),) * layers, (kind,) * layers)  # pyright: ignore[reportArgumentType]
-    model = HierarchicalVAE.create(architecture, jax.random.key(3))
-    leaves, structure = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(8), len(leaves))
-    moved = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    model = jax.tree.unflatten(structure, moved)
+    model = _moved(architecture)
     if kind == "bernoulli":
         return model
     encoder = [gentle(layer, 1.0 if i == 0 else 2.0) for i, layer in enumerate(model.encoder)]
     decoder = [model.decoder[0], *(gentle(layer, 1.0) for layer in model.decoder[1:])]
     return HierarchicalVAE(tuple(encoder), tuple(decoder))
+
+
+@eqx.filter_jit
+def _moved(architecture: Architecture) -> HierarchicalVAE:
+    leaves, structure = jax.tree.flatten(HierarchicalVAE.create(architecture, jax.random.key(3)))
+    keys = jax.random.split(jax.random.key(8), len(leaves))
+    moved = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, moved)
 
 
 def gentle(layer: Any, loudness: float) -> Any:

@@ -36,13 +36,24 @@ def rounded(values: np.ndarray) -> np.ndarray:
     return np.asarray(jnp.asarray(values, jnp.bfloat16), np.float64)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([(), (3,), (2, 3)]), st.integers(1, 40), st.integers(1, 9))
+@jax.jit
+def product_and_gradient(left: jax.Array, right: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+    value, pull = jax.vjp(lambda a, b: product(a, b, "bfloat16"), left, right)
+    return value, *pull(cotangent)
+
+
+# Few shapes, as each is compiled.
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(), (3,), (2, 3)]),
+    st.sampled_from([1, 7, 40]),
+    st.sampled_from([1, 9]),
+)
 def test_a_product_and_its_gradient_are_of_rounded_operands_and_summed_in_float32(seed, rows, inner, columns):
     rng = np.random.default_rng(seed)
     left, right = (rng.normal(size=shape).astype(np.float32) for shape in ((*rows, inner), (inner, columns)))
     cotangent = rng.normal(size=(*rows, columns)).astype(np.float32)
-    value, pull = jax.vjp(lambda a, b: product(a, b, "bfloat16"), jnp.asarray(left), jnp.asarray(right))
-    to_left, to_right = pull(jnp.asarray(cotangent))
+    value, to_left, to_right = product_and_gradient(left, right, cotangent)
     a, b, c = rounded(left), rounded(right), rounded(cotangent)
     expected = (a @ b, c @ b.T, a.reshape(-1, inner).T @ c.reshape(-1, columns))
     for found, exact in zip((value, to_left, to_right), expected, strict=True):
@@ -125,8 +136,8 @@ def test_products_in_bfloat16_of_other_operands_than_float32_are_refused():
 def test_estimates_are_close_to_those_of_float32_and_have_the_models_shape(word: str):
     model, x = make_model(2), (jax.random.uniform(jax.random.key(3), (BATCH, 6)) < 0.5).astype(jnp.float32)
     estimator, key = make_estimator(Objective.parse(word, 4)), jax.random.key(1)
-    value, gradient = estimator(model, x, key)
-    mixed_value, mixed = InBFloat16(estimator)(model, x, key)
+    value, gradient = eqx.filter_jit(estimator)(model, x, key)
+    mixed_value, mixed = eqx.filter_jit(InBFloat16(estimator))(model, x, key)
     assert abs(float(mixed_value - value)) < 0.02 * abs(float(value))
     assert float(mixed_value) != float(value)
     assert jax.tree.structure(mixed) == jax.tree.structure(model)

@@ -66,7 +66,9 @@ def test_draws_have_the_mean_and_covariance() -> None:
 def flow_normal(units: int) -> FlowNormal:
     flow = Flow.create(units, 3, 5, jax.random.key(0), context=2)
     leaves, structure = jax.tree.flatten(flow)
-    flow = jax.tree.unflatten(structure, [jnp.asarray(leaf + 0.3 * RNG.normal(size=leaf.shape)) for leaf in leaves])
+    flow = jax.tree.unflatten(
+        structure, [jnp.asarray(np.asarray(leaf) + 0.3 * RNG.normal(size=leaf.shape)) for leaf in leaves]
+    )
     base = Normal(jnp.asarray(RNG.normal(size=units)), jnp.asarray(0.3 * RNG.normal(size=units)))
     return FlowNormal(base, flow, jnp.asarray(RNG.normal(size=2)))
 

@@ -78,6 +78,7 @@ def test_signal_to_noise_falls_and_grows_as_theory_says(numbers: Numbers, tmp_pa
         assert encoder == pytest.approx(-0.5 if number == 0 else 0.42, abs=0.2)
 
 
+@pytest.mark.slow
 def test_the_vr_iwae_bound_lacks_what_its_theory_says(numbers: Numbers, tmp_path: Path) -> None:
     found = numbers("vr_iwae.py")
     # Words' alpha, k, the ratio; then names' alpha (and the 1 of 1/N) and the values, for k = 10 and 100.

@@ -172,6 +172,7 @@ def test_a_process_trains_its_cells_together_and_each_has_its_results(small, tmp
         assert (status.measured_stages, status.gap is not None) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cached")
 def test_of_cells_trained_together_the_one_that_fails_does_not_take_the_others_along(small, tmp_path):
     """Weights that a stranger made huge: one diverges at once, the other is trained, measured and analyzed."""

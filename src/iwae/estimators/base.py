@@ -97,17 +97,25 @@ class WeightedEstimator(Estimator):
         return weighted_gradient(model, x, noise, coefficients, self.derivative)
 
     def __call__(self, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]) -> Estimate:
-        if self.num_backward is None:
-            bound, gradient = self.gradient(model, x, self.noise(model, key, x.shape[0]), self.coefficients)
-            return Estimate(-jnp.mean(bound), gradient)
-        noise_key, choice_key = jax.random.split(key)
-        noise = self.noise(model, noise_key, x.shape[0])
-        coefficients = self.coefficients(model.log_weights_at(x, noise))
-        offsets = jax.random.uniform(choice_key, x.shape[:1], coefficients.bound.dtype)
-        chosen, few = choose(coefficients, self.num_backward, offsets)
-        few_noise = tuple(jnp.take_along_axis(layer, chosen[..., None], axis=0) for layer in noise)
-        bound, gradient = self.gradient(model, x, few_noise, lambda _: few)
+        return _weighted_estimate(self, model, x, key)
+
+
+@eqx.filter_jit
+def _weighted_estimate(
+    estimator: WeightedEstimator, model: HierarchicalVAE, x: Float[Array, "batch visible"], key: Key[Array, ""]
+) -> Estimate:
+    """One program, also for those who call an estimator outside a compiled step: it has hundreds of operations."""
+    if estimator.num_backward is None:
+        bound, gradient = estimator.gradient(model, x, estimator.noise(model, key, x.shape[0]), estimator.coefficients)
         return Estimate(-jnp.mean(bound), gradient)
+    noise_key, choice_key = jax.random.split(key)
+    noise = estimator.noise(model, noise_key, x.shape[0])
+    coefficients = estimator.coefficients(model.log_weights_at(x, noise))
+    offsets = jax.random.uniform(choice_key, x.shape[:1], coefficients.bound.dtype)
+    chosen, few = choose(coefficients, estimator.num_backward, offsets)
+    few_noise = tuple(jnp.take_along_axis(layer, chosen[..., None], axis=0) for layer in noise)
+    bound, gradient = estimator.gradient(model, x, few_noise, lambda _: few)
+    return Estimate(-jnp.mean(bound), gradient)
 
 
 def traced(value: float | int) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
 """A sweep's directory: what is in it, what is still to do, and the table of what came of it."""
 
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -180,13 +181,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
-        assert main([*words, "--jobs", "2"]) == 0
+        with open(directory / "said.txt", "w") as said, contextlib.redirect_stderr(said):
+            assert main([*words, "--jobs", "2"]) == 0
     return directory / "s", words
 
 
 def test_a_sweep_trains_measures_and_tables(trained: tuple[Path, list[str]], capsys: Any) -> None:
     path, words = trained
     sweep = Sweep(path)
+    said = (path.parent / "said.txt").read_text().splitlines()
+    for run in sweep.runs:
+        # Where there is no terminal, a line for each state, whatever else is said between.
+        states = [line.partition(": ")[2] for line in said if line.startswith(run.path.name)]
+        assert states[0] == "training"
+        assert states[-1] == "done"
+        assert len(set(states)) == len(states)
     (row,) = sweep.table()
     assert (row["k"], row["seeds"], row["finished"], row["is_best"]) == (2, 2, 2, True)
     logs = [run.path.with_name(f"{run.path.name}.train.log").read_text() for run in sweep.runs]

@@ -64,7 +64,8 @@ def run_command(arguments: list[str]) -> int:
         print(f"iwae {__version__}")
         return 0
     if name in ("--help", "-h"):
-        print(HELP.format(commands="\n".join(f"  {name:<9} {c.summary}" for name, c in COMMANDS.items())))
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items())))
         return 0
     if name == "--install-completion":
         from iwae.cli.completion import install_completion

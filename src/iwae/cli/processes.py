@@ -15,7 +15,7 @@ from iwae.cli.console import print_line
 from iwae.errors import IWAEError
 from iwae.io.text import printable
 from iwae.runs.orders import Order
-from iwae.runs.progress import RunProgress
+from iwae.runs.progress import RunProgress, State
 
 WATCH_SECONDS = 2.0
 
@@ -54,8 +54,8 @@ def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | N
         return []
     from iwae.runs.processes import run_orders
 
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-        return run_orders(orders, jobs=jobs or 1, on_progress=lambda progress: live.update(progress_table(progress)))
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        return run_orders(orders, jobs=jobs or 1, on_progress=_shown(live, without="waiting"))
 
 
 def sbatch_options(given: Sequence[str]) -> dict[str, str]:
@@ -70,24 +70,33 @@ def sbatch_options(given: Sequence[str]) -> dict[str, str]:
 
 
 def watch(look: Callable[[], list[RunProgress]]) -> None:
-    """Shows how far runs are until all are done or have failed: a table that changes, or lines where there is no
-    terminal, one whenever that of a run changes.
-    """
-    console = Console()
-    said: dict[str, str] = {}
-    with Live(console=console, auto_refresh=False) as live:
+    """Shows how far runs are until all are done or have failed."""
+    with Live(console=Console(), auto_refresh=False) as live:
+        show = _shown(live)
         while True:
             progress = look()
-            if console.is_terminal:
-                live.update(progress_table(progress, console.height - 4), refresh=True)
-            else:
-                for one in progress:
-                    if said.get(one.name) != one.state:
-                        print_line(console, f"{one.name}: {one.state} {one.detail}".rstrip())
-                        said[one.name] = one.state
+            show(progress)
             if all(one.is_over for one in progress):
                 return
             time.sleep(WATCH_SECONDS)
+
+
+def _shown(live: Live, without: State | None = None) -> Callable[[Sequence[RunProgress]], None]:
+    """What shows how far runs are: a table that changes, or lines where there is no terminal, one when a run's state
+    changes to another than `without`.
+    """
+    console, said = live.console, dict[str, str]()
+
+    def show(progress: Sequence[RunProgress]) -> None:
+        if console.is_terminal:
+            live.update(progress_table(progress, console.height - 4), refresh=True)
+            return
+        for one in progress:
+            if one.state not in (said.get(one.name), without):
+                print_line(console, f"{one.name}: {one.state} {one.detail}".rstrip())
+                said[one.name] = one.state
+
+    return show
 
 
 def progress_table(progress: Sequence[RunProgress], most_rows: int | None = None) -> Table:

@@ -19,7 +19,7 @@ from iwae.runs import evaluate
 from iwae.runs.checkpoint import CheckpointError
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import evaluate_checkpoint
+from iwae.runs.evaluate import evaluate_ladder
 from iwae.runs.reporter import Reporter
 
 
@@ -181,7 +181,7 @@ def test_a_split_is_measured_and_written(whole: Path, split: Any, count: int) ->
         def measuring(self, what: str, done: int, total: int) -> None:
             seen.append((what, done, total))
 
-    result = evaluate_checkpoint(run, checkpoint, dataset, split, samples=9, seed=4, reporter=Counting())
+    (result,) = evaluate_ladder(run, checkpoint, dataset, split, samples=[9], seed=4, reporter=Counting())
     assert result.path.parent == result.npz_path.parent == whole / "evaluations"
     record = json.loads(result.path.read_text())
     assert (record["split"], record["num_examples"], record["num_samples"], record["seed"]) == (split, count, 9, 4)
@@ -210,9 +210,9 @@ def test_another_seed_k_or_number_of_examples_replaces_nothing(whole: Path) -> N
     run = Run(whole)
     checkpoint, dataset = run.checkpoint(2), run_dataset(run, None, Reporter())
     paths = {
-        evaluate_checkpoint(
-            run, checkpoint, dataset, "valid", samples=samples, seed=seed, examples=examples, reporter=Reporter()
-        ).npz_path
+        evaluate_ladder(
+            run, checkpoint, dataset, "valid", samples=[samples], seed=seed, examples=examples, reporter=Reporter()
+        )[0].npz_path
         for samples, seed, examples in [(9, 4, None), (9, 5, None), (8, 4, None), (9, 4, 3)]
     }
     assert len(paths) == 4
@@ -225,18 +225,18 @@ def test_a_finished_run_takes_the_measurement_that_is_there(
     path = tmp_path / "run"
     before = go(path, small_config(data), stages=1)
     (path / "results.json").unlink()
-    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(evaluate, "evaluate_ladder", lambda *_, **__: pytest.fail("measured again"))
     assert go(path, small_config(data), stages=1)["test"] == before["test"]
 
 
 def test_one_example_has_no_standard_error(whole: Path) -> None:
     run = Run(whole)
-    result = evaluate_checkpoint(
+    (result,) = evaluate_ladder(
         run,
         run.checkpoint(),
         run_dataset(run, None, Reporter()),
         "test",
-        samples=5,
+        samples=[5],
         examples=1,
         reporter=Reporter(),
     )

@@ -11,6 +11,7 @@ from iwae.cli.options import Integers, OfRunAndData
 from iwae.cli.processes import On, SlurmOptions, check_place, sbatch_options
 from iwae.data import Dataset
 from iwae.errors import IWAEError, check_count
+from iwae.io.json import finite_or_none
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
 
@@ -98,7 +99,7 @@ class Evaluate(OfRunAndData):
     def _other_rows(self, run: Run, checkpoint: "Checkpoint", reporter: Reporter) -> list[str] | None:
         from iwae.evaluation.annealed import low_acceptance
         from iwae.evaluation.likelihood import Likelihoods
-        from iwae.runs.evaluate import finite_or_none, weights_figures
+        from iwae.runs.evaluate import weights_figures
         from iwae.runs.score import has_other_rows, score_file
 
         if self.dataset is None or not has_other_rows(run, self.dataset):

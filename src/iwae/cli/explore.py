@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from tyro.conf import Positional
 
 from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.options import OfRunAndData
 from iwae.data import shown_name
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
@@ -22,24 +22,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Explore:
+class Explore(OfRunAndData):
     """Write one HTML page to explore a run's model with: move its latent units, encode test images; and open it.
 
     The page holds the model and computes in the browser. It loads nothing and needs no server.
     """
 
-    path: Positional[Path]
-    """The run's directory."""
-    checkpoint: int | None = None
-    """Explore the state after this many stages (default: the newest)."""
     output: Path | None = None
     """The page (default: explore.html in the run's directory)."""
     no_open: bool = False
     """Only write the page, open no browser."""
-    dataset: Path | None = None
-    """Where your own data is now, if it has moved since training."""
-    datasets_dir: Path | None = None
-    """Where datasets are looked for first (also: IWAE_DATASETS_DIR)."""
 
     def run(self, arguments: list[str]) -> int:
         """Writes the page, prints its path and opens it where there is a screen."""

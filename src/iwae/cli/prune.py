@@ -33,9 +33,8 @@ class Prune(OfRunAndData):
         out = Run(self.output or resolved.with_name(f"{resolved.name}-pruned"))
         with make_reporter() as reporter:
             from iwae.runs.data import run_dataset
-            from iwae.runs.prune import check_samples, prune_run
+            from iwae.runs.prune import prune_run
 
-            check_samples(self.samples, self.examples)
             result = prune_run(
                 source,
                 out,

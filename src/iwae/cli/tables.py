@@ -17,11 +17,6 @@ from iwae.runs.records import AnnealedRecord, Measured, ResultsRecord, WeightsFi
 Format = Literal["table", "json", "csv", "markdown"]
 
 
-def data_label(data: DataRecord) -> str:
-    """A dataset's name, marked where it is not the published one."""
-    return shown_name(data["name"], data["mark"])
-
-
 def figure_label(value: float | None, stderr: float | None, *, digits: int = 0) -> str:
     """`86.76 ± 0.24`, or that it is not finite; with so many significant `digits` of the standard error, at least two
     decimals.
@@ -48,7 +43,7 @@ def measured_label(test: Measured | AnnealedRecord, split: str, data: DataRecord
     bits = ""
     if data.get("likelihood") == "discretized-logistic" and test["nll"] is not None:
         bits = f" ({test['nll'] / (data['dim'] * math.log(2)):.3f} bits per dimension)"
-    return f"{figure_label(test['nll'], test['stderr'])} nats{bits}, on {part}{data_label(data)}"
+    return f"{figure_label(test['nll'], test['stderr'])} nats{bits}, on {part}{shown_name(data['name'], data['mark'])}"
 
 
 def weights_lines(test: WeightsFigures) -> list[str]:

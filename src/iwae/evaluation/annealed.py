@@ -13,6 +13,7 @@ from iwae.data.dataset import Dataset, Split
 from iwae.evaluation.batches import OnExamples
 from iwae.evaluation.chains import AnnealedSettings, Start, check_latents, run_chains, tune
 from iwae.evaluation.examples import example_batches, log_mean, prepared
+from iwae.evaluation.likelihood import standard_error
 from iwae.models.vae import HierarchicalVAE
 
 TOO_LOW_ACCEPTANCE = 0.1
@@ -65,7 +66,7 @@ class AnnealedLikelihoods:
     @property
     def nll_stderr(self) -> float:
         """Standard error of `nll` over chains and examples; NaN for a single example."""
-        return float(np.std(self.log_likelihood, ddof=1) / math.sqrt(len(self.acceptance)))
+        return standard_error(self.log_likelihood)
 
 
 @standard_arithmetic()

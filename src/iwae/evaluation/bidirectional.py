@@ -5,7 +5,6 @@ log p(x) of simulated data; of real data only the lower bound is known, and the 
 they are like simulated ones.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,7 +20,7 @@ from iwae.errors import check_count
 from iwae.evaluation.annealed import warn_of_low_acceptance
 from iwae.evaluation.chains import AnnealedSettings, check_latents, run_chains, tune
 from iwae.evaluation.examples import example_batches, log_mean
-from iwae.evaluation.likelihood import check_ks
+from iwae.evaluation.likelihood import check_ks, standard_error
 from iwae.evaluation.log_weights import importance_log_weights
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -56,8 +55,7 @@ class Bracket:
     @property
     def stderr(self) -> float:
         """Standard error of `gap` over examples; NaN for a single one."""
-        count = len(self.lower)
-        return float(np.std(self.upper - self.lower, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+        return standard_error(self.upper - self.lower)
 
 
 def certify(

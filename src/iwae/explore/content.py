@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from iwae.errors import IWAEError
 from iwae.evaluation.active_units import ActiveUnits, active_units
 from iwae.evaluation.batches import on_data, preparation_key, prepare_rows
 from iwae.evaluation.likelihood import likelihoods
+from iwae.io.json import finite_or_none
 from iwae.models.distributions import Bernoulli, StandardNormal
 from iwae.models.layers import BernoulliLayer, GaussianLayer
 from iwae.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
@@ -90,7 +90,7 @@ def page_content(
             kept=kept,
             on_examples=lambda done, total: reporter.measuring(f"test likelihood, k={MAX_SAMPLES}", done, total),
         )
-        examples["log_likelihood"] = [_finite(value) for value in measured.log_likelihood.tolist()]
+        examples["log_likelihood"] = [finite_or_none(value) for value in measured.log_likelihood.tolist()]
     return content
 
 
@@ -101,7 +101,7 @@ def slider_units(active: ActiveUnits) -> list[dict[str, Any]]:
     variances, is_active = active.variances[-1], active.active[-1]
     order = np.argsort(-variances, kind="stable")
     shown = [i for i in order if is_active[i]] or list(order)
-    return [{"index": int(i), "variance": _finite(float(variances[i]))} for i in shown[:MAX_SLIDERS]]
+    return [{"index": int(i), "variance": finite_or_none(float(variances[i]))} for i in shown[:MAX_SLIDERS]]
 
 
 def packed(array: Array | np.ndarray) -> dict[str, str]:
@@ -183,8 +183,3 @@ def _unknown(what: str, part: Any, known: str) -> IWAEError:
         f"this model can't be explored: it has {what} of type {type(part).__name__}, and the page computes only"
         f" {known}; `iwae analyze` draws any model"
     )
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity."""
-    return value if math.isfinite(value) else None

@@ -18,11 +18,13 @@ from iwae.io.files import write_atomically
 NAME = "explore.html"
 
 
-def check_output(output: Path) -> None:
-    """Raises IWAEError where no page can be written: before minutes of measuring, not after."""
+def check_output(output: Path, name: str = "output") -> None:
+    """Raises IWAEError, naming the argument `name`, where no page can be written: before minutes of measuring, not
+    after.
+    """
     if output.is_dir() or not output.parent.is_dir():
         what = "is a directory" if output.is_dir() else f"can't be written: there is no directory {output.parent}"
-        raise IWAEError(f"{output} {what}; choose another `output`")
+        raise IWAEError(f"{output} {what}; choose another `{name}`")
 
 
 def write_page(output: Path, title: str, facts: Sequence[tuple[str, str]], content: Mapping[str, Any]) -> None:
@@ -37,11 +39,11 @@ def write_page(output: Path, title: str, facts: Sequence[tuple[str, str]], conte
 
 def render(title: str, facts: Sequence[tuple[str, str]], content: Mapping[str, Any]) -> str:
     """The page's HTML. Texts from files are escaped, or are data that the script shows as text."""
-    title = _as_utf8(title)
+    title = as_utf8(title)
     about = {
         **content,
         "title": title,
-        "facts": [{"name": _as_utf8(name), "text": _as_utf8(text)} for name, text in facts],
+        "facts": [{"name": as_utf8(name), "text": as_utf8(text)} for name, text in facts],
     }
     style, model, page = (_asset(name) for name in ("page.css", "model.js", "page.js"))
     return Template(_asset("page.html")).substitute(
@@ -56,7 +58,7 @@ def render(title: str, facts: Sequence[tuple[str, str]], content: Mapping[str, A
     )
 
 
-def _as_utf8(text: str) -> str:
+def as_utf8(text: str) -> str:
     """Bytes of file names that are no UTF-8, which Python keeps as lone surrogates, become escapes."""
     return text.encode(errors="backslashreplace").decode()
 

@@ -6,6 +6,7 @@ type does not name, as newer versions may write them, are left out.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -78,6 +79,11 @@ def read_json(path: Path, kind: type[T], advice: str, newest_format: int | None 
     raise IWAEError(
         f"{path}: format {shortened(str(found))} is newer than this version reads ({newest_format}): upgrade iwae"
     )
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity: a figure that does not exist is null."""
+    return value if math.isfinite(value) else None
 
 
 def shortened(text: str, length: int = 200) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iwae.data import shown_name
 from iwae.paper.reproduction import FindPublished, deviations, paper_gap, published_for
 from iwae.report import labels
 from iwae.runs.config import RunConfig
@@ -30,6 +31,11 @@ class Analyzed:
     def config(self) -> RunConfig:
         """The configuration that the run was begun with."""
         return RunConfig.from_json(self.record["config"])
+
+    @property
+    def data_name(self) -> str:
+        """Its dataset's name, marked where it is not the published one."""
+        return shown_name(self.analysis["data"]["name"], self.analysis["data"]["mark"])
 
     @property
     def deviations(self) -> list[str]:
@@ -78,7 +84,7 @@ def _training(run: Analyzed) -> dict[str, Cell]:
     products = "" if config.precision == "float32" else f"; matrix products of {config.precision} operands"
     return {
         "Data": Cell(
-            labels.data_name(data),
+            run.data_name,
             f"{labels.MARKS[data['mark']]}; {sizes['train']:,} training and {sizes['test']:,} test examples of"
             f" {data['dim']:,} dimensions, {'binary as they are' if data['binary'] else 'binarized anew at every use'}",
         ),

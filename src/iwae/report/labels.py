@@ -4,12 +4,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from iwae.data import shown_name
 from iwae.estimators.table import METHOD_WORDS
 from iwae.models.architecture import ArchitectureRecord
 from iwae.runs.config import RunConfig
-from iwae.runs.data import DataRecord
 from iwae.runs.directory import LATEST
+from iwae.runs.export_weights import train_command
 from iwae.runs.records import AnalysisRecord, AnnealedRecord, Measured, PrunedRecord
 
 MARKS = {
@@ -17,11 +16,6 @@ MARKS = {
     "unverified": "unverified: not the published file, so no figure compares with the paper's",
     "own": "your own data",
 }
-
-
-def data_name(data: DataRecord) -> str:
-    """A dataset's name, marked where it is not the published one."""
-    return shown_name(data["name"], data["mark"])
 
 
 def objective(config: RunConfig) -> str:
@@ -54,17 +48,18 @@ def units(counts: Sequence[int]) -> str:
 
 def measured_on(record: Measured, what: str) -> str:
     """`the first 1,000 of 10,000 test examples, k = 500`."""
-    part = record["num_examples"] != record["split_examples"]
-    count = f"the first {record['num_examples']:,} of" if part else "all"
-    return f"{count} {record['split_examples']:,} {what} examples, k = {record['num_samples']:,}"
+    return f"{_examples(record, what)}, k = {record['num_samples']:,}"
 
 
 def annealed_on(record: AnnealedRecord) -> str:
     """`the first 1,000 of 10,000 test examples, 16 chains of 100 steps`."""
+    return f"{_examples(record, record['split'])}, {record['chains']} chains of {record['steps']} steps"
+
+
+def _examples(record: Measured | AnnealedRecord, what: str) -> str:
     part = record["num_examples"] != record["split_examples"]
     count = f"the first {record['num_examples']:,} of" if part else "all"
-    chains = f"{record['chains']} chains of {record['steps']} steps"
-    return f"{count} {record['split_examples']:,} {record['split']} examples, {chains}"
+    return f"{count} {record['split_examples']:,} {what} examples"
 
 
 def duration(seconds: float) -> str:
@@ -74,32 +69,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def train_command(path: Path, config: RunConfig, analysis: AnalysisRecord) -> str:
-    """The command that trains the same weights, up to the analyzed checkpoint's last whole stage."""
-    named = ["--model", config.model] if config.model else ["--objective", config.objective.name]
-    words = ["iwae", "train", "--dataset", config.dataset, *named, "--k", str(config.k)]
-    if config.latent:
-        words += ["--latent", *map(str, config.latent), "--hidden", *map(str, config.hidden)]
-    else:
-        words += ["--layers", str(config.layers)]
-    done = ("dataset", "model", "objective", "k", "layers", "latent", "hidden")
-    usual = RunConfig.of(dataset=config.dataset, schedule=config.schedule).to_json() | {"schedule": RunConfig.schedule}
-    for name, value in config.to_json().items():
-        if name in done or value is None or value == usual.get(name):
-            continue
-        words.append(f"--{name.replace('_', '-')}")
-        words += [] if value is True else [str(value)]
-    if 0 < analysis["stages_done"] < analysis["stages_total"]:
-        words += ["--stages", str(analysis["stages_done"])]
-    return shlex.join([*words, "--run-dir", str(path)])
-
-
 def making_commands(path: Path, pruned: PrunedRecord | None, config: RunConfig, analysis: AnalysisRecord) -> list[str]:
-    """The commands that make a run again: training, and for a pruned one that of its source (perhaps pruned itself),
-    then pruning.
+    """The commands that make a run again: training, up to the analyzed checkpoint's last whole stage, and for a pruned
+    one that of its source (perhaps pruned itself), then pruning.
     """
     if pruned is None:
-        return [train_command(path, config, analysis)]
+        is_cut = 0 < analysis["stages_done"] < analysis["stages_total"]
+        stages = ["--stages", str(analysis["stages_done"])] if is_cut else []
+        return [train_command(config, *stages, "--run-dir", str(path), with_places=True)]
     source = Path(pruned["source"])
     words = ["iwae", "prune", str(source), "--output", str(path)]
     return [

@@ -58,7 +58,7 @@ def render(runs: Sequence[Analyzed], *, find: FindPublished = published) -> str:
     curves = _comparison(runs) if len(runs) > 1 else None
     views = [_run_view(run) for run in runs]
     _embed_pictures(runs, views, LIMIT - RESERVE - (len(curves.uri) if curves else 0))
-    title = f"{runs[0].name}: {labels.objective(runs[0].config)}, on {labels.data_name(runs[0].analysis['data'])}"
+    title = f"{runs[0].name}: {labels.objective(runs[0].config)}, on {runs[0].data_name}"
     page = {
         "title": title if len(runs) == 1 else f"{len(runs)} runs side by side",
         "names": [run.name for run in runs],

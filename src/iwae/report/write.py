@@ -1,12 +1,11 @@
 """The report of some runs: analyzes what is not analyzed well enough yet, and writes the page."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from iwae.data import is_own
 from iwae.errors import IWAEError, needs_extra
+from iwae.explore.write import as_utf8, check_output, explorer_link
 from iwae.io.files import write_atomically
 from iwae.report.comparison import Analyzed
 from iwae.report.embedding import picture_path
@@ -17,7 +16,6 @@ from iwae.runs.records import AnalysisRecord, read_checked
 from iwae.runs.reporter import Reporter
 
 NAME = "report.html"
-EXPLORER = "explore.html"
 
 
 def write_report(
@@ -48,9 +46,7 @@ def write_report(
     for path in unique:
         Run.open(path)
     # Before minutes of measuring, not after.
-    if target.is_dir() or not target.parent.is_dir():
-        what = "is a directory" if target.is_dir() else f"cannot be written: there is no directory {target.parent}"
-        raise IWAEError(f"{target} {what}; choose another `out`")
+    check_output(target, "out")
     names = [run_name(path) for path in unique]
     runs = []
     for path, name in zip(unique, names, strict=True):
@@ -60,11 +56,11 @@ def write_report(
             reporter.message(f"Analyzing {path}.")
             moved = dataset if is_own(run.config.dataset) else None
             analysis = analyze_run(path, options=least, dataset=moved, datasets_dir=datasets_dir, reporter=reporter)
-        metrics = [line for line in run.metrics.lines() if line["step"] <= analysis["step"]]
+        metrics = run.metrics.lines(analysis["step"])
         shown = name if names.count(name) == 1 else str(path)
-        link = _link(target, path / EXPLORER) if (path / EXPLORER).is_file() else None
-        runs.append(Analyzed(path, _as_utf8(shown).decode(), run.record, analysis, metrics, link))
-    write_atomically(target, _as_utf8(render(runs)))
+        link = explorer_link(path, target.parent)
+        runs.append(Analyzed(path, as_utf8(shown), run.record, analysis, metrics, link))
+    write_atomically(target, as_utf8(render(runs)).encode())
     return target
 
 
@@ -89,13 +85,3 @@ def find_analysis(run: Run, options: AnalyzeOptions) -> tuple[AnalysisRecord | N
     if intact and analysis["format"] == FORMAT and asked == (samples, examples):
         return analysis, options
     return None, AnalyzeOptions(*asked)
-
-
-def _link(page: Path, file: Path) -> str:
-    """The address of a file from where the page lies."""
-    return quote(os.fsencode(os.path.relpath(file, page.parent)))
-
-
-def _as_utf8(text: str) -> bytes:
-    """Bytes of file names that are not UTF-8, which Python keeps as lone surrogates, become escapes."""
-    return text.encode(errors="backslashreplace")

@@ -25,7 +25,6 @@ analysis.json:
 A number that does not exist (the standard error of one example, a likelihood of zero) is null.
 """
 
-import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,19 +33,20 @@ from typing import Any
 import numpy as np
 
 from iwae.data import Dataset, Split
-from iwae.errors import IWAEError, check_count, needs_extra
+from iwae.errors import check_count, needs_extra
 from iwae.evaluation import importance_weights as weights
 from iwae.evaluation import visualization
 from iwae.evaluation.active_units import ACTIVE_THRESHOLD, active_units, paper_active_units
-from iwae.evaluation.likelihood import MAX_SAMPLES
+from iwae.evaluation.likelihood import check_samples
 from iwae.figures.analysis import Findings, Images, draw
 from iwae.figures.charts import Curve
-from iwae.io.files import write_atomically, write_json
+from iwae.io.files import write_arrays, write_atomically, write_json
+from iwae.io.json import finite_or_none
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
-from iwae.runs.data import data_record, run_dataset
+from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import Measurement, device, finite_or_none, kept_units, measure, overfitting_gap, versions
+from iwae.runs.evaluate import Measurement, kept_units, measure, overfitting_gap, provenance
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import AnalysisRecord, MetricsLine, StageRecord
 from iwae.runs.reporter import Reporter
@@ -78,11 +78,10 @@ class AnalyzeOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one, or more samples than can be drawn."""
-        for name in ("samples", "examples"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        if (self.samples or 0) > MAX_SAMPLES:
-            raise IWAEError(f"`samples` must be at most {MAX_SAMPLES:,}, got {self.samples}")
+        if self.samples is not None:
+            check_samples("samples", self.samples)
+        if self.examples is not None:
+            check_count("examples", self.examples)
 
 
 def analyze_run(
@@ -121,7 +120,7 @@ def analyze_run(
         model, data, num_samples=num_samples, num_examples=LOG_WEIGHT_EXAMPLES, kept=kept_units(run)
     )
     relative = weights.relative_log_weights(log_weights)
-    metrics = [line for line in run.metrics.lines() if line["step"] <= loaded.step]
+    metrics = run.metrics.lines(loaded.step)
     effective = test.likelihoods.effective_sample_size
     pictures, skipped = draw(
         Findings(
@@ -142,20 +141,14 @@ def analyze_run(
         "effective_sample_size": effective,
         **{f"variances_{number}": values for number, values in enumerate(units.variances, 1)},
     }
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(directory / ARRAYS, buffer.getvalue())
+    write_arrays(directory / ARRAYS, np.savez_compressed, **arrays)
     found: Any = {
         "format": FORMAT,
         "config": run.config.to_json(),
-        "data": data_record(data),
         "architecture": loaded.architecture.to_json(),
-        "checkpoint": loaded.path.name,
         "stages_done": loaded.stages_done,
         "stages_total": len(record["schedule"]),
         "epochs": metrics[-1]["epoch"] if metrics else 0,
-        "step": loaded.step,
-        "weights_sha256": loaded.weights_digest(),
         "training_seconds": round(loaded.seconds, 1),
         "samples": options.samples,
         "examples": options.examples,
@@ -187,9 +180,7 @@ def analyze_run(
         "pictures": {Path(name).stem: name for name in pictures},
         "skipped": skipped,
         "arrays": ARRAYS,
-        "seconds": round(time.perf_counter() - start, 1),
-        "versions": versions(),
-        "device": device(),
+        **provenance(loaded, data, seconds=round(time.perf_counter() - start, 1)),
     }
     # Written last: where it is there, all that it names is.
     write_json(directory / FILE, found)

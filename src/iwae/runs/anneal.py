@@ -17,12 +17,13 @@ from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
 from iwae.evaluation.chains import AnnealedSettings
 from iwae.evaluation.examples import examples_at_once
 from iwae.io.files import check_writable, write_arrays, write_json
+from iwae.io.json import finite_or_none
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record, say_if_no_sample
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, finite_or_none, provenance
+from iwae.runs.evaluate import MAX_HEADER_BYTES, provenance
 from iwae.runs.records import AnnealedRecord, Made, read_checked
 from iwae.runs.reporter import Reporter
 

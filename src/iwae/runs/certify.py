@@ -19,7 +19,7 @@ from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_
 from iwae.evaluation.chains import AnnealedSettings, check_latents
 from iwae.evaluation.likelihood import check_ks
 from iwae.io.files import check_writable, write_arrays, write_json
-from iwae.io.json import Count, Positive, Real
+from iwae.io.json import Count, Positive, Real, finite_or_none
 from iwae.models.vae import HierarchicalVAE
 from iwae.runs.anneal import (
     anneal_checkpoint,
@@ -31,7 +31,7 @@ from iwae.runs.anneal import (
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, finite_or_none, provenance
+from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, provenance
 from iwae.runs.records import AnnealedRecord, Measured, Provenance
 from iwae.runs.reporter import Reporter
 

@@ -10,8 +10,9 @@ import numpy as np
 from iwae.data.files import BadFileError
 from iwae.errors import IWAEError
 from iwae.evaluation.likelihood import Likelihoods, standard_error
+from iwae.io.json import finite_or_none
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import finite_or_none, read_likelihoods
+from iwae.runs.evaluate import read_likelihoods
 from iwae.runs.records import EvaluationRecord, ResultsRecord, read_checked
 
 

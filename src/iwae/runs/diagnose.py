@@ -26,10 +26,11 @@ from iwae.evaluation.gradient_quality import (
 )
 from iwae.figures import charts
 from iwae.io.files import write_atomically, write_json
+from iwae.io.json import finite_or_none
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import device, finite_or_none, versions
+from iwae.runs.evaluate import device, versions
 from iwae.runs.options import DiagnoseOptions
 from iwae.runs.reporter import Reporter
 

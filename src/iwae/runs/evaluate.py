@@ -20,7 +20,7 @@ from iwae.evaluation.active_units import active_units, paper_active_units
 from iwae.evaluation.importance_weights import shape_figures
 from iwae.figures.charts import ladder_chart
 from iwae.io.files import check_writable, write_arrays, write_atomically, write_json
-from iwae.io.json import read_json
+from iwae.io.json import finite_or_none, read_json
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record, say_if_no_sample
@@ -102,22 +102,6 @@ def weights_figures(values: evaluation.Likelihoods) -> WeightsFigures:
         "pareto_k_median": finite_or_none(median),
         "pareto_k_above": finite_or_none(above),
     }
-
-
-def evaluate_checkpoint(
-    run: Run,
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    split: Split,
-    *,
-    samples: int,
-    seed: int = 0,
-    examples: int | None = None,
-    reporter: Reporter,
-) -> Measurement:
-    """`evaluate_ladder` at one k."""
-    options = {"seed": seed, "examples": examples, "reporter": reporter}
-    return evaluate_ladder(run, checkpoint, dataset, split, samples=[samples], **options)[0]
 
 
 def evaluate_ladder(
@@ -251,11 +235,11 @@ def measure(
     A measurement in `evaluations/` serves if it has the same weights, data, k and seed and at least as many
     examples: an example's draws do not depend on how many others were measured.
 
-    Raises IWAEError as `evaluate_checkpoint` does, and OSError when a file can't be written.
+    Raises IWAEError as `evaluate_ladder` does, and OSError when a file can't be written.
     """
-    return find_measurement(run, checkpoint, dataset, split, samples=samples, examples=examples) or (
-        evaluate_checkpoint(run, checkpoint, dataset, split, samples=samples, examples=examples, reporter=reporter)
-    )
+    if found := find_measurement(run, checkpoint, dataset, split, samples=samples, examples=examples):
+        return found
+    return evaluate_ladder(run, checkpoint, dataset, split, samples=[samples], examples=examples, reporter=reporter)[0]
 
 
 def find_measurement(
@@ -325,11 +309,6 @@ def overfitting_gap(test: evaluation.Likelihoods, train: evaluation.Likelihoods)
         "value": finite_or_none(test.nll - train.nll),
         "stderr": finite_or_none(math.hypot(test.stderr, train.stderr)),
     }
-
-
-def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN: a figure that does not exist is null."""
-    return value if math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:

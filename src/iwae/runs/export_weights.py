@@ -1,7 +1,6 @@
 """A run with its weights alone, to be given to others."""
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from iwae.errors import IWAEError
-from iwae.io.files import write_atomically, write_json
+from iwae.io.files import write_json
 from iwae.io.json import parse, read_json
 from iwae.runs.checkpoint import Checkpoint, save_weights_alone
 from iwae.runs.config import RunConfig
@@ -36,8 +35,7 @@ def export_weights(run: Run, checkpoint: Checkpoint, out: str | Path) -> Path:
     results = run.results()
     with made_whole(target) as made:
         save_weights_alone(made.checkpoints_path / checkpoint.path.name, checkpoint)
-        lines = [json.dumps(line) + "\n" for line in run.metrics.lines(checkpoint.step)]
-        write_atomically(made.metrics.path, "".join(lines).encode())
+        made.metrics.write(run.metrics.lines(checkpoint.step))
         if results is not None and results["weights_sha256"] == digest:
             for path in (run.path / name for name in OF_RESULTS if (run.path / name).exists()):
                 _copy(path, made.path)
@@ -74,8 +72,10 @@ def _copy(path: Path, directory: Path) -> None:
         shutil.copyfile(path, directory / path.name)
 
 
-def train_command(config: RunConfig) -> str:
-    """The command that trains a run of this configuration; custom data and other runs are called by their names."""
+def train_command(config: RunConfig, *more: str, with_places: bool = False) -> str:
+    """The command that trains a run of this configuration, with `more` words; custom data and other runs are called by
+    their names, or `with_places` by their paths.
+    """
     objective = config.objective
     named = {"objective": objective.name} if config.model is None else {"model": config.model}
     numbers = {name: number for name, number in objective.numbers().items() if number is not None}
@@ -89,11 +89,11 @@ def train_command(config: RunConfig) -> str:
         if field.name != "objective" and (value := getattr(config, field.name)) != getattr(usual, field.name):
             given[field.name] = value
     words = ["iwae", "train"]
-    for name, value in without_places(given).items():
+    for name, value in (given if with_places else without_places(given)).items():
         # Flags are false unless given.
         words += [f"--{name.replace('_', '-')}"]
         words += [] if value is True else map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+    return shlex.join([*words, *more])
 
 
 def _measurements(run: Run, digest: str) -> list[Path]:

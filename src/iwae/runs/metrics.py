@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from iwae.io.files import naming, open_regular, read_bounded, write_atomically
@@ -28,6 +28,10 @@ class Metrics:
         can't be read.
         """
         return [line for _, line in _intact(self._content()) if until is None or line["step"] <= until]
+
+    def write(self, lines: Iterable[MetricsLine]) -> None:
+        """Writes the whole file anew. Raises OSError, naming the file."""
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def cut(self, step: int) -> None:
         """Drops the lines after `step`, and from the first damaged one on. Raises IWAEError as `lines` does."""

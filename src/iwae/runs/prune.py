@@ -1,7 +1,5 @@
 """Pruning a run: a smaller model without its inactive units, in a run directory of its own."""
 
-import json
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,14 +7,14 @@ import optax
 
 from iwae.data import Dataset
 from iwae.errors import IWAEError, check_count
-from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.active_units import ActiveUnits, active_units
-from iwae.evaluation.likelihood import MAX_SAMPLES
-from iwae.io.files import write_atomically, write_json
+from iwae.evaluation.likelihood import check_samples, likelihoods, standard_error
+from iwae.io.files import write_json
+from iwae.io.json import finite_or_none
 from iwae.models.pruning import check_prunable, prune, units_to_keep
 from iwae.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import finite_or_none, kept_units, measure_run
+from iwae.runs.evaluate import kept_units, measure_run
 from iwae.runs.options import MeasureOptions
 from iwae.runs.records import PrunedRecord, PruningFigures
 from iwae.runs.reporter import Reporter
@@ -61,7 +59,9 @@ def prune_run(
     Raises IWAEError when `out` is not empty, there is nothing to prune, or `samples` or `examples` have no meaning,
     and CheckpointError for a bad checkpoint.
     """
-    check_samples(samples, examples)
+    check_samples("samples", samples)
+    if examples is not None:
+        check_count("examples", examples)
     reporter = reporter or Reporter()
     check_free(out)
     check_prunable(source.architecture.network, source.architecture.prior, source.architecture.posterior)
@@ -73,7 +73,7 @@ def prune_run(
     counts, total = tuple(int(mask.sum()) for mask in kept), tuple(map(len, kept))
     if counts == total:
         raise IWAEError(f"{source.path}: {_nothing_to_prune(total, kept_inactive)}")
-    before = evaluation.likelihoods(
+    before = likelihoods(
         model,
         dataset,
         num_samples=samples,
@@ -103,7 +103,7 @@ def prune_run(
             before=-float(before.mean()),
             after=-float(after.mean()),
             difference=float((before - after).mean()),
-            difference_stderr=_standard_error(before - after),
+            difference_stderr=standard_error(before - after),
             kept=counts,
             total=total,
             kept_inactive=kept_inactive,
@@ -117,19 +117,6 @@ def prune_run(
         write_json(unfinished.path / "pruning.json", pruned_record)
         unfinished.write_record({**unfinished.record, "pruned": pruned_record})
     return result
-
-
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def check_samples(samples: int, examples: int | None) -> None:
-    """Raises IWAEError, naming the option, for counts that have no meaning."""
-    check_count("samples", samples)
-    if samples > MAX_SAMPLES:
-        raise IWAEError(f"`samples` must be at most {MAX_SAMPLES:,}, got {samples}")
-    if examples is not None:
-        check_count("examples", examples)
 
 
 def layers_kept_inactive(units: ActiveUnits) -> tuple[int, ...]:
@@ -181,8 +168,7 @@ def _write_model(
         seconds=origin.seconds,
         weights_alone=not origin.has_moments,
     )
-    metrics = [json.dumps(line) + "\n" for line in source.metrics.lines(origin.step)]
-    write_atomically(out.metrics.path, "".join(metrics).encode())
+    out.metrics.write(source.metrics.lines(origin.step))
     left = _left_of_the_first(kept_units(source), kept)
     pruned: PrunedRecord = {
         **figures,

@@ -111,7 +111,7 @@ def test_the_command_prints_it_and_show_results_and_analyze_have_it(
     # Of other weights it says nothing.
     results = json.loads(run.results_path.read_text())
     run.results_path.write_text(json.dumps({**results, "weights_sha256": "0" * 64}))
-    assert Run.open(run.path).annealed() is None
+    assert Run.open(run.path).annealed() == (None, None)
 
 
 def test_a_ladder_of_k_is_a_record_each_and_a_picture_with_ais_of_the_same_examples(

@@ -36,7 +36,7 @@ class Analyze(OfRunAndData):
 
         test, train, gap, layers = found["test"], found["train"], found["gap"], found["layers"]
         active, units = (tables.units_label([layer[name] for layer in layers]) for name in ("active", "units"))
-        annealed = run.annealed(found["weights_sha256"])
+        annealed, _ = run.annealed(found["weights_sha256"])
         lines = [
             f"Test NLL: {labels.nats(test['nll'], test['stderr'])} nats, {labels.measured_on(test, 'test')}",
             *([] if annealed is None else [_annealed_line(annealed)]),

@@ -1,7 +1,5 @@
 """`iwae estimators`: several estimators on the same data, side by side."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from iwae.cli import tables
-from iwae.cli.app import fail
 from iwae.cli.console import make_reporter, print_line, print_lines, print_records
 from iwae.cli.options import Integers, SettingsBesideObjectives, default_results_dir
-from iwae.cli.processes import carry_out
+from iwae.cli.processes import carry_out, fail_each
 from iwae.errors import check_count
 from iwae.runs.options import DiagnoseOptions, MeasureOptions, TrainOptions
 from iwae.runs.sweep import Sweep
@@ -66,7 +63,8 @@ class Estimators:
         TrainOptions(stages=self.stages)
         options = DiagnoseOptions(draws=self.draws, reference_k=self.reference_k)
         contest = Contest.of(self.estimators, self.k, self.seeds, self.configuration.given)
-        sweep = Sweep.create(self._directory(contest), contest, self.stages, self.measuring)
+        directory = self.sweep_dir or self.results_dir / f"estimators-{contest.digest()}"
+        sweep = Sweep.create(directory, contest, self.stages, self.measuring)
         datasets_dir = self.datasets_dir.resolve() if self.datasets_dir else None
         orders = sweep.unfinished(
             save_every=TrainOptions.save_every, datasets_dir=datasets_dir, command="the same iwae estimators"
@@ -86,15 +84,7 @@ class Estimators:
         written = sweep.write_table(text, rows)
         page = write_page(sweep, HEADING, [_cells(row) for row in rows], lines)
         print_line(said, f"Written: {page}; {written}, and as .csv and .json")
-        for failure in failures:
-            fail(failure, 1)
-        return 1 if failures else 0
-
-    def _directory(self, contest: Any) -> Path:
-        if self.sweep_dir is not None:
-            return self.sweep_dir
-        options = json.dumps([point["config"] for point in contest.points()], sort_keys=True)
-        return self.results_dir / f"estimators-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+        return fail_each(failures)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

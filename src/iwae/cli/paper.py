@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.cli.options import default_results_dir
-from iwae.cli.processes import On, SlurmOptions, carry_out, check_place
+from iwae.cli.processes import On, SlurmOptions, carry_out, check_place, fail_each
 from iwae.cli.registry import check_installed
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
@@ -22,7 +21,7 @@ from iwae.io.text import printable
 from iwae.paper import TABLES, Cell, CellStatus, cells_of, status_of, to_json, to_markdown
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of
-from iwae.paper.status import PARTIAL, UNREADABLE, figure, gap_text, model_text, notes, paper_text
+from iwae.paper.status import PARTIAL, gap_text, model_text, notes, ours_text, paper_text
 from iwae.runs.options import MeasureOptions
 
 TITLES = {
@@ -94,9 +93,7 @@ class Paper:
         unreadable = [status.cell.config.name() for status in statuses if status.problem is not None]
         if unreadable and self.action == "list":
             failures.append(f"not readable: {', '.join(unreadable)}")
-        for failure in failures:
-            fail(failure, 1)
-        return 1 if failures else 0
+        return fail_each(failures)
 
     def _cells(self, results_dir: Path) -> list[Cell]:
         datasets = tuple(map(canonical_name, self.datasets))
@@ -177,19 +174,13 @@ def _table(data: str, layers: int, statuses: Sequence[CellStatus]) -> Table:
 
 
 def _row(status: CellStatus) -> tuple[str, ...]:
-    ours = ""
-    if status.problem is not None:
-        ours = UNREADABLE
-    elif status.measured_stages is not None:
-        ours = figure(status.nll, status.stderr) if status.nll is not None else "not finite"
-        ours += "" if status.is_reproduction else MARK
     # Which stage the figure is of, where the run is further.
     measured = f" ({status.measured_stages})" if status.measured_early else ""
     return (
         model_text(status),
         str(status.cell.config.k),
         paper_text(status),
-        ours,
+        ours_text(status, MARK),
         status.active,
         gap_text(status, MARK),
         f"{status.stages_done}/{status.stages_total}{measured}",

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from tyro.conf import UseAppendAction
 
+from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.errors import IWAEError
 from iwae.io.text import printable
@@ -56,6 +57,13 @@ def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | N
 
     with Live(console=console, auto_refresh=False, transient=True) as live:
         return run_orders(orders, jobs=jobs or 1, on_progress=_shown(live, without="waiting"))
+
+
+def fail_each(failures: Sequence[str]) -> int:
+    """Prints a line for each failure, and returns the exit status."""
+    for failure in failures:
+        fail(failure, 1)
+    return 1 if failures else 0
 
 
 def sbatch_options(given: Sequence[str]) -> dict[str, str]:

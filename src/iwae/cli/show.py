@@ -8,10 +8,9 @@ from typing import Any
 from tyro.conf import Positional
 
 from iwae.cli import tables
-from iwae.cli.app import fail
 from iwae.cli.console import print_lines, print_records
 from iwae.cli.options import default_results_dir
-from iwae.cli.processes import watch
+from iwae.cli.processes import fail_each, watch
 from iwae.cli.sweep import print_table
 from iwae.data import shown_name
 from iwae.errors import IWAEError
@@ -60,9 +59,7 @@ class Show:
             states = ", ".join(f"{count} {state}" for state, count in done.items())
             print_lines(*([""] if records else []), f"{sweep.path}: {len(sweep.runs)} runs, {states}")
             print_table(sweep, "table")
-        for failure in failures:
-            fail(failure, 1)
-        return 1 if failures else 0
+        return fail_each(failures)
 
     def _runs(self) -> list[Run]:
         runs = [

@@ -1,7 +1,5 @@
 """`iwae sweep`: runs over a grid of options and seeds, here or on a cluster, and the table of what came of them."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +9,9 @@ from rich.console import Console
 from tyro.conf import Positional, UseAppendAction
 
 from iwae.cli import tables
-from iwae.cli.app import fail
 from iwae.cli.console import print_line, print_lines, print_records
 from iwae.cli.options import Integers, Settings, default_results_dir
-from iwae.cli.processes import On, SlurmOptions, carry_out, check_place
+from iwae.cli.processes import On, SlurmOptions, carry_out, check_place, fail_each
 from iwae.errors import IWAEError, check_count
 from iwae.runs.grid import Definition, label, read_axes, read_file, read_grid, read_options
 from iwae.runs.options import MeasureOptions, TrainOptions
@@ -75,9 +72,7 @@ class SweepCommand:
         if found:
             written = sweep.write_table(table_text(sweep))
             print_line(Console(stderr=True), f"Written: {written}, and as .csv and .json")
-        for failure in failures:
-            fail(failure, 1)
-        return 1 if failures else 0
+        return fail_each(failures)
 
     def _definition(self) -> Definition:
         found = read_file(self.file) if self.file is not None else {}
@@ -101,8 +96,7 @@ class SweepCommand:
             return self.sweep_dir
         if self.file is not None:
             return self.results_dir / self.file.stem
-        runs = json.dumps([point["config"] for point in definition.points()], sort_keys=True)
-        return self.results_dir / "-".join(["sweep", *definition.grid, hashlib.sha256(runs.encode()).hexdigest()[:8]])
+        return self.results_dir / "-".join(["sweep", *definition.grid, definition.digest()])
 
 
 def print_table(sweep: Sweep, style: tables.Format) -> None:

@@ -1,14 +1,15 @@
 """The trained models that this project's repository has, beside the paper's figures."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from iwae.errors import IWAEError
+from iwae.evaluation.likelihood import standard_error
 from iwae.io.files import expanded
+from iwae.io.json import finite_or_none
 from iwae.paper.cells import published
 from iwae.runs.directory import Run
 from iwae.runs.export_weights import train_command
@@ -48,14 +49,12 @@ def _above(run: Run) -> tuple[float | None, float | None]:
     """The mean of what AIS gives more than L_k of the same examples, with its standard error; None where one of them is
     not measured, or can't be read.
     """
-    annealed, results = run.annealed(), run.results()
-    if annealed is None or results is None:
+    (_, path), results = run.annealed(), run.results()
+    if path is None or results is None:
         return None, None
-    with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
-        paths = run.evaluations_path.glob("*-ais-*.json")
-        path = next(path for path in paths if json.loads(path.read_bytes()) == annealed).with_suffix(".npz")
-        both = [np.load(one)["log_likelihood"] for one in (path, run.path / results["files"]["per_example"])]
-        count = min(map(len, both))
-        more = both[0][:count] - both[1][:count]
-        return float(more.mean()), float(more.std(ddof=1)) / count**0.5 if count > 1 else None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        files = path.with_suffix(".npz"), run.path / results["files"]["per_example"]
+        annealed, bounds = (np.load(file)["log_likelihood"] for file in files)
+        more = np.subtract(*(values[: min(len(annealed), len(bounds))] for values in (annealed, bounds)))
+        return float(more.mean()), finite_or_none(standard_error(more))
     return None, None

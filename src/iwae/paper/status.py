@@ -206,6 +206,16 @@ def paper_text(status: CellStatus) -> str:
     return f"{published.nll:.2f}" + (f" ({published.active})" if published.active else "")
 
 
+def ours_text(status: CellStatus, mark: str) -> str:
+    """`84.78 ± 0.24`, with `mark` where the figure is no reproduction; nothing before it is measured."""
+    if status.problem is not None:
+        return UNREADABLE
+    if status.results is None:
+        return ""
+    text = "not finite" if status.nll is None else figure(status.nll, status.stderr)
+    return text if status.is_reproduction else text + mark
+
+
 def gap_text(status: CellStatus, mark: str) -> str:
     """`+0.31 ± 0.35`, with `mark` where the gap was measured on less than the paper's."""
     if status.gap is None:
@@ -216,22 +226,14 @@ def gap_text(status: CellStatus, mark: str) -> str:
 def row(status: CellStatus) -> tuple[str, ...]:
     """One line of text cells under `HEADINGS`."""
     config = status.cell.config
-    ours = ""
-    if status.problem is not None:
-        ours = UNREADABLE
-    elif status.measured_stages is not None:
-        ours = figure(status.nll, status.stderr) if status.nll is not None else "not finite"
-        if not status.is_reproduction:
-            ours += f" {PARTIAL}"
-        if status.measured_early:
-            ours += f" (after stage {status.measured_stages})"
+    early = f" (after stage {status.measured_stages})" if status.measured_early else ""
     return (
         status.data,
         model_text(status),
         str(config.k),
         str(config.layers),
         paper_text(status),
-        ours,
+        ours_text(status, f" {PARTIAL}") + early,
         status.active,
         gap_text(status, f" {PARTIAL}"),
         NONE if status.published_gap is None else f"up to {status.published_gap:g}",

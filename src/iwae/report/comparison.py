@@ -168,7 +168,7 @@ def _jackknife(test: Measured) -> Cell:
 
 def _annealed(run: Analyzed) -> Cell:
     """Annealed importance sampling of the weights that were analyzed."""
-    found = Run(run.path).annealed()
+    found, _ = Run(run.path).annealed()
     if found is None or found["weights_sha256"] != run.analysis["weights_sha256"]:
         return Cell("not measured", "iwae evaluate --method ais")
     return Cell(labels.nats(found["nll"], found["stderr"]), labels.annealed_on(found))

@@ -7,9 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from iwae.data import Dataset
 from iwae.errors import IWAEError, check_count, needs_extra
 from iwae.estimators.base import Estimator
 from iwae.estimators.objective import Objective
@@ -27,6 +28,7 @@ from iwae.evaluation.gradient_quality import (
 from iwae.figures import charts
 from iwae.io.files import write_atomically, write_json
 from iwae.io.json import finite_or_none
+from iwae.models.vae import HierarchicalVAE
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
@@ -70,19 +72,7 @@ def diagnose_run(
     directory = run.path / DIRECTORY
     directory.mkdir(exist_ok=True)
     start = time.perf_counter()
-    reporter.message(f"Drawing {options.draws} gradients of each of {len(objectives)} estimators.")
-    model = loaded.model()
-    model, rows = on_data(model, data, "test")
-    x, _, count, _ = next(prepared_batches(model, rows, "test", options.examples, options.examples))
-    found = gradient_quality(
-        model,
-        jnp.asarray(x[:count]),
-        objectives,
-        draws=options.draws,
-        reference_k=options.reference_k,
-        seed=options.seed,
-        on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
-    )
+    model, x, found = measured_gradients(loaded.model(), data, objectives, options, reporter)
     reporter.message("Measuring the importance weights.")
     log_weights = weights.example_log_weights(
         model, data, num_samples=options.weight_samples, num_examples=options.weight_examples, seed=options.seed
@@ -102,7 +92,7 @@ def diagnose_run(
         "step": loaded.step,
         "weights_sha256": loaded.weights_digest(),
         "options": asdict(options),
-        "gradient_examples": count,
+        "gradient_examples": len(x),
         "gradients": [gradient_record(word, quality) for word, quality in zip(words, found, strict=True)],
         "weights": _weights_record(log_weights, shapes, options),
         "pictures": list(pictures),
@@ -113,6 +103,31 @@ def diagnose_run(
     # Written last: where it is there, all that it names is.
     write_json(directory / FILE, record)
     return record
+
+
+def measured_gradients(
+    model: HierarchicalVAE,
+    data: Dataset,
+    objectives: Sequence[Objective | tuple[Estimator, Objective]],
+    options: DiagnoseOptions,
+    reporter: Reporter,
+) -> tuple[HierarchicalVAE, Float[Array, "examples visible"], list[EstimatorQuality]]:
+    """The model for the data, the first test examples as they are scored, and the quality of each estimator's gradient
+    on them.
+    """
+    reporter.message(f"Drawing {options.draws} gradients of each of {len(objectives)} estimators.")
+    model, rows = on_data(model, data, "test")
+    x, _, count, _ = next(prepared_batches(model, rows, "test", options.examples, options.examples))
+    found = gradient_quality(
+        model,
+        x[:count],
+        objectives,
+        draws=options.draws,
+        reference_k=options.reference_k,
+        seed=options.seed,
+        on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
+    )
+    return model, x[:count], found
 
 
 def _objectives(

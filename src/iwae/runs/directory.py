@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iwae.data import Column, Split
 from iwae.errors import IWAEError, RunBusyError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from iwae.models.vae import HierarchicalVAE
     from iwae.runs.checkpoint import Checkpoint
 
+T = TypeVar("T", AnnealedRecord, EvaluationRecord)
 FORMAT = 1
 LATEST = "latest"
 LOCK = ".lock"
@@ -156,30 +157,37 @@ class Run:
 
     def annealed(
         self, digest: str | None = None, split: Split = "test", most_examples: int | None = None
-    ) -> AnnealedRecord | None:
+    ) -> tuple[AnnealedRecord, Path] | tuple[None, None]:
         """Of the annealed measurements of a split with the weights of `digest`, by default those of `results.json`, the
-        one of most examples, up to `most_examples`, and of these the longest; None where there is none.
+        one of most examples, up to `most_examples`, and of these the longest, and its file; None where there is none.
         """
         if digest is None and (results := self.results()):
             digest = results["weights_sha256"]
-        found = []
-        for path in sorted(self.evaluations_path.glob("*-ais-*.json")):
-            with contextlib.suppress(OSError, IWAEError):
-                found.append(read_checked(path, AnnealedRecord, "it is measured again"))
-        found = [one for one in found if (one["weights_sha256"], one["split"]) == (digest, split)]
-        found = [one for one in found if most_examples is None or one["num_examples"] <= most_examples]
-        return max(found, key=lambda one: (one["num_examples"], one["chains"] * one["steps"]), default=None)
+        found = [
+            (one, path)
+            for one, path in self._measurements("*-ais-*.json", AnnealedRecord)
+            if (one["weights_sha256"], one["split"]) == (digest, split)
+            and (most_examples is None or one["num_examples"] <= most_examples)
+        ]
+        longest = max(
+            found, key=lambda pair: (pair[0]["num_examples"], pair[0]["chains"] * pair[0]["steps"]), default=None
+        )
+        return longest or (None, None)
 
     def measured(self, results: ResultsRecord, split: Split) -> EvaluationRecord | None:
         """The measurement of a split with the weights of `results`, as many samples and the most examples; None where
         there is none.
         """
-        found, wanted = [], (results["weights_sha256"], split, results["test"]["num_samples"])
-        for path in sorted(self.evaluations_path.glob(f"*-{split}-*.json")):
-            with contextlib.suppress(OSError, IWAEError):
-                found.append(read_checked(path, EvaluationRecord, "it is measured again"))
-        found = [one for one in found if (one["weights_sha256"], one["split"], one["num_samples"]) == wanted]
+        wanted = (results["weights_sha256"], split, results["test"]["num_samples"])
+        records = [one for one, _ in self._measurements(f"*-{split}-*.json", EvaluationRecord)]
+        found = [one for one in records if (one["weights_sha256"], one["split"], one["num_samples"]) == wanted]
         return max(found, key=lambda one: one["num_examples"], default=None)
+
+    def _measurements(self, pattern: str, kind: type[T]) -> Iterator[tuple[T, Path]]:
+        """The intact records of a kind in `evaluations/`, by the names of their files."""
+        for path in sorted(self.evaluations_path.glob(pattern)):
+            with contextlib.suppress(OSError, IWAEError):
+                yield read_checked(path, kind, "it is measured again"), path
 
     # The directory
 

@@ -7,18 +7,18 @@ signal_to_noise.png, bias.png   pictures of them
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from iwae.errors import IWAEError
 from iwae.estimators.objective import Objective
-from iwae.evaluation.batches import on_data, prepared_batches
-from iwae.evaluation.gradient_quality import gradient_quality, seconds_per_gradient
+from iwae.evaluation.gradient_quality import seconds_per_gradient
 from iwae.figures.charts import ladder_chart
 from iwae.io.files import write_atomically, write_json
 from iwae.io.json import Count, read_json
 from iwae.runs.data import run_dataset
-from iwae.runs.diagnose import bias_chart, gradient_record, signal_to_noise_chart
+from iwae.runs.diagnose import bias_chart, gradient_record, measured_gradients, signal_to_noise_chart
 from iwae.runs.directory import Run
 from iwae.runs.grid import Definition, PointRecord
 from iwae.runs.options import DiagnoseOptions
@@ -95,35 +95,25 @@ def measure_gradients(
     if not run.exists or run.results() is None:
         return None
     checkpoint = run.checkpoint()
-    counts = {"draws": options.draws, "examples": options.examples, "seed": options.seed}
-    counts["reference_k"] = max(options.reference_k, *(k for _, k in points))
+    options = replace(options, reference_k=max(options.reference_k, *(k for _, k in points)))
+    counts = {name: getattr(options, name) for name in ("draws", "examples", "seed", "reference_k")}
     made_of = {"weights_sha256": checkpoint.weights_digest(), "estimators": [list(p) for p in points], **counts}
     path = sweep.path / GRADIENTS
     with contextlib.suppress(OSError, IWAEError):
         found = read_json(path, GradientsRecord, "it is made anew", FORMAT)
         if found["made_of"] == made_of:
             return found
-    reporter.message(f"Drawing {options.draws} gradients of each of {len(points)} estimators.")
-    model, rows = on_data(checkpoint.model(), run_dataset(run, datasets_dir, reporter), "test")
-    x, _, count, _ = next(prepared_batches(model, rows, "test", options.examples, options.examples))
     words, objectives = [word for word, _ in points], [Objective.parse(*point) for point in points]
-    qualities = gradient_quality(
-        model,
-        x[:count],
-        objectives,
-        draws=options.draws,
-        reference_k=counts["reference_k"],
-        seed=options.seed,
-        on_estimator=lambda done, total: reporter.measuring("gradients", done, total),
-    )
-    seconds = [seconds_per_gradient(model, x[:count], objective, options.draws) for objective in objectives]
+    data = run_dataset(run, datasets_dir, reporter)
+    model, x, qualities = measured_gradients(checkpoint.model(), data, objectives, options, reporter)
+    seconds = [seconds_per_gradient(model, x, objective, options.draws) for objective in objectives]
     write_atomically(sweep.path / "signal_to_noise.png", signal_to_noise_chart(words, qualities))
-    write_atomically(sweep.path / "bias.png", bias_chart(words, qualities, counts["reference_k"]))
+    write_atomically(sweep.path / "bias.png", bias_chart(words, qualities, options.reference_k))
     record: GradientsRecord = {
         "format": FORMAT,
         "made_of": made_of,
         "run": run.path.name,
-        "examples": count,
+        "examples": len(x),
         "gradients": [
             {**gradient_record(word, quality), "seconds": time}
             for word, quality, time in zip(words, qualities, seconds, strict=True)

@@ -207,7 +207,7 @@ def draw_ladder(run: Run, checkpoint: Checkpoint, split: Split, rungs: Sequence[
     Raises IWAEError where matplotlib is not installed.
     """
     measured = len(rungs[0].likelihoods.log_likelihood)
-    annealed = run.annealed(checkpoint.weights_digest(), split, measured)
+    annealed, _ = run.annealed(checkpoint.weights_digest(), split, measured)
     first = slice(annealed["num_examples"] if annealed else measured)
     ks, values = [rung.likelihoods.num_samples for rung in rungs], [rung.likelihoods.arrays for rung in rungs]
     names = {"-L_k": "log_likelihood", "JVI-2": "jvi2"}

@@ -1,7 +1,9 @@
 """A grid of options and seeds: the runs of a sweep, from the command line or a file."""
 
 import difflib
+import hashlib
 import itertools
+import json
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -67,6 +69,11 @@ class Definition:
                 shown_point = {key: plain(value) for key, value in point.items()}
                 found[name] = {"run": name, "point": shown_point, "seed": seed, "config": config.to_json()}
         return list(found.values())
+
+    def digest(self) -> str:
+        """What tells its runs from those of others, in eight digits."""
+        runs = json.dumps([point["config"] for point in self.points()], sort_keys=True)
+        return hashlib.sha256(runs.encode()).hexdigest()[:8]
 
     def combinations(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Every combination of the grid's values, and the options of a run that it stands for: the same."""

@@ -86,7 +86,7 @@ def summary(run: Run) -> dict[str, Any]:
     if found is None:
         stages = max(run.stage_checkpoints(), default=0)
         return {**row, "stages_done": stages, "epochs": run.metrics.epochs_done(), **dict.fromkeys(FINISHED)}
-    annealed = run.annealed() or {}
+    annealed = run.annealed()[0] or {}
     test = {"nll_stderr": found["test"]["stderr"], **found["test"]}
     return {
         **row,

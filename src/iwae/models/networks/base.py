@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import equinox as eqx
 import jax
@@ -107,6 +107,14 @@ class LayerNorm(eqx.Module):
         return self.scale * jax.nn.standardize(x, epsilon=1e-5) + self.shift
 
 
+class Options(TypedDict, total=False):
+    """What follows a network's linear layers; see `Nonlinearity`, which has the defaults."""
+
+    activation: Activation
+    dropout: float
+    layer_norm: bool
+
+
 class Nonlinearity(eqx.Module):
     """What follows a linear layer: layer norm, the activation, dropout; each where it is there."""
 
@@ -115,8 +123,10 @@ class Nonlinearity(eqx.Module):
     activation: Activation | None = eqx.field(static=True)
 
     @classmethod
-    def create(cls, n: int, activation: Activation | None, dropout: float, layer_norm: bool) -> "Nonlinearity":
-        """After a layer of `n` numbers."""
+    def create(
+        cls, n: int, activation: Activation | None = "silu", dropout: float = 0.0, layer_norm: bool = False
+    ) -> "Nonlinearity":
+        """After a layer of `n` numbers; `dropout` is the share of them that a training step sets to zero."""
         return cls(LayerNorm.create(n) if layer_norm else None, Dropout(dropout) if dropout else None, activation)
 
     def __call__(self, x: Float[Array, "*rows n"], dims: int = 1) -> Float[Array, "*rows n"]:

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import equinox as eqx
 import jax
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
-from iwae.models.architecture import Activation, ImageShape, Precision
-from iwae.models.networks.base import Linear, Nonlinearity
+from iwae.models.architecture import ImageShape, Precision
+from iwae.models.networks.base import Linear, Nonlinearity, Options
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Of convolutions that halve an image's sides: each number meets as many weights as any other.
@@ -97,7 +97,7 @@ class ConvBlock(eqx.Module):
     second: Convolution
 
     @classmethod
-    def create(cls, channels: int, key: Key[Array, ""], **how: Any) -> "ConvBlock":
+    def create(cls, channels: int, key: Key[Array, ""], **how: Unpack[Options]) -> "ConvBlock":
         first = Convolution.create(channels, channels, key)
         second = jax.tree.map(jnp.zeros_like, first)
         return cls(Nonlinearity.create(channels, **how), first, Nonlinearity.create(channels, **how), second)
@@ -114,7 +114,7 @@ class _Stage(eqx.Module):
     blocks: tuple[ConvBlock, ...]
 
     @classmethod
-    def of(cls, layer: Any, channels: int, key: Key[Array, ""], conv_blocks: int, **how: Any) -> "_Stage":
+    def of(cls, layer: Any, channels: int, key: Key[Array, ""], conv_blocks: int, **how: Unpack[Options]) -> "_Stage":
         keys = (jax.random.fold_in(key, i) for i in range(conv_blocks))
         after = Nonlinearity.create(channels, **how)
         return cls(layer, after, tuple(ConvBlock.create(channels, own, **how) for own in keys))
@@ -127,17 +127,27 @@ class _Stage(eqx.Module):
         return x
 
 
-class ConvEncoder(eqx.Module):
+class _Convolutional(eqx.Module):
+    """What the two networks have in common."""
+
+    takes_batches: ClassVar[bool] = True
+    stages: tuple[_Stage, ...]
+    image_shape: ImageShape = eqx.field(static=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that it was made with."""
+        first = self.stages[0]
+        return {**first.after.settings, "conv_blocks": len(first.blocks), "image_shape": self.image_shape}
+
+
+class ConvEncoder(_Convolutional):
     """Convolutions of stride 2, one for each width, its channels, which halve the sides (rounded up); each is followed
     by layer norm over channels, an activation, dropout, and `conv_blocks` residual blocks. What the last one gives is
     the features.
 
     Inputs of several numbers a pixel lie one after the other, as whole images.
     """
-
-    takes_batches: ClassVar[bool] = True
-    stages: tuple[_Stage, ...]
-    image_shape: ImageShape = eqx.field(static=True)
 
     @classmethod
     def create(
@@ -146,12 +156,10 @@ class ConvEncoder(eqx.Module):
         key: Key[Array, ""],
         *,
         image_shape: ImageShape,
-        activation: Activation = "silu",
-        dropout: float = 0.0,
-        layer_norm: bool = False,
         conv_blocks: int = 0,
+        **options: Unpack[Options],
     ) -> "ConvEncoder":
-        """A network of `sizes[0]` inputs; the other sizes are channels.
+        """A network of `sizes[0]` inputs; the other sizes are channels, and `options` are those of `Nonlinearity`.
 
         Raises IWAEError for no channels, and for inputs that are not whole images.
         """
@@ -162,8 +170,7 @@ class ConvEncoder(eqx.Module):
         for i, (a, b) in enumerate(pairs):
             own, of_blocks = jax.random.split(jax.random.fold_in(key, i))
             layer = Convolution.create(a, b, own, side=KERNEL, stride=2)
-            how: dict[str, Any] = {"activation": activation, "dropout": dropout, "layer_norm": layer_norm}
-            stages.append(_Stage.of(layer, b, of_blocks, conv_blocks, **how))
+            stages.append(_Stage.of(layer, b, of_blocks, conv_blocks, **options))
         return cls(tuple(stages), image_shape)
 
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:
@@ -180,21 +187,12 @@ class ConvEncoder(eqx.Module):
         """Channels after every convolution."""
         return tuple(stage.layer.bias.shape[0] for stage in self.stages)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The options that it was made with."""
-        return {**_settings(self.stages), "image_shape": self.image_shape}
 
-
-class ConvDecoder(eqx.Module):
+class ConvDecoder(_Convolutional):
     """The mirror image of `ConvEncoder`: a linear layer to small images of the first width's channels, then sub-pixel
     convolutions to the other widths' and once more to the last one's, which double the sides. The features are images
     of the full size.
     """
-
-    takes_batches: ClassVar[bool] = True
-    stages: tuple[_Stage, ...]
-    image_shape: ImageShape = eqx.field(static=True)
 
     @classmethod
     def create(
@@ -203,17 +201,15 @@ class ConvDecoder(eqx.Module):
         key: Key[Array, ""],
         *,
         image_shape: ImageShape,
-        activation: Activation = "silu",
-        dropout: float = 0.0,
-        layer_norm: bool = False,
         conv_blocks: int = 0,
+        **options: Unpack[Options],
     ) -> "ConvDecoder":
-        """A network of `sizes[0]` inputs; the other sizes are channels, those of the smallest images first.
+        """A network of `sizes[0]` inputs; the other sizes are channels, those of the smallest images first, and
+        `options` are those of `Nonlinearity`.
 
         Raises IWAEError for no channels.
         """
         _check(sizes, None)
-        how: dict[str, Any] = {"activation": activation, "dropout": dropout, "layer_norm": layer_norm}
         widths = (*sizes[1:], sizes[-1])
         stages = []
         for i, (a, b) in enumerate(itertools.pairwise((sizes[0], *widths))):
@@ -222,7 +218,7 @@ class ConvDecoder(eqx.Module):
                 layer = Linear.create(a, math.prod(_sides(image_shape, len(widths) - 1)) * b, own)
             else:
                 layer = Convolution.doubling(a, b, own)
-            stages.append(_Stage.of(layer, b, of_blocks, conv_blocks, **how))
+            stages.append(_Stage.of(layer, b, of_blocks, conv_blocks, **options))
         return cls(tuple(stages), image_shape)
 
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:
@@ -249,11 +245,6 @@ class ConvDecoder(eqx.Module):
     def widths(self) -> tuple[int, ...]:
         """Channels of the images, the smallest first, but for those of full size."""
         return tuple(stage.layer.weight.shape[-2] for stage in self.stages[1:])
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The options that it was made with."""
-        return {**_settings(self.stages), "image_shape": self.image_shape}
 
 
 class ConvOutputs(eqx.Module):
@@ -285,7 +276,3 @@ def _check(sizes: Sequence[int], problem: str | None) -> None:
         problem = "a convolutional network needs the channels of at least one layer, but `hidden` has none"
     if problem is not None:
         raise IWAEError(problem)
-
-
-def _settings(stages: Sequence[_Stage]) -> dict[str, Any]:
-    return {**stages[0].after.settings, "conv_blocks": len(stages[0].blocks)}

@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from iwae.models.architecture import Activation
-from iwae.models.networks.base import Linear, Nonlinearity
+from iwae.models.networks.base import Linear, Nonlinearity, Options
 
 
 class MLP(eqx.Module):
@@ -22,19 +21,11 @@ class MLP(eqx.Module):
     after: tuple[Nonlinearity, ...]
 
     @classmethod
-    def create(
-        cls,
-        sizes: Sequence[int],
-        key: Key[Array, ""],
-        *,
-        activation: Activation = "silu",
-        dropout: float = 0.0,
-        layer_norm: bool = False,
-    ) -> "MLP":
-        """A network of `sizes[0]` inputs and `sizes[-1]` features."""
+    def create(cls, sizes: Sequence[int], key: Key[Array, ""], **options: Unpack[Options]) -> "MLP":
+        """A network of `sizes[0]` inputs and `sizes[-1]` features; `options` are those of `Nonlinearity`."""
         pairs = list(itertools.pairwise(sizes))
         linear = tuple(Linear.create(a, b, jax.random.fold_in(key, i)) for i, (a, b) in enumerate(pairs))
-        return cls(linear, tuple(Nonlinearity.create(b, activation, dropout, layer_norm) for _, b in pairs))
+        return cls(linear, tuple(Nonlinearity.create(b, **options) for _, b in pairs))
 
     def __call__(self, x: Float[Array, "*rows n_in"]) -> Float[Array, "*rows n_features"]:
         for linear, after in zip(self.linear, self.after, strict=True):

@@ -2,15 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from iwae.models.architecture import Activation
-from iwae.models.networks.base import Linear, Nonlinearity
+from iwae.models.networks.base import Linear, Nonlinearity, Options
 
 
 class Block(eqx.Module):
@@ -41,28 +40,22 @@ class ResidualNetwork(eqx.Module):
     last: Nonlinearity | None
 
     @classmethod
-    def create(
-        cls,
-        sizes: Sequence[int],
-        key: Key[Array, ""],
-        *,
-        activation: Activation = "silu",
-        dropout: float = 0.0,
-        layer_norm: bool = False,
-    ) -> "ResidualNetwork":
-        """A network of `sizes[0]` inputs and `sizes[-1]` features."""
+    def create(cls, sizes: Sequence[int], key: Key[Array, ""], **options: Unpack[Options]) -> "ResidualNetwork":
+        """A network of `sizes[0]` inputs and `sizes[-1]` features; `options` are those of `Nonlinearity`, of which
+        dropout comes once in a block.
+        """
         if len(sizes) == 1:
             return cls(None, (), None)
 
         def nonlinearity(width: int, dropout: float = 0.0) -> Nonlinearity:
-            return Nonlinearity.create(width, activation, dropout, layer_norm)
+            return Nonlinearity.create(width, **{**options, "dropout": dropout})
 
         def block(n_in: int, n_out: int, key: Key[Array, ""]) -> Block:
             first, skip = jax.random.split(key)
             return Block(
                 nonlinearity(n_in),
                 Linear.create(n_in, n_out, first),
-                nonlinearity(n_out, dropout),
+                nonlinearity(n_out, options.get("dropout", 0.0)),
                 Linear(jnp.zeros((n_out, n_out)), jnp.zeros(n_out)),
                 None if n_in == n_out else Linear.create(n_in, n_out, skip),
             )

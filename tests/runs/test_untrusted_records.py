@@ -31,7 +31,7 @@ from iwae.cli.show import Show
 from iwae.cli.train import Train
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
-from iwae.figures import analysis as figures
+from iwae.figures.charts import training_chart
 from iwae.paper import cells_of
 from iwae.report import write
 from iwae.runs import analyze
@@ -42,7 +42,6 @@ from iwae.runs.evaluate import find_measurement
 from iwae.runs.options import TrainOptions
 
 ANALYSIS = "analysis/analysis.json"
-TRAINING_CURVE = figures.PICTURES["training_curve"]
 COMMANDS = ("show", "sample", "evaluate", "train", "report", "analyze")
 
 
@@ -66,7 +65,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise IWAEError(f"{path}: would be analyzed")
 
     monkeypatch.setattr(write, "analyze_run", not_now)
-    monkeypatch.setattr(figures, "PICTURES", {})
+    monkeypatch.setattr(analyze, "draw", lambda _: ({}, {}))
     monkeypatch.setattr(analyze, "_images", lambda *_: None)
     shutil.copytree(made, tmp_path / "run")
     return tmp_path / "run"
@@ -161,7 +160,11 @@ def test_results_json(run: Path, by: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_metrics_jsonl(run: Path, by: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "PICTURES", {"training_curve": TRAINING_CURVE})
+
+    def curve(found: Any) -> tuple[dict[str, bytes], dict[str, str]]:
+        return ({"training_curve.png": training_chart([found.curve])} if found.curve else {}), {}
+
+    monkeypatch.setattr(analyze, "draw", curve)
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     texts = ((where, f"{text}\n") for where, text in mutants(line))
     check_all(run, "metrics.jsonl", texts, ("show", "train", "analyze"), by, capsys)

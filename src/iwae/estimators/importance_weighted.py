@@ -56,18 +56,13 @@ class PIWAE(WeightedEstimator):
         return Coefficients(bounds.iwae(log_weights), normalized_weights(log_weights), encoder)
 
 
-class PIWAEDReG(WeightedEstimator):
+class PIWAEDReG(PIWAE):
     """PIWAE(M, K) whose encoder follows MIWAE(M, K) by DReG: the squares of the weights normalized within groups.
 
     Rainforth et al. (2018), section 5; Tucker et al. (2019). Unbiased as `PIWAE` is.
     """
 
     derivative: ClassVar[EncoderDerivative] = "path"
-    num_groups: int = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError when the samples can't be divided into groups of one size."""
-        check_groups(self.num_samples, self.num_groups)
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         encoder = jnp.square(weights_within_groups(log_weights, self.num_groups)) / self.num_groups

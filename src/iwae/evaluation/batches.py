@@ -132,6 +132,12 @@ def example_noise(
     return noise_of_keys(layout, jax.vmap(lambda i: jax.random.fold_in(key, i))(indices), samples)
 
 
+@jax.jit
+def pair_keys(key: Key[Array, ""], indices: Int[Array, " n"], numbers: Int[Array, " n"]) -> Key[Array, " n"]:
+    """A key for each example's index and the number of a chain, a draw or a sample of it."""
+    return jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(key, i), n))(indices, numbers)
+
+
 def noise_of_keys(
     layout: NoiseLayout, keys: Key[Array, " batch"], samples: Int[Array, " k"]
 ) -> tuple[Float[Array, "k batch _"], ...]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from iwae.devices import num_devices, on_every_device, over_devices
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation import hmc
+from iwae.evaluation.batches import pair_keys
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE, Batch
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -201,10 +202,6 @@ def _draw(keys: Key[Array, " rows"], number: int | Array, width: int) -> Float[A
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), (width,)))(keys)
 
 
-def _chain_keys(key: Key[Array, ""], indices: Int[Array, " rows"], chains: Int[Array, " rows"]) -> Key[Array, " rows"]:
-    return jax.vmap(lambda i, c: jax.random.fold_in(jax.random.fold_in(key, i), c))(indices, chains)
-
-
 @eqx.filter_jit
 def _tune(
     model: HierarchicalVAE,
@@ -218,7 +215,7 @@ def _tune(
     """Stochastic approximation of the step size, along the path, from an example's own chains alone."""
     examples, dim = len(x), sum(model.latent)
     chains = jnp.tile(jnp.arange(TUNING_CHAINS), examples)
-    keys = _chain_keys(key, jnp.repeat(indices, TUNING_CHAINS), chains)
+    keys = pair_keys(key, jnp.repeat(indices, TUNING_CHAINS), chains)
     begin = _begin(model, jnp.repeat(x, TUNING_CHAINS, axis=0), _draw(keys, 0, _start_width(model, start)), start)
     scale = jnp.exp(jnp.mean(begin.log_scale.reshape(examples, TUNING_CHAINS, dim), axis=1))
 
@@ -255,7 +252,7 @@ def _run(
     """Log weights, as sum and its correction, acceptance, and last positions, with every step size given."""
     examples, chains = rows[:, 0], rows[:, 1]
     dim = sum(model.latent)
-    keys = _chain_keys(key, tuned.indices[examples], chains)
+    keys = pair_keys(key, tuned.indices[examples], chains)
     begin = _begin(model, tuned.x[examples], _draw(keys, 0, _start_width(model, start)), start)
     scale = tuned.scale[examples]
 

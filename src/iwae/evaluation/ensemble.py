@@ -17,7 +17,7 @@ from iwae.errors import IWAEError
 from iwae.evaluation.batches import NoiseLayout, OnExamples, example_noise
 from iwae.evaluation.examples import example_batches, log_mean, prepared
 from iwae.evaluation.likelihood import check_samples, standard_error
-from iwae.evaluation.log_weights import SAMPLES_AT_ONCE
+from iwae.evaluation.log_weights import blocks_of, of_blocks
 from iwae.models.layers import ConditionalLayer
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -79,17 +79,17 @@ def ensemble_likelihoods(
     _check_models(models)
     model, rows, numbers = prepared(models[0], data, split, indices)
     model, encoders = model.with_prior_made(), tuple(each.encoder for each in models)
-    layout, samples = NoiseLayout.of(model), jnp.arange(math.ceil(num_samples / SAMPLES_AT_ONCE) * SAMPLES_AT_ONCE)
+    layout, blocks = NoiseLayout.of(model), blocks_of(num_samples)
     # The first encoder has the draws of a model alone.
     keys = [purpose_key(seed, Purpose.LIKELIHOOD)]
     keys += [jax.random.fold_in(purpose_key(seed, Purpose.ENSEMBLE), s) for s in range(1, len(models))]
     each, whole = [], []
     for batch in example_batches(rows, numbers):
         found = [
-            _log_weights(replace(model, encoder=own), encoders, batch.x, batch.indices, key, samples, layout)
+            _log_weights(replace(model, encoder=own), encoders, batch.x, batch.indices, key, blocks, layout)
             for own, key in zip(encoders, keys, strict=True)
         ]
-        log_weights = [np.asarray(one)[:num_samples, : batch.real] for one in found]
+        log_weights = [of_blocks(one, num_samples, batch.real) for one in found]
         each.append(np.mean([log_mean(one) for one in log_weights], axis=0))
         whole.append(log_mean(np.concatenate(log_weights)))
         if on_examples is not None:
@@ -123,9 +123,9 @@ def _log_weights(
     x: Float[Array, "examples visible"],
     indices: Int[Array, " examples"],
     key: Key[Array, ""],
-    samples: Int[Array, " k"],
+    blocks: Int[Array, "blocks k"],
     layout: NoiseLayout,
-) -> Float[Array, "k examples"]:
+) -> Float[Array, "blocks k examples"]:
     """log w of samples of the model's own encoder, by the mixture of all `encoders`."""
 
     def block(numbers: Array) -> Array:
@@ -133,4 +133,4 @@ def _log_weights(
         log_q = jnp.stack([replace(model, encoder=each).log_posterior(x, latents) for each in encoders])
         return model.log_joint(x, latents) - jax.nn.logsumexp(log_q, axis=0) + math.log(len(encoders))
 
-    return jax.lax.map(block, samples.reshape(-1, SAMPLES_AT_ONCE)).reshape(len(samples), len(x))
+    return jax.lax.map(block, blocks)

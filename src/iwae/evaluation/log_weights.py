@@ -30,9 +30,8 @@ def importance_log_weights(
     """log w of the first samples of a batch's real examples, float32; the draws of `iwae.likelihoods`."""
     key = purpose_key(seed, Purpose.LIKELIHOOD)
     layout = layout or NoiseLayout.of(model)
-    blocks = math.ceil(num_samples / SAMPLES_AT_ONCE)
-    found = _log_weights(model, batch.x, batch.indices, key, jnp.arange(blocks * SAMPLES_AT_ONCE), layout)
-    return np.asarray(found)[:num_samples, : batch.real]
+    found = _log_weights(model, batch.x, batch.indices, key, blocks_of(num_samples), layout)
+    return of_blocks(found, num_samples, batch.real)
 
 
 @eqx.filter_jit
@@ -41,12 +40,18 @@ def _log_weights(
     x: Float[Array, "examples visible"],
     indices: Int[Array, " examples"],
     key: Key[Array, ""],
-    samples: Int[Array, " k"],
+    blocks: Int[Array, "blocks k"],
     layout: NoiseLayout,
-) -> Float[Array, "k examples"]:
+) -> Float[Array, "blocks k examples"]:
     model = model.with_prior_made()
+    return jax.lax.map(lambda samples: model.log_weights_at(x, example_noise(layout, key, indices, samples)), blocks)
 
-    def block(numbers: Array) -> Array:
-        return model.log_weights_at(x, example_noise(layout, key, indices, numbers))
 
-    return jax.lax.map(block, samples.reshape(-1, SAMPLES_AT_ONCE)).reshape(len(samples), len(x))
+def blocks_of(num_samples: int) -> Int[Array, "blocks k"]:
+    """The samples' numbers in whole blocks, which have some more than asked for."""
+    return jnp.arange(math.ceil(num_samples / SAMPLES_AT_ONCE) * SAMPLES_AT_ONCE).reshape(-1, SAMPLES_AT_ONCE)
+
+
+def of_blocks(found: Float[Array, "blocks k examples"], num_samples: int, real: int) -> Float[np.ndarray, "k real"]:
+    """What was found for the samples that were asked for, and the examples that are no padding."""
+    return np.asarray(found).reshape(-1, found.shape[-1])[:num_samples, :real]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset, Split
 from iwae.errors import check_count
-from iwae.evaluation.batches import NoiseLayout, OnExamples, noise_of_keys
+from iwae.evaluation.batches import NoiseLayout, OnExamples, noise_of_keys, pair_keys
 from iwae.evaluation.examples import EXAMPLES_AT_ONCE, prepared
 from iwae.evaluation.likelihood import check_samples, standard_error
 from iwae.evaluation.log_weights import SAMPLES_AT_ONCE
@@ -182,13 +182,13 @@ def _estimates(
     needed, values = np.zeros(len(row), np.int64), np.zeros(len(row))
     for start in range(0, len(row), EXAMPLES_AT_ONCE):
         at = _batch(np.arange(len(row)), start)
-        bits = jax.vmap(jax.random.bits)(_keys(count_key, *jnp.asarray(which[:, at])))
+        bits = jax.vmap(jax.random.bits)(pair_keys(count_key, *jnp.asarray(which[:, at])))
         needed[at] = count((np.asarray(bits, np.float64) + 0.5) / 2.0**32)
     # Those that take as many samples go together.
     order = np.argsort(needed, kind="stable")
     for start in range(0, len(order), EXAMPLES_AT_ONCE):
         at = _batch(order, start)
-        keys, x = _keys(noise_key, *jnp.asarray(which[:, at])), jnp.asarray(rows[row[at]])
+        keys, x = pair_keys(noise_key, *jnp.asarray(which[:, at])), jnp.asarray(rows[row[at]])
         blocks = [
             np.asarray(_log_weights(model, x, keys, jnp.arange(first, first + SAMPLES_AT_ONCE), layout), np.float64)
             for first in range(0, int(needed[at].max()), SAMPLES_AT_ONCE)
@@ -211,11 +211,6 @@ def _estimates(
 def _batch(items: np.ndarray, start: int) -> np.ndarray:
     """A batch of one shape, filled up with the last item."""
     return items[np.minimum(np.arange(start, start + EXAMPLES_AT_ONCE), len(items) - 1)]
-
-
-@jax.jit
-def _keys(key: Key[Array, ""], indices: Int[Array, " n"], repeats: Int[Array, " n"]) -> Key[Array, " n"]:
-    return jax.vmap(lambda i, r: jax.random.fold_in(jax.random.fold_in(key, i), r))(indices, repeats)
 
 
 @eqx.filter_jit

@@ -1,11 +1,13 @@
 """Every picture of an analysis, from arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from iwae.figures import charts, grids
+
+OF_IMAGES = ("samples", "reconstructions", "traversals", "encoder_weights", "decoder_weights")
 
 
 @dataclass(frozen=True)
@@ -47,58 +49,35 @@ class Findings:
 
 def draw(found: Findings) -> tuple[dict[str, bytes], dict[str, str]]:
     """PNG files by name, and for every picture that there can't be, the reason."""
-    made, skipped = {}, {}
-    for kind, make in PICTURES.items():
-        content = make(found)
-        if isinstance(content, bytes):
-            made[f"{kind}.png"] = content
-        else:
-            skipped[kind] = content
-    return made, skipped
+    weights = found.relative_log_weights
+    pictures: dict[str, bytes | str] = {
+        "training_curve": charts.training_chart([found.curve]) if found.curve else "no epoch has been trained yet",
+        "log_variances": charts.log_variance_chart(found.variances, found.threshold),
+        "log_weights": charts.log_weight_chart(weights) if np.isfinite(weights).any() else "no weight is finite",
+        "effective_sample_size": charts.effective_sample_size_chart(found.effective_sample_size, found.num_samples),
+    }
+    if found.images is None:
+        pictures |= dict.fromkeys(OF_IMAGES, "the data are vectors, not images")
+    else:
+        pictures |= zip(OF_IMAGES, _of_images(found.images, found.variances[-1]), strict=True)
+    made = {f"{kind}.png": content for kind, content in pictures.items() if isinstance(content, bytes)}
+    return made, {kind: reason for kind, reason in pictures.items() if isinstance(reason, str)}
 
 
-def _of_images(make: Callable[[Images, Findings], bytes | str]) -> Callable[[Findings], bytes | str]:
-    return lambda found: "the data are vectors, not images" if found.images is None else make(found.images, found)
-
-
-def _traversals(images: Images, found: Findings) -> bytes | str:
-    if not len(images.units):
-        return "no unit of the top layer is active"
-    labels = [f"{unit} ({found.variances[-1][unit]:.2f})" for unit in images.units]
-    return charts.traversal_chart(images.traversals, images.shape, images.values, labels)
-
-
-def _weights(of: Callable[[Images], np.ndarray | None], reason: str) -> Callable[[Findings], bytes | str]:
-    def make(images: Images, _: Findings) -> bytes | str:
-        weights = of(images)
+def _of_images(images: Images, variances: np.ndarray) -> Iterator[bytes | str]:
+    """The pictures of a model of images, whose top layer's units have these variances."""
+    yield grids.sample_grid(images.samples, images.shape)
+    yield grids.reconstruction_grid(images.originals, images.reconstructions, images.shape)
+    labels = [f"{unit} ({variances[unit]:.2f})" for unit in images.units]
+    if labels:
+        yield charts.traversal_chart(images.traversals, images.shape, images.values, labels)
+    else:
+        yield "no unit of the top layer is active"
+    for weights, reason in (
+        (images.encoder_weights, "the network is not a tanh network"),
+        (images.decoder_weights, "the visible layer is not linear"),
+    ):
         if len(images.shape) > 2:
-            return "the images have colours"
-        return reason if weights is None else grids.weight_grid(weights, images.shape)
-
-    return _of_images(make)
-
-
-def _log_weights(found: Findings) -> bytes | str:
-    if not np.isfinite(found.relative_log_weights).any():
-        return "no weight is finite"
-    return charts.log_weight_chart(found.relative_log_weights)
-
-
-# By kind, the picture, or a word on why there is none.
-PICTURES: dict[str, Callable[[Findings], bytes | str]] = {
-    "training_curve": lambda found: (
-        "no epoch has been trained yet" if found.curve is None else charts.training_chart([found.curve])
-    ),
-    "samples": _of_images(lambda images, _: grids.sample_grid(images.samples, images.shape)),
-    "reconstructions": _of_images(
-        lambda images, _: grids.reconstruction_grid(images.originals, images.reconstructions, images.shape)
-    ),
-    "log_variances": lambda found: charts.log_variance_chart(found.variances, found.threshold),
-    "traversals": _of_images(_traversals),
-    "log_weights": _log_weights,
-    "effective_sample_size": lambda found: charts.effective_sample_size_chart(
-        found.effective_sample_size, found.num_samples
-    ),
-    "encoder_weights": _weights(lambda images: images.encoder_weights, "the network is not a tanh network"),
-    "decoder_weights": _weights(lambda images: images.decoder_weights, "the visible layer is not linear"),
-}
+            yield "the images have colours"
+        else:
+            yield reason if weights is None else grids.weight_grid(weights, images.shape)

@@ -141,6 +141,19 @@ def has_missing(rows: np.ndarray) -> bool:
     return rows.dtype.kind == "f" and bool(np.isnan(rows).any())
 
 
+def seen(rows: np.ndarray) -> np.ndarray:
+    """The values that are there, in one row."""
+    return rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+
+
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of every column of `[n, dim]`, of the values that are there; zero where none is."""
+    is_seen = ~np.isnan(values)
+    count = np.maximum(is_seen.sum(axis=0), 1)
+    mean = np.where(is_seen, values, 0.0).sum(axis=0) / count
+    return mean, np.where(is_seen, (values - mean) ** 2, 0.0).sum(axis=0) / count
+
+
 class VisibleLayer(eqx.Module):
     """p(x | h): a likelihood whose parameters are linear in the features of a network. `outputs` is a linear layer, or
     what a network makes in its place (`make_outputs`), with a `bias` too.

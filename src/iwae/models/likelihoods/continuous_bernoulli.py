@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.distributions import total
-from iwae.models.likelihoods.base import Likelihood, has_missing
+from iwae.models.likelihoods.base import Likelihood, has_missing, moments, seen
 
 # Closer to zero than this, logits are treated by the first terms of a series.
 SMALL = 0.05
@@ -81,7 +81,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)
-        values = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+        values = seen(rows)
         if values.size and (values.min() < 0 or values.max() * self.scale > 1):
             raise IWAEError(
                 f"the {what} has values from {values.min():g} to {values.max():g}, but the continuous Bernoulli"
@@ -100,9 +100,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
     def initial_bias(self, rows: np.ndarray) -> np.ndarray:
         """The logits that give the training means, of from 0.01 to 0.99."""
         values = np.asarray(rows, np.float64) * self.scale
-        seen = ~np.isnan(values)
-        mean = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        mean = np.clip(np.where(seen.any(axis=0), mean, 0.5), 0.01, 0.99)
+        mean = np.clip(np.where(np.isnan(values).all(axis=0), 0.5, moments(values)[0]), 0.01, 0.99)
         low, high = np.full(mean.shape, -LARGEST_LOGIT), np.full(mean.shape, LARGEST_LOGIT)
         for _ in range(BISECTIONS):
             # An odd end: the middle is never zero.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from iwae.errors import IWAEError
 from iwae.models.distributions import total
-from iwae.models.likelihoods.base import Likelihood
+from iwae.models.likelihoods.base import Likelihood, seen
 
 # Of logarithms: the exponentials of larger ones, and products of them, would leave float32.
 LARGEST_LOG = 20.0
@@ -110,7 +110,7 @@ class PoissonLikelihood(Likelihood):
 
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)
-        values = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+        values = seen(rows)
         if values.size and (values.min() < 0 or (rows.dtype.kind == "f" and (values != np.floor(values)).any())):
             raise IWAEError(f"the {what} has values that are no counts: the {self.words} likelihood needs 0, 1, 2, ...")
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from iwae.errors import IWAEError
 from iwae.models.distributions import total
-from iwae.models.likelihoods.base import Likelihood
+from iwae.models.likelihoods.base import Likelihood, moments, seen
 
 HALF_RANGE = 127.5
 SMALLEST_SCALE = 1e-3
@@ -67,7 +67,7 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def check(self, rows: np.ndarray, what: str) -> None:
         super().check(rows, what)
-        values = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+        values = seen(rows)
         if values.size and (values.min() < 0 or values.max() > 255 or (values != np.floor(values)).any()):
             raise IWAEError(
                 f"the {what} has values from {values.min():g} to {values.max():g}, but the discretized logistic"
@@ -86,10 +86,6 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def initial_bias(self, rows: np.ndarray) -> np.ndarray:
         """The training means and the scales of logistics with the training variances, of at least a level's."""
-        values = np.asarray(rows, np.float64) / HALF_RANGE - 1.0
-        seen = ~np.isnan(values)
-        count = np.maximum(seen.sum(axis=0), 1)
-        mean = np.where(seen, values, 0.0).sum(axis=0) / count
-        variance = np.where(seen, (values - mean) ** 2, 0.0).sum(axis=0) / count
+        mean, variance = moments(np.asarray(rows, np.float64) / HALF_RANGE - 1.0)
         scale = np.sqrt(3.0 * np.maximum(variance, HALF_RANGE**-2)) / math.pi
         return np.concatenate([mean, np.log(scale - SMALLEST_SCALE)])

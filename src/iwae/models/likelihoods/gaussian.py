@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from iwae.models.distributions import Normal, total
-from iwae.models.likelihoods.base import Likelihood, has_missing
+from iwae.models.likelihoods.base import Likelihood, has_missing, moments
 
 SMALLEST_SIGMA = 1e-3
 """Of a standardized value. A density of real numbers has no upper bound: where training rows repeat, sigma would shrink
@@ -58,12 +58,8 @@ class GaussianLikelihood(Likelihood):
         cls, rows: np.ndarray, *, scale: float = 1.0, binary: bool = False, levels: Sequence[int] = ()
     ) -> "GaussianLikelihood":
         """Raises nothing: a dimension that never changes has a spread of one, one that was never seen mean zero."""
-        values = np.asarray(rows, np.float64)
-        seen = ~np.isnan(values)
-        count = np.maximum(seen.sum(axis=0), 1)
-        mean = np.where(seen, values, 0.0).sum(axis=0) / count
-        spread = np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(axis=0) / count)
-        spread = np.where(spread > 0, spread, 1.0)
+        mean, variance = moments(np.asarray(rows, np.float64))
+        spread = np.where(variance > 0, np.sqrt(variance), 1.0)
         return cls(tuple(mean.tolist()), tuple(spread.tolist()), missing=has_missing(rows))
 
     def prepare(self, rows: Array, key: Key[Array, ""]) -> Float[Array, "*rows dim"]:
@@ -81,5 +77,9 @@ class GaussianLikelihood(Likelihood):
         mean, raw = jnp.split(outputs, 2, axis=-1)
         # log(SMALLEST_SIGMA + exp(raw)), stable for any raw.
         log_sigma = jnp.logaddexp(raw, math.log(SMALLEST_SIGMA))
-        spread = jnp.asarray(self.spread, jnp.float32) if self.spread else jnp.ones(mean.shape[-1])
-        return ScaledNormal(Normal(mean, log_sigma), jax.lax.stop_gradient(jnp.log(spread)))
+        return ScaledNormal(Normal(mean, log_sigma), self.log_spread(mean.shape[-1]))
+
+    def log_spread(self, units: int) -> Float[Array, " units"]:
+        """The logarithms of the spreads."""
+        spread = jnp.asarray(self.spread, jnp.float32) if self.spread else jnp.ones(units)
+        return jax.lax.stop_gradient(jnp.log(spread))

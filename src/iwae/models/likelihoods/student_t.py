@@ -79,7 +79,6 @@ class StudentTLikelihood(GaussianLikelihood):
     def distribution(self, outputs: Float[Array, "*rows outputs"]) -> ScaledStudentT:  # pyright: ignore[reportIncompatibleMethodOverride]
         location, raw, freedom = jnp.split(outputs, 3, axis=-1)
         log_sigma = jnp.logaddexp(raw, math.log(SMALLEST_SIGMA))
-        spread = jnp.asarray(self.spread, jnp.float32) if self.spread else jnp.ones(location.shape[-1])
         # A bias of zero begins with about six degrees of freedom.
         degrees = SMALLEST_FREEDOM + jax.nn.softplus(freedom + 4.0)
-        return ScaledStudentT(location, log_sigma, degrees, jax.lax.stop_gradient(jnp.log(spread)))
+        return ScaledStudentT(location, log_sigma, degrees, self.log_spread(location.shape[-1]))

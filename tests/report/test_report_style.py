@@ -12,7 +12,7 @@ from iwae.cli.train import Train
 from iwae.figures import charts
 from iwae.report import page
 from iwae.report.captions import CAPTIONS
-from iwae.report.labels import train_command
+from iwae.report.labels import making_commands
 from iwae.runs.config import RunConfig
 
 
@@ -27,7 +27,7 @@ from iwae.runs.config import RunConfig
 )
 def test_train_commands_give_the_same_configuration(config: RunConfig) -> None:
     analysis: Any = {"stages_done": 1, "stages_total": 1}
-    command = train_command(Path("a run"), config, analysis)
+    (command,) = making_commands(Path("a run"), None, config, analysis)
     asked = parse(Train, shlex.split(command)[2:], prog="iwae train")
     assert asked.configuration == config
     assert asked.training.stages is None

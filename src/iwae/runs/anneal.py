@@ -10,8 +10,6 @@ from typing import Unpack
 import numpy as np
 
 from iwae.data import Dataset, Split
-from iwae.data.files import BadFileError
-from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.annealed import AnnealedLikelihoods, ais, low_acceptance
 from iwae.evaluation.chains import AnnealedSettings
@@ -23,7 +21,7 @@ from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.data import data_record, say_if_no_sample
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, provenance
+from iwae.runs.evaluate import provenance, read_kept
 from iwae.runs.records import AnnealedRecord, Made, read_checked
 from iwae.runs.reporter import Reporter
 
@@ -187,12 +185,8 @@ def _done(path: Path, chains: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Log weights `[chains, done]` and acceptances `[done]` of an interrupted measurement: none where there was none,
     or its file is damaged.
     """
-    nothing = np.empty((chains, 0)), np.empty(0)
-    max_bytes = 8 * (chains + 1) * count + 2 * MAX_HEADER_BYTES
-    try:
-        arrays = read_npz(path, ("log_weights", "acceptance"), max_bytes=max_bytes)
-        log_weights, acceptance = arrays["log_weights"], arrays["acceptance"]
-    except (OSError, KeyError, IWAEError, BadFileError):
-        return nothing
+    nothing = {"log_weights": np.empty((chains, 0)), "acceptance": np.empty(0)}
+    arrays = nothing | read_kept(path, tuple(nothing), (chains + 1) * count)
+    log_weights, acceptance = arrays["log_weights"], arrays["acceptance"]
     fits = acceptance.ndim == 1 and len(acceptance) <= count and log_weights.shape == (chains, len(acceptance))
-    return (log_weights, acceptance) if fits and log_weights.dtype == acceptance.dtype == np.float64 else nothing
+    return (log_weights, acceptance) if fits else (nothing["log_weights"], nothing["acceptance"])

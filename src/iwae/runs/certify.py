@@ -12,8 +12,6 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from iwae.data import Dataset
-from iwae.data.files import BadFileError
-from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, check_count
 from iwae.evaluation.bidirectional import Bracket, annealed_bracket, importance_brackets, simulate
 from iwae.evaluation.chains import AnnealedSettings, check_latents
@@ -31,7 +29,7 @@ from iwae.runs.anneal import (
 from iwae.runs.checkpoint import Checkpoint
 from iwae.runs.config import check_seed
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import MAX_HEADER_BYTES, evaluate_ladder, provenance
+from iwae.runs.evaluate import evaluate_ladder, provenance, read_kept
 from iwae.runs.records import AnnealedRecord, Measured, Provenance
 from iwae.runs.reporter import Reporter
 
@@ -172,11 +170,8 @@ def _key(method: str, samples: int, steps: int, side: str) -> str:
 
 def _done(path: Path, keys: Sequence[str], examples: int) -> dict[str, np.ndarray]:
     """Both sides of what an interrupted certificate has: nothing where there was none, or its file is damaged."""
-    try:
-        arrays = read_npz(path, tuple(keys), max_bytes=len(keys) * (8 * examples + MAX_HEADER_BYTES))
-    except (OSError, IWAEError, BadFileError):
-        return {}
-    fits = all(array.shape == (examples,) and array.dtype == np.float64 for array in arrays.values())
+    arrays = read_kept(path, keys, len(keys) * examples)
+    fits = all(array.shape == (examples,) for array in arrays.values())
     return arrays if fits and set(arrays) in (set(keys[:number]) for number in range(0, len(keys) + 1, 2)) else {}
 
 

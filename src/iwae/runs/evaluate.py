@@ -282,6 +282,17 @@ def _read(path: Path, fits: Callable[[EvaluationRecord], bool]) -> Measurement |
     return Measurement(values, record["split_examples"], record.get("seed", 0), path, reused=True)
 
 
+def read_kept(path: Path, names: Sequence[str], numbers: int) -> dict[str, np.ndarray]:
+    """The float64 arrays of those names, of at most so many `numbers` together, that interrupted work has kept in a
+    file: none where there is no such file, or it is damaged.
+    """
+    try:
+        arrays = read_npz(path, tuple(names), max_bytes=8 * numbers + len(names) * MAX_HEADER_BYTES)
+    except (OSError, IWAEError, BadFileError):
+        return {}
+    return arrays if all(array.dtype == np.float64 for array in arrays.values()) else {}
+
+
 def read_likelihoods(path: Path, record: EvaluationRecord) -> evaluation.Likelihoods:
     """The values of every example, float64, from the `.npz` that belongs to a record. JVI-2 and Pareto k-hat, which
     versions before 0.2 did not write, are NaN where they are missing.

@@ -14,8 +14,9 @@ from iwae.models.vae import HierarchicalVAE
 from iwae.runs.data import run_dataset
 from iwae.runs.directory import Run
 from iwae.runs.reporter import Reporter
-from iwae.runs.score import has_other_rows, read_arrays, read_table, with_exposure
+from iwae.runs.score import has_other_rows, read_arrays, read_rows, read_table, with_exposure
 
+SPLITS = ("train", "valid", "test")
 MOST_CHECKED = 500
 FEWEST_HIDDEN = 30
 
@@ -49,7 +50,7 @@ def impute_file(
             f"`input` and `output` must both be .npy, both .npz or both .csv, .tsv or .parquet files, got {source.name}"
             f" and {target.name}"
         )
-    arrays = read_arrays(source, ("x",) if suffix == ".npy" else ("train", "valid", "test"))
+    arrays = read_arrays(source, ("x",) if suffix == ".npy" else SPLITS)
     completed = {}
     for name, rows in arrays.items():
         found = _completed(model, with_exposure(rows, columns), **how)
@@ -69,11 +70,7 @@ def check_file(run: Run, model: HierarchicalVAE, source: Path, *, seed: int = 0)
     Raises IWAEError and OSError as `impute_file`.
     """
     if has_other_rows(run, source):
-        what = "of the same rows"
-        if tables.is_table(source):
-            rows = read_table(source, run.columns)[1]
-        else:
-            rows = with_exposure(next(iter(read_arrays(source, ("train", "valid", "test")).values())), run.columns)
+        what, rows = "of the same rows", read_rows(source, SPLITS, run.columns)
     else:
         data = run_dataset(run, None, Reporter(), moved_to=source)
         rows = np.concatenate([held_out[:MOST_CHECKED] for held_out in (data.test, data.valid)])

@@ -6,6 +6,7 @@ The process that finds all parts there writes the record of the whole, and remov
 """
 
 import contextlib
+import math
 import re
 import shutil
 import time
@@ -17,8 +18,6 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 
 from iwae.data import Dataset, Split
-from iwae.data.files import BadFileError
-from iwae.data.formats import read_npz
 from iwae.errors import IWAEError, RunBusyError, check_count
 from iwae.evaluation import likelihood as evaluation
 from iwae.evaluation.chains import AnnealedSettings
@@ -171,14 +170,13 @@ class Parts:
         """The arrays and the record of a part; None where it is not whole, or damaged: it is measured again."""
         first, stop = Shard(index, self.shard.count).bounds(self.total, self.unit)
         shapes = {name: (*axes, stop - first) for name, axes in self.leading.items()}
-        max_bytes = sum(8 * int(np.prod(shape)) + evaluate.MAX_HEADER_BYTES for shape in shapes.values())
         path = self.path(index)
         try:
             record = read_json(path, PartRecord, "it is measured again")
-            arrays = read_npz(path.with_suffix(".npz"), tuple(shapes), max_bytes=max_bytes)
-        except (OSError, IWAEError, BadFileError):
+        except (OSError, IWAEError):
             return None
-        fits = {name: array.shape for name, array in arrays.items() if array.dtype == np.float64} == shapes
+        arrays = evaluate.read_kept(path.with_suffix(".npz"), tuple(shapes), sum(map(math.prod, shapes.values())))
+        fits = {name: array.shape for name, array in arrays.items()} == shapes
         return (arrays, record) if fits and (record["first"], record["stop"]) == (first, stop) else None
 
     def _others(self) -> list[str]:

@@ -60,10 +60,7 @@ def score_file(
         if output.suffix.lower() not in (".npy", ".csv"):
             raise IWAEError(f"`output` must be an .npy or .csv file, got {output}")
         check_new(output)
-    if tables.is_table(path):
-        rows = read_table(path, run.columns)[1]
-    else:
-        rows = with_exposure(read_arrays(path, (split,))[split], run.columns)
+    rows = read_rows(path, (split,), run.columns)
     model, gaps = checkpoint.model(), ""
     if count := int(np.isnan(rows).any(axis=tuple(range(1, rows.ndim))).sum()) if rows.dtype.kind == "f" else 0:
         model = model.with_likelihood(replace(model.likelihood, missing=True))
@@ -86,6 +83,16 @@ def score_file(
     if output is not None:
         _write(output, found)
     return found
+
+
+def read_rows(path: Path, names: tuple[str, ...], columns: Sequence[Column]) -> np.ndarray:
+    """The rows of a table, or of the first array of `names` that a file has, for the model of a run with `columns`.
+
+    Raises as `read_table` and `read_arrays`.
+    """
+    if tables.is_table(path):
+        return read_table(path, columns)[1]
+    return with_exposure(next(iter(read_arrays(path, names).values())), columns)
 
 
 def read_table(path: Path, columns: Sequence[Column]) -> tuple[Any, np.ndarray]:

@@ -1,17 +1,26 @@
 """`iwae train`: a run trained, or continued, and measured. JAX is imported only when it runs."""
 
+import contextlib
+import os
 import shlex
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iwae.cli import tables
-from iwae.cli.console import make_reporter, print_lines
+from iwae.cli.app import guarded
+from iwae.cli.console import ConsoleReporter, make_reporter, print_lines
 from iwae.cli.options import Integers, default_results_dir
 from iwae.errors import IWAEError
 from iwae.io.text import counted
 from iwae.runs.config import RunConfig
-from iwae.runs.options import MeasureOptions, TrainOptions
+from iwae.runs.options import DistributedOptions, MeasureOptions, TrainOptions
 from iwae.runs.records import ResultsRecord
+
+if TYPE_CHECKING:
+    from iwae.runs.peers import Peers
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Train:
     """Train these seeds at once, each as a run of its own, instead of --seed: 0,1,2 or 0:3 or 0 1 2."""
     training: TrainOptions = field(default_factory=TrainOptions)
     measuring: MeasureOptions = field(default_factory=MeasureOptions)
+    together: DistributedOptions = field(default_factory=DistributedOptions)
     run_dir: Path | None = None
     """The run's directory (default: a name made from the configuration, inside --results-dir)."""
     results_dir: Path = field(default_factory=default_results_dir)
@@ -35,7 +45,19 @@ class Train:
     ) -> int:
         """Trains and prints the result. `default_datasets_dir` and `program` are the root scripts'."""
         configs = self._configs()
-        with make_reporter() as reporter:
+        reporter = make_reporter()
+        with self._met(configs, reporter) as peers, reporter:
+            if peers is not None and not peers.is_first:
+                from iwae.runs.distributed import follow
+
+                follow(
+                    *configs.values(),
+                    peers,
+                    stages=self.training.stages,
+                    datasets_dir=self.datasets_dir,
+                    reporter=reporter,
+                )
+                return 0
             from iwae.runs.train import train_runs
 
             results = train_runs(
@@ -46,6 +68,7 @@ class Train:
                 default_datasets_dir=default_datasets_dir,
                 reporter=reporter,
                 continue_command=_continue_command(program, arguments),
+                peers=peers,
             )
         for path, found in zip(configs, results, strict=True):
             print_lines(*_result_lines(path, found))
@@ -67,6 +90,35 @@ class Train:
             raise IWAEError(f"`seeds` must differ, got {','.join(map(str, self.seeds))}")
         configs = [replace(self.configuration, seed=seed) for seed in self.seeds]
         return {self.results_dir / config.name(): config for config in configs}
+
+    @contextlib.contextmanager
+    def _met(self, configs: dict[Path, RunConfig], reporter: ConsoleReporter) -> "Iterator[Peers | None]":
+        """The other processes that train the run, where there are to be any."""
+        if self.together.distributed is None:
+            yield None
+            return
+        if self.seeds:
+            raise IWAEError("`distributed` trains one run: give `seed` instead of `seeds`")
+        # Of lost processes we speak, not the library, which also warns that it does not.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        from iwae.runs.distributed import met
+
+        ending = threading.Lock()
+
+        def end_at_once(error: IWAEError) -> None:
+            """While JAX waits for a process that is lost, or when it would do so at Python's end."""
+
+            def fails() -> int:
+                raise error
+
+            ending.acquire()
+            reporter.__exit__()
+            os._exit(guarded(fails))
+
+        ((path, config),) = configs.items()
+        stages = self.training.stages
+        with met(self.together, config, path, stages=stages, reporter=reporter, on_lost=end_at_once) as peers:
+            yield peers
 
 
 def _continue_command(program: str, arguments: list[str]) -> str:

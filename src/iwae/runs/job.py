@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optax
 
 from iwae.data import Dataset
+from iwae.devices import from_first_process
 from iwae.estimators.objective import make_estimator
 from iwae.models.architecture import Architecture
 from iwae.runs.checkpoint import Checkpoint, CheckpointError, save_checkpoint
@@ -27,6 +28,9 @@ from iwae.training.optim import nadam, paper_adam
 from iwae.training.schedule import Schedule, schedule_to_json, stage_end
 from iwae.training.step import TrainState
 from iwae.training.validation import EarlyStopping
+
+if TYPE_CHECKING:
+    from iwae.runs.peers import Peers
 
 
 @dataclass
@@ -238,11 +242,13 @@ def train_jobs(
     reporter: Reporter,
     signals: SignalWatch,
     stop_if_signalled: Callable[[], None],
+    peers: "Peers | None" = None,
 ) -> None:
     """Trains runs that differ in their seeds or objectives to the end of the schedule, together as far as they stand
     at one step.
 
-    Those that are behind go first, until they meet the next. One that diverges is left behind by the others.
+    Those that are behind go first, until they meet the next. One that diverges is left behind by the others. With
+    `peers` other processes train the one run too, until it is at its end.
     """
     for job in jobs:
         try:
@@ -261,6 +267,8 @@ def train_jobs(
             reporter.message(line)
     assert config.batch_size is not None
     optimizer = make_optimizer(config)
+    if peers is not None:
+        from_first_process(jobs[0].state)
     end = stage_end(schedule, len(schedule)) * jobs[0].steps_per_epoch
     reporter.training_starts(schedule, jobs[0].steps_per_epoch, min(job.step for job in jobs))
     while unfinished := [job for job in jobs if not job.is_stopped and job.step < end]:
@@ -272,7 +280,14 @@ def train_jobs(
         clock = time.monotonic()
         try:
             for progress in train_together(
-                states, dataset, schedule, estimators, optimizer, batch_size=config.batch_size, until=until
+                states,
+                dataset,
+                schedule,
+                estimators,
+                optimizer,
+                batch_size=config.batch_size,
+                until=until,
+                agree=None if peers is None else peers.agree,
             ):
                 seconds, clock = time.monotonic() - clock, time.monotonic()
                 # Looked at once: a signal that comes after the saving must not end it before the next.
@@ -289,3 +304,5 @@ def train_jobs(
         except Divergence as error:
             for index in error.diverged:
                 group[index].diverged(error)
+    if peers is not None:
+        peers.end()

@@ -1,12 +1,17 @@
 """How a run is trained, measured and diagnosed, where that does not change its weights (no JAX is imported here)."""
 
+import os
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from iwae.errors import IWAEError, check_count
 from iwae.runs.config import RunConfig, check_seed, make_plain
 from iwae.training.trackers import TrackerName, check_names
 
 QUICK_TEST_EXAMPLES = 2000
+# The ports that Slurm's jobs choose from.
+FIRST_PORT, MOST_PORT = 61440, 65535
 
 
 @dataclass(frozen=True)
@@ -94,3 +99,72 @@ class DiagnoseOptions:
         for name in ("draws", "examples", "reference_k", "weight_samples", "weight_examples"):
             check_count(name, getattr(self, name))
         check_seed(self.seed)
+
+
+class Place(NamedTuple):
+    """Where the processes of a run meet, on the host of process 0; which of them this one is, from 0, of how many."""
+
+    host: str
+    port: int
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class DistributedOptions:
+    """One run that several processes train."""
+
+    distributed: str | None = None
+    """Train one run with several processes, each with its share of every minibatch: where they meet, host:port of
+    process 0, or auto for what Slurm's srun or torchrun says (see docs/how-to/distributed.md)."""
+    process_id: int | None = None
+    """With --distributed: which process this is, from 0."""
+    num_processes: int | None = None
+    """With --distributed: how many there are."""
+
+    def __post_init__(self) -> None:
+        """Raises IWAEError for numbers and addresses without meaning."""
+        make_plain(self)
+        if self.distributed is not None:
+            _ = self.place
+        elif self.process_id is not None or self.num_processes is not None:
+            name = "num_processes" if self.process_id is None else "process_id"
+            raise IWAEError(f"`{name}` goes with `distributed` host:port, where process 0 is")
+
+    @property
+    def place(self) -> Place:
+        """What is given, and for the rest what the program that started this process says."""
+        assert self.distributed is not None
+        said = _launched()
+        address = said.get("address", "localhost:0") if self.distributed == "auto" else self.distributed
+        host, _, port = address.rpartition(":")
+        if not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > MOST_PORT:
+            raise IWAEError(
+                f"`distributed` must be auto or host:port of process 0, such as node1:12345, got {address!r}"
+            )
+        own = {name: getattr(self, name) for name in ("process_id", "num_processes")}
+        index, count = (int(said[name]) if value is None and name in said else value for name, value in own.items())
+        if index is None and count is None and self.distributed == "auto":
+            index, count = 0, 1
+        if index is None or count is None:
+            missing = "num_processes" if count is None else "process_id"
+            raise IWAEError(f"`distributed` needs `{missing}`: only srun and torchrun say it by themselves")
+        check_count("num_processes", count)
+        if not 0 <= index < count:
+            raise IWAEError(f"`process_id` must be from 0 to {count - 1}, for `num_processes` is {count}; got {index}")
+        return Place(host.strip("[]"), int(port), index, count)
+
+
+def _launched() -> dict[str, str]:
+    """What srun says, or torchrun and what has learned from it."""
+    env = os.environ
+    if "SLURM_STEP_NODELIST" in env:
+        # node[003-007,12] or node3,other: the first one has process 0. The port is one of the job's own.
+        prefix, number = re.match(r"([^,\[]*)(?:\[(\w+))?", env["SLURM_STEP_NODELIST"]).groups("")  # pyright: ignore[reportOptionalMemberAccess]
+        port = FIRST_PORT + int(env["SLURM_JOB_ID"]) % (MOST_PORT - FIRST_PORT)
+        names = {"process_id": "SLURM_PROCID", "num_processes": "SLURM_STEP_NUM_TASKS"}
+        return {"address": f"{prefix}{number}:{port}", **{name: env[variable] for name, variable in names.items()}}
+    if "RANK" in env and "WORLD_SIZE" in env:
+        address = f"{env.get('MASTER_ADDR', 'localhost')}:{env.get('MASTER_PORT', 29500)}"
+        return {"address": address, "process_id": env["RANK"], "num_processes": env["WORLD_SIZE"]}
+    return {}

@@ -4,6 +4,7 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
@@ -21,6 +22,9 @@ from iwae.runs.signals import SignalWatch
 from iwae.runs.warm_start import Source
 from iwae.training.minibatches import steps_per_epoch
 from iwae.training.schedule import Schedule, check_steps
+
+if TYPE_CHECKING:
+    from iwae.runs.peers import Peers
 
 
 def train_run(
@@ -68,13 +72,15 @@ def train_runs(
     default_datasets_dir: Path | None = None,
     reporter: Reporter | None = None,
     continue_command: str = "the same call",
+    peers: "Peers | None" = None,
 ) -> list[ResultsRecord]:
     """`train_run` for several runs at once, in one compiled program: `configs` gives the configuration of the run
     in each directory, and they differ in their seeds and objectives alone, with as many samples. Returns the results
     in that order.
 
     Each run is, up to float32's rounding, what it would be if trained alone, and can be continued alone or with
-    others. If one diverges, the others are trained and measured before Divergence is raised.
+    others. If one diverges, the others are trained and measured before Divergence is raised. With `peers` (see
+    `iwae.runs.distributed.met`) other processes have a share of the one run's minibatches.
 
     Raises what `train_run` does, and IWAEError for configurations that differ in more, or not at all.
     """
@@ -107,6 +113,10 @@ def train_runs(
             f"`batch_size` {config.batch_size} is more than the {len(dataset.train)} training examples of"
             f" {dataset.name}: choose a smaller one"
         )
+    if peers is not None:
+        from iwae.runs.distributed import check_shares
+
+        check_shares(config, dataset, peers)
     check_steps(schedule, steps_per_epoch(dataset, config.batch_size))
     if config.patience is not None and len(dataset.valid) == 0:
         raise IWAEError(f"`patience` needs validation examples, and {dataset.name} has none: leave it out")
@@ -120,7 +130,7 @@ def train_runs(
         run.create()
     with contextlib.ExitStack() as held:
         _lock(runs, held)
-        signals = held.enter_context(SignalWatch())
+        signals = held.enter_context(SignalWatch() if peers is None else peers.signals)
         for run, own in runs.items():
             _check_may_train(run, own, options)
         jobs = [Job(run, own, architecture, source, dataset, options, reporter) for run, own in runs.items()]
@@ -131,7 +141,7 @@ def train_runs(
         def stop_if_signalled() -> None:
             signals.check(f"all is saved in {where}. To continue: {continue_command}")
 
-        train_jobs(jobs, schedule, reporter, signals, stop_if_signalled)
+        train_jobs(jobs, schedule, reporter, signals, stop_if_signalled, peers)
         stopping = _StoppingReporter(reporter, stop_if_signalled)
         results = []
         for job in jobs:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from iwae.arithmetic import standard_arithmetic
 from iwae.data.dataset import Dataset
 from iwae.data.disk_rows import sample_of
-from iwae.devices import num_devices, on_every_device
+from iwae.devices import everywhere, here, num_devices, on_every_device
 from iwae.errors import IWAEError, check_count
 from iwae.estimators.base import Estimator
 from iwae.models.architecture import Architecture
@@ -158,12 +158,16 @@ def train_together(
     *,
     batch_size: int = 20,
     until: int | None = None,
+    agree: Callable[[int], int] | None = None,
 ) -> Iterator[list[Progress]]:
     """`train` for several models at once in one compiled program, as different seeds of one experiment or objectives
     that are to be compared: the same networks, data and schedule, and an estimator for each. Each is, up to float32's
     rounding, what it would be if trained alone. An accelerator takes those whose estimators differ in traced numbers
     alone as one batch, and several devices divide that among them; on one CPU stepping each within one program is
     quicker.
+
+    With `agree` every minibatch is divided among the devices of all processes (`jax.distributed`), which are all called
+    alike. `agree` says how many steps all take next, from how many this process would; 0 ends training.
 
     They must stand at the same step. Training ends at step `until`, if that is given, wherever the schedule is then.
 
@@ -189,19 +193,26 @@ def train_together(
         warnings.warn(
             "the optimizer has a learning rate of its own: those of the schedule's stages are not used", stacklevel=2
         )
-    as_batch = len(states) > 1 and (jax.default_backend() != "cpu" or num_devices() > 1)
-    feed = Feed.of(dataset, batch_size, len(states), on_every_device if as_batch else jnp.asarray)
+    data_parallel = agree is not None
+    as_batch = not data_parallel and len(states) > 1 and (jax.default_backend() != "cpu" or num_devices() > 1)
+    put = everywhere if data_parallel else on_every_device if as_batch else jnp.asarray
+    feed = Feed.of(dataset, batch_size, len(states), put)
+    keys = [state.key for state in states]
+    states, estimators = tuple(states), tuple(estimators)
+    if data_parallel:
+        states, estimators = everywhere((states, estimators))
     chunk = FIRST_CHUNK_STEPS
     compiled = False
     orders, ordered_epoch = None, -1
     (step,) = steps
-    states = tuple(states)
     while (position := locate(schedule, step, steps_per_epoch)) is not None:
         num_steps = min(chunk, steps_per_epoch - position.step_in_epoch, feed.most_steps)
         if until is not None:
             num_steps = min(num_steps, until - step)
             if num_steps <= 0:
                 return
+        if agree is not None and (num_steps := agree(num_steps)) == 0:
+            return
         stage = schedule[position.stage]
         learning_rates = None if is_scaled else LearningRates.of(stage, position)
         start = time.perf_counter()
@@ -209,18 +220,18 @@ def train_together(
             if dataset.shuffled and position.epoch != ordered_epoch:
                 ordered_epoch = position.epoch
                 shuffle = partial(minibatches.epoch_order, num_rows=len(dataset.train), batch_size=batch_size)
-                orders = tuple(shuffle(state.key, jnp.int32(ordered_epoch)) for state in states)
+                orders = tuple(shuffle(key, jnp.int32(ordered_epoch)) for key in keys)
             rows, places = feed.rows(position.step_in_epoch, num_steps, orders)
+            rest = learning_rates, jnp.int32(num_steps), places
             after, bad_steps, bounds = run_chunk(
                 states,
                 rows,
-                learning_rates,
-                jnp.int32(num_steps),
-                places,
-                estimators=tuple(estimators),
+                *(everywhere(rest) if data_parallel else rest),
+                estimators=estimators,
                 optimizer=optimizer,
                 batch_size=batch_size,
                 as_batch=as_batch,
+                data_parallel=data_parallel,
             )
         diverged = [int(i) for i in np.flatnonzero(np.asarray(bad_steps) >= 0)]
         if diverged:
@@ -229,7 +240,7 @@ def train_together(
                 f"training diverged: at step {int(bad_steps[first])} (epoch {position.epoch + 1}) the bound was"
                 f" {float(bounds[first]):g} or a weight was not finite; try a smaller learning rate or a larger"
                 " `batch_size`",
-                states,
+                here(states) if data_parallel else states,
                 diverged,
             )
         seconds = time.perf_counter() - start
@@ -242,7 +253,7 @@ def train_together(
         learning_rate = None if is_scaled else stage.rate_after(done)
         yield [
             Progress(
-                state=state,
+                state=here(state) if data_parallel else state,
                 step=step,
                 stage=position.stage,
                 epoch=position.epoch,

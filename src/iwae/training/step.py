@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from iwae.devices import num_devices, over_devices_inside
+from iwae.devices import divided_inside, everywhere_inside, num_devices, over_devices_inside
 from iwae.estimators.base import Estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -83,10 +83,12 @@ def train_step(
     estimator: Estimator,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    data_parallel: bool = False,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One step downhill on the next minibatch of `rows` `[n, visible]`, which are as they are stored; also returns the
     batch's mean bound. Minibatches follow `order`, the rows' indices in this epoch, or the rows as they are.
-    `learning_rates` multiply the optimizer's updates, if they are given.
+    `learning_rates` multiply the optimizer's updates, if they are given. With `data_parallel` the minibatch is divided
+    among the devices of all processes.
 
     The draws depend on the seed and `state.step` alone.
     """
@@ -97,7 +99,9 @@ def train_step(
     batch = jax.lax.dynamic_slice_in_dim(ordered, step_in_epoch * batch_size, batch_size)
     batch = batch if order is None else rows[batch]
     x = state.model.prepare(batch, data_key)
+    x = divided_inside(x) if data_parallel else x
     loss, gradient = estimator.at(state.step)(state.model.in_training(step_key), x, model_key)
+    gradient = everywhere_inside(gradient) if data_parallel else gradient
     params = _parameters(state.model)
     updates, moments = optimizer.update(cast(optax.Updates, gradient), state.optimizer, params)
     if learning_rates is not None:
@@ -122,11 +126,13 @@ def run_chunk(
     optimizer: optax.GradientTransformation,
     batch_size: int,
     as_batch: bool = False,
+    data_parallel: bool = False,
 ) -> tuple[tuple[TrainState, ...], Int[Array, " models"], Float[Array, " models"]]:
     """`num_steps` steps of models that stand at the same step, as one compiled loop; one compilation serves chunks
     of every length. Each has its estimator and, where the data are shuffled, its order of the rows: all steps are of
     one epoch then. With `as_batch` those whose estimators differ in traced numbers alone are one batch of models
-    (`vmap`), divided among the devices of this process; without it each is stepped as if alone.
+    (`vmap`), divided among the devices of this process; without it each is stepped as if alone. With `data_parallel`
+    minibatches are divided among the devices of all processes, and all arrays are `everywhere`.
 
     Also returns, of each model, the number of the first step (from 0) whose bound was not finite, or -1, and the
     last step's mean bound. The loop ends early at such a step.
@@ -139,7 +145,7 @@ def run_chunk(
     first = states[0].step
 
     def step_of(member: int) -> Callable[..., tuple[TrainState, Array]]:
-        how: dict[str, Any] = {"optimizer": optimizer, "batch_size": batch_size}
+        how: dict[str, Any] = {"optimizer": optimizer, "batch_size": batch_size, "data_parallel": data_parallel}
 
         def step(arrays: TrainState, own: Any, *rest: Any) -> tuple[TrainState, Array]:
             numbers, order = own

@@ -3,7 +3,9 @@ this process: none needs another, so that each device runs the program of a sing
 between them. One model's minibatches may be divided among the devices of all processes, which then sum the gradients.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -67,9 +69,24 @@ def everywhere_inside(tree: T) -> T:
     return jax.lax.with_sharding_constraint(tree, _sharding(devices=jax.devices()))
 
 
-def divided_inside(rows: Array) -> Array:
-    """A minibatch within a compiled program, divided among the devices of all processes."""
-    return jax.lax.with_sharding_constraint(rows, _sharding("share", devices=jax.devices()))
+_divided = ContextVar("divided", default=False)
+
+
+@contextlib.contextmanager
+def minibatch_divided(x: Array) -> Iterator[Array]:
+    """A minibatch within a program that is compiled inside, divided among the devices of all processes."""
+    token = _divided.set(True)
+    try:
+        yield jax.lax.with_sharding_constraint(x, _sharding("share", devices=jax.devices()))
+    finally:
+        _divided.reset(token)
+
+
+def is_minibatch_divided() -> bool:
+    """Whether what is compiled here has a divided minibatch. Its axis must not be merged with one before it: the compiler
+    would first send all of it to every device.
+    """
+    return _divided.get()
 
 
 def from_first_process(tree: T) -> T:

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shlex
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,19 +107,23 @@ class Train:
 
         ending = threading.Lock()
 
-        def end_at_once(error: IWAEError) -> None:
-            """While JAX waits for a process that is lost, or when it would do so at Python's end."""
-
+        def end_at_once(error: BaseException) -> None:
             def fails() -> int:
                 raise error
 
             ending.acquire()
             reporter.__exit__()
-            os._exit(guarded(fails))
+            status = 1
+            try:
+                status = guarded(fails)
+            except Exception:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(status)
 
         ((path, config),) = configs.items()
         stages = self.training.stages
-        with met(self.together, config, path, stages=stages, reporter=reporter, on_lost=end_at_once) as peers:
+        with met(self.together, config, path, stages=stages, reporter=reporter, end_at_once=end_at_once) as peers:
             yield peers
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from iwae.devices import is_minibatch_divided
 from iwae.errors import IWAEError
 from iwae.models.architecture import Precision
 
@@ -22,6 +23,21 @@ def product(
             raise IWAEError(f"products in bfloat16 are of float32 operands, got {kind}")
         return _bfloat16_product(left, right)
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+
+def product_over_rows(
+    left: Float[Array, "*rows inner"], right: Float[Array, "*rows columns"], precision: Precision = "float32"
+) -> Float[Array, "inner columns"]:
+    """left.T @ right, the sum over all rows, for the backward pass: it is not to be differentiated."""
+    is_rounded = precision == "bfloat16"
+    if is_rounded:
+        left, right = _rounded(left), _rounded(right)
+    if is_minibatch_divided():
+        axes, digits = tuple(range(left.ndim - 1)), None if is_rounded else jax.lax.Precision.HIGHEST
+        both = ((axes, axes), ((), ()))
+        return jax.lax.dot_general(left, right, both, precision=digits, preferred_element_type=jnp.float32)
+    left, right = left.reshape(-1, left.shape[-1]).T, right.reshape(-1, right.shape[-1])
+    return _summed_in_float32(left, right) if is_rounded else product(left, right)
 
 
 @jax.custom_vjp
@@ -45,8 +61,7 @@ def _forward(left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     left, right = saved
     rounded = _rounded(cotangent)
-    rows = rounded.reshape(-1, rounded.shape[-1])
-    return _summed_in_float32(rounded, right.T), _summed_in_float32(left.reshape(-1, left.shape[-1]).T, rows)
+    return _summed_in_float32(rounded, right.T), product_over_rows(left, rounded, "bfloat16")
 
 
 _bfloat16_product.defvjp(_forward, _backward)

@@ -49,18 +49,17 @@ def met(
     *,
     stages: int | None,
     reporter: Reporter,
-    on_lost: Callable[[IWAEError], None],
+    end_at_once: Callable[[BaseException], None],
 ) -> Iterator[Peers]:
     """From here on the processes compute together; at the end the others are told how this one has ended.
 
-    Where one is lost, `on_lost` is called with an error that names it, and must end the process: JAX would wait for the
-    lost one. In the main thread once all that is inside has ended, or from another thread where it does not.
-
-    Raises IWAEError where one does not come, or they can't train together.
+    After an error (IWAEError where another process is lost, does not come, or does not fit) `end_at_once` is called with
+    it, and must end this process: Python's usual end, in which JAX takes leave of processes that may be lost, could
+    abort or take minutes. That is in the main thread once all that is inside has ended, or in another where it does not.
     """
     place = options.place
     asked = {**config.to_json(), "stages": stages, "iwae": __version__, "jax": jax.__version__}
-    peers = Peers(options, asked, f"the same commands, for any number of processes, continue {path}", on_lost)
+    peers = Peers(options, asked, f"the same commands, for any number of processes, continue {path}", end_at_once)
     if place.count == 1:
         # It has its devices share the minibatches.
         yield peers
@@ -77,13 +76,14 @@ def met(
         # Gloo gives the first sum 30 seconds to begin in all: now they stand at one place, later one may load data.
         multihost_utils.sync_global_devices("met")
         yield peers
+        # The others before process 0, which waits until they have ended: at it they take leave.
+        jax.distributed.shutdown()
+        peers.end()
     except BaseException as error:
         found = peers.lost(error) if isinstance(error, jax.errors.JaxRuntimeError) else error
         peers.end(found)
-        if peers.error is not None:
-            on_lost(peers.error)
+        end_at_once(found)
         raise
-    peers.end()
 
 
 def follow(

@@ -89,7 +89,7 @@ class Peers:
 
     `asked` is what all must have been asked to train. Where another process is lost, whoever waits here for it gets
     PeerLost, with a line that names it; `on_stuck` is called with that, in another thread, if this process has not
-    ended seconds later.
+    ended seconds later: it may wait for the lost one without end.
     """
 
     def __init__(
@@ -145,16 +145,20 @@ class Peers:
             raise IWAEError(f"{what} must be the same for all processes: process 0 has {first}, and this one {value}")
 
     def end(self, error: BaseException | None = None) -> None:
-        """Tells the others how this process has ended; without an error, that process 0 wants no more steps."""
+        """Tells the others how this process has ended; without an error, that process 0 wants no more steps. Waits until
+        they have ended too, but not for long.
+        """
         with self._ending:
-            if self._over.is_set():
-                return
+            is_over = self._over.is_set()
             self._over.set()
-        self._tell("end", {"status": 0 if error is None else getattr(error, "exit_status", 1), "says": _said(error)})
-        end = time.monotonic() + GRACE_SECONDS / 2
-        for link, thread in self._links.values():
-            link.close()
-            thread.join(max(0.0, end - time.monotonic()))
+        if not is_over:
+            status, says = getattr(error, "exit_status", 1), " ".join(str(error).split())
+            self._tell("end", {"status": 0 if error is None else status, "says": says or type(error).__name__})
+        if self.error is None:
+            end = time.monotonic() + (SILENT_SECONDS if error is None else GRACE_SECONDS)
+            for link, thread in self._links.values():
+                link.close()
+                thread.join(max(0.0, end - time.monotonic()))
 
     def lost(self, error: Exception) -> Exception:
         """Of a broken connection of the library's, which does not say whose it was: PeerLost, once that is known."""
@@ -296,7 +300,3 @@ class Peers:
         self._inbox.put(("lost", error))
         time.sleep(GRACE_SECONDS)
         self._on_stuck(error)
-
-
-def _said(error: BaseException | None) -> str:
-    return "" if error is None else " ".join(str(error).split()) or type(error).__name__

@@ -1,6 +1,7 @@
 """What is compiled: one training step, and a chunk of them as one loop."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from iwae.devices import divided_inside, everywhere_inside, num_devices, over_devices_inside
+from iwae.devices import everywhere_inside, minibatch_divided, num_devices, over_devices_inside
 from iwae.estimators.base import Estimator
 from iwae.models.vae import HierarchicalVAE
 from iwae.randomness import Purpose, purpose_key
@@ -99,8 +100,8 @@ def train_step(
     batch = jax.lax.dynamic_slice_in_dim(ordered, step_in_epoch * batch_size, batch_size)
     batch = batch if order is None else rows[batch]
     x = state.model.prepare(batch, data_key)
-    x = divided_inside(x) if data_parallel else x
-    loss, gradient = estimator.at(state.step)(state.model.in_training(step_key), x, model_key)
+    with minibatch_divided(x) if data_parallel else nullcontext(x) as x:
+        loss, gradient = estimator.at(state.step)(state.model.in_training(step_key), x, model_key)
     gradient = everywhere_inside(gradient) if data_parallel else gradient
     params = _parameters(state.model)
     updates, moments = optimizer.update(cast(optax.Updates, gradient), state.optimizer, params)

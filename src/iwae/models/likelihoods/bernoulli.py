@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from iwae.errors import IWAEError
 from iwae.models.distributions import Bernoulli, bernoulli_log_prob, bernoulli_log_prob_and_residual
 from iwae.models.likelihoods.base import Likelihood, has_missing
-from iwae.models.matmul import product
+from iwae.models.matmul import product, product_over_rows
 from iwae.models.networks.base import Linear
 
 MEAN_CLIP = 0.001
@@ -113,11 +113,9 @@ def _backward(saved: tuple[Any, ...], row_weights: Array) -> tuple[Array, Linear
     features, linear, logits, residual, value = saved
     precision = linear.precision
     row_weights = row_weights[..., None]
-    rows = (-1, residual.shape[-1])
-    weighted = (row_weights * features).reshape(-1, features.shape[-1])
     to_linear = Linear(
-        product(weighted.T, residual.reshape(rows), precision),
-        product(row_weights.reshape(-1), residual.reshape(rows), "float32"),
+        product_over_rows(row_weights * features, residual, precision),
+        product_over_rows(row_weights, residual)[0],
         precision,
     )
     _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)

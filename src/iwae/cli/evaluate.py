@@ -118,20 +118,21 @@ class Evaluate(OfRunAndData):
         how: dict[str, Any] = {"samples": samples, "seed": self.seed, "annealed": self._annealed_settings}
         how |= {"examples": self.examples, "output": self.output, "reporter": reporter}
         found = score_file(run, checkpoint, self.dataset, self.split, **how)
-        rows = f"on {len(found.log_likelihood):,} rows of {self.dataset}"
-        written = [] if self.output is None else [f"Per row: {self.output}"]
         if isinstance(found, Likelihoods):
-            figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.stderr))
-            size = f"{found.mean_effective_sample_size:.1f} of {samples}"
-            lines = [f"NLL, L_{samples}: {figure} nats, {rows}", f"Mean effective sample size: {size}"]
-            lines += tables.weights_lines(weights_figures(found))
+            name, stderr, count = f"L_{samples}", found.stderr, samples
+            remarks = tables.weights_lines(weights_figures(found))
         else:
-            figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(found.nll_stderr))
-            size = f"{found.effective_sample_size.mean():.1f} of {self.chains}"
-            lines = [f"NLL, AIS: {figure} nats, {rows}", f"Mean effective sample size: {size}"]
-            if (warning := low_acceptance(found.acceptance)) is not None:
-                lines.append(f"Warning: {with_dashes(warning, ('steps', 'start'))}")
-        return [*lines, f"Checkpoint: {checkpoint.path}", *written]
+            name, stderr, count = "AIS", found.nll_stderr, self.chains
+            warning = low_acceptance(found.acceptance)
+            remarks = [f"Warning: {with_dashes(warning, ('steps', 'start'))}"] if warning else []
+        figure = tables.figure_label(finite_or_none(found.nll), finite_or_none(stderr))
+        return [
+            f"NLL, {name}: {figure} nats, on {len(found.log_likelihood):,} rows of {self.dataset}",
+            f"Mean effective sample size: {found.effective_sample_size.mean():.1f} of {count}",
+            *remarks,
+            f"Checkpoint: {checkpoint.path}",
+            *([] if self.output is None else [f"Per row: {self.output}"]),
+        ]
 
     @property
     def _shard(self) -> "Shard | None":
@@ -148,12 +149,8 @@ class Evaluate(OfRunAndData):
         from iwae.runs.slurm import FOLDER, submit_orders
 
         assert self._shard is not None
-        if (settings := self._annealed_settings) is not None:
-            how: dict[str, Any] = {"settings": settings, "examples": self._annealed_examples}
-            parts = annealed_parts(run, checkpoint, self.split, self._shard, **how)
-        else:
-            how = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
-            parts = ladder_parts(run, checkpoint, self.split, self._shard, **how)
+        parts_of = annealed_parts if self.method == "ais" else ladder_parts
+        parts = parts_of(run, checkpoint, self.split, self._shard, **self._how)
         if parts.is_joined() or not (missing := parts.missing()):
             return None
         directory, count = run.path.resolve(), parts.shard.count
@@ -194,18 +191,21 @@ class Evaluate(OfRunAndData):
         return AnnealedSettings(self.chains, self.steps, self.leapfrogs, self.start, self.seed)
 
     @property
-    def _annealed_examples(self) -> int:
-        return AIS_EXAMPLES if self.examples is None else self.examples
+    def _how(self) -> dict[str, Any]:
+        """What is asked of the functions that measure by the method."""
+        if self.method == "ais":
+            examples = AIS_EXAMPLES if self.examples is None else self.examples
+            return {"settings": self._annealed_settings, "examples": examples}
+        return {"samples": self.samples, "seed": self.seed, "examples": self.examples}
 
     def _importance(self, run: Run, checkpoint: "Checkpoint", dataset: Dataset, reporter: Reporter) -> list[str]:
         from iwae.runs.evaluate import draw_ladder, evaluate_ladder
         from iwae.runs.parts import Waiting, evaluate_part
 
-        options: dict[str, Any] = {"samples": self.samples, "seed": self.seed, "examples": self.examples}
         given = (run, checkpoint, dataset, self.split)
         if self._shard is None:
-            rungs = evaluate_ladder(*given, reporter=reporter, **options)
-        elif isinstance(rungs := evaluate_part(*given, self._shard, reporter=reporter, **options), Waiting):
+            rungs = evaluate_ladder(*given, reporter=reporter, **self._how)
+        elif isinstance(rungs := evaluate_part(*given, self._shard, reporter=reporter, **self._how), Waiting):
             return _waiting_lines(rungs)
         lines = []
         for result in rungs:
@@ -230,14 +230,11 @@ class Evaluate(OfRunAndData):
         from iwae.runs.anneal import anneal_checkpoint
         from iwae.runs.parts import Waiting, anneal_part
 
-        settings = self._annealed_settings
-        assert settings is not None
         given = (run, checkpoint, dataset, self.split)
-        how: dict[str, Any] = {"settings": settings, "examples": self._annealed_examples, "reporter": reporter}
         with told_when_stopped(reporter):
             if self._shard is None:
-                result = anneal_checkpoint(*given, **how)
-            elif isinstance(result := anneal_part(*given, self._shard, **how), Waiting):
+                result = anneal_checkpoint(*given, reporter=reporter, **self._how)
+            elif isinstance(result := anneal_part(*given, self._shard, reporter=reporter, **self._how), Waiting):
                 return _waiting_lines(result)
         record = result.record
         if result.warning is not None:

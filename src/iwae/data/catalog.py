@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -64,10 +65,6 @@ def _build_omniglot(contents: Sequence[bytes]) -> Splits:
     train, test = _row_by_row(packed["data"]), _row_by_row(packed["testdata"])
     train = train[np.random.RandomState(123).permutation(len(train))]
     return {"train": train[:-1345], "valid": train[-1345:], "test": test}, scale, binary
-
-
-def _check_omniglot(content: bytes) -> None:
-    check_mat(content, _OMNIGLOT_SHAPES)
 
 
 _MNIST_TRAIN = CanonicalFile(
@@ -146,6 +143,6 @@ PUBLISHED: dict[str, Published] = {
         ),
         sources=(Mirror("https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/"),),
         build=_build_omniglot,
-        check=_check_omniglot,
+        check=partial(check_mat, shapes=_OMNIGLOT_SHAPES),
     ),
 }

@@ -3,7 +3,6 @@
 No JAX is imported here: an estimator's module is, when one is made.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -43,7 +42,7 @@ class Objective:
     k: int
     estimator: str
     backward: int | None
-    parameters: Mapping[str, Number] = dataclasses.field(hash=False)
+    parameters: Mapping[str, Number]
 
     def __init__(
         self,

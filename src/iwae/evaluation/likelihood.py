@@ -199,9 +199,7 @@ def examples_at_once(ks: Sequence[int], block_rows: int = BLOCK_ROWS) -> int:
 
 def check_samples(name: str, value: int) -> None:
     """Raises IWAEError for a number of samples outside 1 to 100,000."""
-    check_count(name, value)
-    if value > MAX_SAMPLES:
-        raise IWAEError(f"`{name}` must be at most {MAX_SAMPLES:,}, got {value}")
+    check_count(name, value, most=MAX_SAMPLES)
 
 
 def check_ks(ks: Sequence[int], name: str = "ks") -> list[int]:

@@ -43,13 +43,11 @@ STYLE: dict[str, Any] = {
 }
 
 
-@contextmanager
-def _new_figure(height: float, **style: Any) -> "Iterator[Figure]":
+def _new_figure(height: float) -> "Figure":
     """A figure of `height` inches."""
     from matplotlib.figure import Figure
 
-    with _style(**style):
-        yield Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
 def _png(figure: "Figure") -> bytes:
@@ -89,13 +87,12 @@ def _for_notebook(figure: "Figure") -> tuple[bytes, dict[str, int]]:
 
 
 @contextmanager
-def _style(**more: Any) -> Iterator[None]:
+def _style() -> Iterator[None]:
     """The style of all charts. Raises IWAEError without matplotlib."""
     needs_extra("matplotlib", "report")
     import matplotlib
 
-    settings: Any = {**STYLE, **more}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(STYLE):
         yield
 
 
@@ -111,27 +108,27 @@ def log_variance_chart(variances: Sequence[np.ndarray], threshold: float) -> "Fi
     `variances` are arrays `[units]`, h_1 first; a unit is active above `threshold`. Values below 1e-8, also those
     that the correction for sampling made negative, stand in the lowest bin.
     """
-    with _new_figure(1.0 + 1.7 * len(variances)) as figure:
-        panels = figure.subplots(len(variances), 1, sharex=True, squeeze=False)[:, 0]
-        exponents = [np.log10(np.maximum(values, 10.0**LOWEST_DECADE)) for values in variances]
-        low = min(-3.0, np.floor(min(values.min() for values in exponents)))
-        high = max(1.0, np.ceil(max(values.max() for values in exponents)))
-        bins = np.linspace(low, high, round((high - low) * 4) + 1)
-        limit = np.log10(threshold)
-        for number, (axes, values) in enumerate(zip(panels, exponents, strict=True), 1):
-            active = values > limit
-            axes.hist(values[~active], bins, color=GREY, hatch="///", edgecolor="white", linewidth=0.6)
-            axes.hist(values[active], bins, color=BLUE, edgecolor="white", linewidth=0.6)
-            axes.axvline(limit, color="black", linestyle="--", linewidth=1.2)
-            axes.set(ylabel="units", ylim=(0, axes.get_ylim()[1] * 1.3))
-            axes.locator_params("y", nbins=4, integer=True)
-            axes.set_title(f"Layer {number}: {len(values)} units", loc="left")
-            axes.text(limit - 0.08, 0.97, f"{np.sum(~active)} inactive", **_corner(axes, "right"))
-            axes.text(limit + 0.08, 0.97, f"{np.sum(active)} active", **_corner(axes, "left"))
-        panels[-1].set_xlabel("variance of the unit's posterior mean over the data")
-        ticks = np.arange(low, high + 1)[:: max(1, math.ceil((high - low) / 6))]
-        panels[-1].set_xticks(ticks, [_power(tick, low) for tick in ticks])
-        return figure
+    figure = _new_figure(1.0 + 1.7 * len(variances))
+    panels = figure.subplots(len(variances), 1, sharex=True, squeeze=False)[:, 0]
+    exponents = [np.log10(np.maximum(values, 10.0**LOWEST_DECADE)) for values in variances]
+    low = min(-3.0, np.floor(min(values.min() for values in exponents)))
+    high = max(1.0, np.ceil(max(values.max() for values in exponents)))
+    bins = np.linspace(low, high, round((high - low) * 4) + 1)
+    limit = np.log10(threshold)
+    for number, (axes, values) in enumerate(zip(panels, exponents, strict=True), 1):
+        active = values > limit
+        axes.hist(values[~active], bins, color=GREY, hatch="///", edgecolor="white", linewidth=0.6)
+        axes.hist(values[active], bins, color=BLUE, edgecolor="white", linewidth=0.6)
+        axes.axvline(limit, color="black", linestyle="--", linewidth=1.2)
+        axes.set(ylabel="units", ylim=(0, axes.get_ylim()[1] * 1.3))
+        axes.locator_params("y", nbins=4, integer=True)
+        axes.set_title(f"Layer {number}: {len(values)} units", loc="left")
+        axes.text(limit - 0.08, 0.97, f"{np.sum(~active)} inactive", **_corner(axes, "right"))
+        axes.text(limit + 0.08, 0.97, f"{np.sum(active)} active", **_corner(axes, "left"))
+    panels[-1].set_xlabel("variance of the unit's posterior mean over the data")
+    ticks = np.arange(low, high + 1)[:: max(1, math.ceil((high - low) / 6))]
+    panels[-1].set_xticks(ticks, [_power(tick, low) for tick in ticks])
+    return figure
 
 
 def _corner(axes: "Axes", side: str) -> dict[str, Any]:
@@ -149,41 +146,41 @@ def log_weight_chart(relative: np.ndarray) -> "Figure":
     them, and of the same samples counted by their weight, which is what the estimate is made of.
     """
     finite = relative[np.isfinite(relative)]
-    with _new_figure(3.3) as figure:
-        axes = figure.subplots()
-        low, high = np.percentile(finite, 0.5), max(float(finite.max()), 1.0)
-        bins = np.linspace(min(low, -1.0), high, 61)
-        for weights, color, label, style in (
-            (None, BLUE, "samples from q", "-"),
-            (np.exp(finite - finite.max()), ORANGE, "the same, counted by weight", "--"),
-        ):
-            density, edges = np.histogram(finite, bins, weights=weights)
-            share = 100 * density / max(float(density.sum()), 1e-300)
-            axes.stairs(share, edges, color=color, linestyle=style, linewidth=1.8, label=label)
-            axes.stairs(share, edges, fill=True, color=color, alpha=0.15)
-        axes.axvline(0.0, color="black", linestyle=":", linewidth=1.2)
-        axes.set(xlabel="log w − log of the example's mean weight (nats)", ylabel="% per bin")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return figure
+    figure = _new_figure(3.3)
+    axes = figure.subplots()
+    low, high = np.percentile(finite, 0.5), max(float(finite.max()), 1.0)
+    bins = np.linspace(min(low, -1.0), high, 61)
+    for weights, color, label, style in (
+        (None, BLUE, "samples from q", "-"),
+        (np.exp(finite - finite.max()), ORANGE, "the same, counted by weight", "--"),
+    ):
+        density, edges = np.histogram(finite, bins, weights=weights)
+        share = 100 * density / max(float(density.sum()), 1e-300)
+        axes.stairs(share, edges, color=color, linestyle=style, linewidth=1.8, label=label)
+        axes.stairs(share, edges, fill=True, color=color, alpha=0.15)
+    axes.axvline(0.0, color="black", linestyle=":", linewidth=1.2)
+    axes.set(xlabel="log w − log of the example's mean weight (nats)", ylabel="% per bin")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.2)
+    return figure
 
 
 @Chart
 def effective_sample_size_chart(values: np.ndarray, num_samples: int) -> "Figure":
     """Histogram over examples of the effective sample size, `[examples]`, from 1 to k on a logarithmic axis."""
     shown = np.clip(values, 1.0, num_samples)
-    with _new_figure(3.0) as figure:
-        axes = figure.subplots()
-        bins = np.geomspace(1.0, max(num_samples, 2), 41).tolist()
-        axes.hist(shown, bins, color=BLUE, edgecolor="white", linewidth=0.5)
-        median = float(np.median(shown))
-        axes.axvline(median, color="black", linestyle="--", linewidth=1.2)
-        side = "left" if median**2 < num_samples else "right"
-        axes.set(xscale="log", ylim=(0, axes.get_ylim()[1] * 1.15), ylabel="examples")
-        axes.text(median, 0.98, f"  median {median:.3g}  ", **_corner(axes, side))
-        axes.set_xlabel(f"effective sample size of k = {num_samples:,}")
-        axes.xaxis.set_major_formatter(_plain)
-        axes.locator_params("y", nbins=5, integer=True)
-        return figure
+    figure = _new_figure(3.0)
+    axes = figure.subplots()
+    bins = np.geomspace(1.0, max(num_samples, 2), 41).tolist()
+    axes.hist(shown, bins, color=BLUE, edgecolor="white", linewidth=0.5)
+    median = float(np.median(shown))
+    axes.axvline(median, color="black", linestyle="--", linewidth=1.2)
+    side = "left" if median**2 < num_samples else "right"
+    axes.set(xscale="log", ylim=(0, axes.get_ylim()[1] * 1.15), ylabel="examples")
+    axes.text(median, 0.98, f"  median {median:.3g}  ", **_corner(axes, side))
+    axes.set_xlabel(f"effective sample size of k = {num_samples:,}")
+    axes.xaxis.set_major_formatter(_plain)
+    axes.locator_params("y", nbins=5, integer=True)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -202,23 +199,23 @@ class Curve:
 def training_chart(curves: Sequence[Curve]) -> "Figure":
     """Bound per epoch, epochs on a logarithmic axis. One curve has its stages marked; several have a legend."""
     several = len(curves) > 1
-    with _new_figure(3.2 + 0.22 * len(curves) * several) as figure:
-        axes = figure.subplots()
-        for index, curve in enumerate(curves):
-            dashes = DASHES[(index // len(COLORS) + index) % len(DASHES)]
-            look = {"color": COLORS[index % len(COLORS)], "marker": "o" if len(curve.epochs) < 40 else None, "ms": 3.5}
-            axes.plot(curve.epochs, curve.bounds, linestyle=dashes, label=curve.name, **look)
-        last = max(max(curve.epochs) for curve in curves)
-        axes.set(xscale="log", xlim=(0.9, max(last * 1.12, 2.0)), xlabel="epoch", ylabel="training bound (nats)")
-        axes.xaxis.set_major_formatter(_plain)
-        ticks = (1, 2, 5, 10, 20, 50, 100) if last < 200 else (1, 10, 100, 1000)
-        axes.set_xticks([tick for tick in ticks if tick <= max(last, 2)])
-        axes.set_xticks([], minor=True)
-        if several:
-            figure.legend(loc="outside upper left", fontsize=9, handlelength=3)
-        else:
-            _mark_stages(axes, curves[0].stage_ends, last)
-        return figure
+    figure = _new_figure(3.2 + 0.22 * len(curves) * several)
+    axes = figure.subplots()
+    for index, curve in enumerate(curves):
+        dashes = DASHES[(index // len(COLORS) + index) % len(DASHES)]
+        look = {"color": COLORS[index % len(COLORS)], "marker": "o" if len(curve.epochs) < 40 else None, "ms": 3.5}
+        axes.plot(curve.epochs, curve.bounds, linestyle=dashes, label=curve.name, **look)
+    last = max(max(curve.epochs) for curve in curves)
+    axes.set(xscale="log", xlim=(0.9, max(last * 1.12, 2.0)), xlabel="epoch", ylabel="training bound (nats)")
+    axes.xaxis.set_major_formatter(_plain)
+    ticks = (1, 2, 5, 10, 20, 50, 100) if last < 200 else (1, 10, 100, 1000)
+    axes.set_xticks([tick for tick in ticks if tick <= max(last, 2)])
+    axes.set_xticks([], minor=True)
+    if several:
+        figure.legend(loc="outside upper left", fontsize=9, handlelength=3)
+    else:
+        _mark_stages(axes, curves[0].stage_ends, last)
+    return figure
 
 
 def _mark_stages(axes: "Axes", stage_ends: Sequence[int], last: int) -> None:
@@ -246,24 +243,25 @@ def traversal_chart(
     cells = grids.shades(images)[0].reshape(rows, columns, height, width, *colours)
     grid = np.moveaxis(cells, 2, 1).reshape(rows * height, columns * width, *colours)
     inches = 0.85 + (WIDTH - 1.15) * rows * height / (columns * width)
-    with _new_figure(inches, **{"axes.spines.left": False, "axes.spines.bottom": False}) as figure:
-        axes = figure.subplots()
-        axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
-        for row in range(1, rows):
-            axes.axhline(row * height - 0.5, color=GRID, linewidth=0.7)
-        for column in range(1, columns):
-            axes.axvline(column * width - 0.5, color=GRID, linewidth=0.7)
-        step = 1.0 if max(values) - min(values) > 1 else 0.5
-        shown = [(index, value) for index, value in enumerate(values) if (value / step).is_integer()]
-        places = [(index + 0.5) * width - 0.5 for index, _ in shown]
-        axes.set_xticks(places, [f"{value:g}".replace("-", "−") for _, value in shown])
-        axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, labels)
-        axes.tick_params(length=0)
-        axes.xaxis.tick_top()
-        axes.xaxis.set_label_position("top")
-        axes.set_xlabel("value of the unit")
-        figure.text(0.01, 0.995, "unit (variance)", va="top")
-        return figure
+    figure = _new_figure(inches)
+    axes = figure.subplots()
+    axes.spines[:].set_visible(False)
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
+    for row in range(1, rows):
+        axes.axhline(row * height - 0.5, color=GRID, linewidth=0.7)
+    for column in range(1, columns):
+        axes.axvline(column * width - 0.5, color=GRID, linewidth=0.7)
+    step = 1.0 if max(values) - min(values) > 1 else 0.5
+    shown = [(index, value) for index, value in enumerate(values) if (value / step).is_integer()]
+    places = [(index + 0.5) * width - 0.5 for index, _ in shown]
+    axes.set_xticks(places, [f"{value:g}".replace("-", "−") for _, value in shown])
+    axes.set_yticks((np.arange(rows) + 0.5) * height - 0.5, labels)
+    axes.tick_params(length=0)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("value of the unit")
+    figure.text(0.01, 0.995, "unit (variance)", va="top")
+    return figure
 
 
 @dataclass(frozen=True)
@@ -286,27 +284,27 @@ def estimator_chart(
     axis and its lines. `slope`, a name and a power of k, adds a thin line that goes through the first one's point at
     its smallest k above 1.
     """
-    with _new_figure(6.4) as figure:
-        column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (title, (label, lines)) in zip(column, panels.items(), strict=True):
-            for number, line in enumerate(lines):
-                _draw_line(axes, line, number)
-            axes.set(xscale="log", yscale="log", ylabel=label, title=title)
-            if not np.isfinite(np.concatenate([line.values for line in lines])).any():
-                axes.set_ylim(0.1, 1.0)  # With nothing to draw, a logarithmic axis has no limits.
-            _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
-        drawn = [line for _, lines in panels.values() for line in lines]
-        later = [point for point in zip(drawn[0].k, drawn[0].values, strict=True) if point[0] > 1]
-        if slope is not None and len(later) > 1:
-            ks = np.array([k for k, _ in later], float)
-            column[0].plot(ks, later[0][1] * (ks / ks[0]) ** slope[1], color=GREY, lw=1, ls=":", label=slope[0])
-        column[-1].set_xlabel("number of samples k")
-        handles, labels = column[0].get_legend_handles_labels()
-        if not all(all(line.visible) for line in drawn):
-            handles.append(column[0].scatter([], [], s=30, marker="v", c="white", edgecolors=GREY))
-            labels.append("not to be told from zero: at most this")
-        figure.legend(handles, labels, fontsize=9.5, loc="outside upper center", ncols=2)
-        return figure
+    figure = _new_figure(6.4)
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, (label, lines)) in zip(column, panels.items(), strict=True):
+        for number, line in enumerate(lines):
+            _draw_line(axes, line, number)
+        axes.set(xscale="log", yscale="log", ylabel=label, title=title)
+        if not np.isfinite(np.concatenate([line.values for line in lines])).any():
+            axes.set_ylim(0.1, 1.0)  # With nothing to draw, a logarithmic axis has no limits.
+        _plain_ticks(axes, sorted({k for line in lines for k in line.k}))
+    drawn = [line for _, lines in panels.values() for line in lines]
+    later = [point for point in zip(drawn[0].k, drawn[0].values, strict=True) if point[0] > 1]
+    if slope is not None and len(later) > 1:
+        ks = np.array([k for k, _ in later], float)
+        column[0].plot(ks, later[0][1] * (ks / ks[0]) ** slope[1], color=GREY, lw=1, ls=":", label=slope[0])
+    column[-1].set_xlabel("number of samples k")
+    handles, labels = column[0].get_legend_handles_labels()
+    if not all(all(line.visible) for line in drawn):
+        handles.append(column[0].scatter([], [], s=30, marker="v", c="white", edgecolors=GREY))
+        labels.append("not to be told from zero: at most this")
+    figure.legend(handles, labels, fontsize=9.5, loc="outside upper center", ncols=2)
+    return figure
 
 
 def _draw_line(axes: "Axes", line: Line, number: int) -> None:
@@ -334,41 +332,41 @@ def ladder_chart(
     """NLLs in nats over k, logarithmic, by their names; `asymptote` is that of annealed importance sampling, with its
     standard error over chains.
     """
-    with _new_figure(3.2) as figure:
-        axes = figure.subplots()
-        for number, (name, values) in enumerate(lines.items()):
-            _draw_line(axes, Line(name, ks, values, [True] * len(ks)), number)
-        if asymptote is not None:
-            value, error = asymptote
-            axes.axhline(value, color=GREY, ls="--", lw=1.2, label="AIS")
-            axes.axhspan(value - error, value + error, color=GREY, alpha=0.3, lw=0)
-        axes.set(xscale="log", xlabel="number of samples k", ylabel="NLL (nats)")
-        axes.set_xticks(ks)
-        axes.xaxis.set_major_formatter(_plain)
-        axes.xaxis.set_ticks([], minor=True)
-        axes.legend(fontsize=9.5)
-        return figure
+    figure = _new_figure(3.2)
+    axes = figure.subplots()
+    for number, (name, values) in enumerate(lines.items()):
+        _draw_line(axes, Line(name, ks, values, [True] * len(ks)), number)
+    if asymptote is not None:
+        value, error = asymptote
+        axes.axhline(value, color=GREY, ls="--", lw=1.2, label="AIS")
+        axes.axhspan(value - error, value + error, color=GREY, alpha=0.3, lw=0)
+    axes.set(xscale="log", xlabel="number of samples k", ylabel="NLL (nats)")
+    axes.set_xticks(ks)
+    axes.xaxis.set_major_formatter(_plain)
+    axes.xaxis.set_ticks([], minor=True)
+    axes.legend(fontsize=9.5)
+    return figure
 
 
 @Chart
 def pareto_chart(shapes: np.ndarray, limit: float) -> "Figure":
     """Histogram over examples of Pareto k-hat, with the limit above which weights are not to be relied on."""
-    with _new_figure(2.9) as figure:
-        axes = figure.subplots()
-        axes.hist(shapes[np.isfinite(shapes)], bins=30, color=BLUE)
-        axes.axvline(limit, color=GREY, ls="--", lw=1.2, label=f"not to be relied on above {limit:.2f}")
-        axes.legend(fontsize=9.5)
-        axes.locator_params("y", integer=True)
-        axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
-        return figure
+    figure = _new_figure(2.9)
+    axes = figure.subplots()
+    axes.hist(shapes[np.isfinite(shapes)], bins=30, color=BLUE)
+    axes.axvline(limit, color=GREY, ls="--", lw=1.2, label=f"not to be relied on above {limit:.2f}")
+    axes.legend(fontsize=9.5)
+    axes.locator_params("y", integer=True)
+    axes.set(xlabel="Pareto k-hat of an example's weights", ylabel="examples")
+    return figure
 
 
 @Chart
 def image_chart(grid: np.ndarray) -> "Figure":
     """A grid of images, uint8 `[height, width]` or `[height, width, 3]`, as it is."""
     height, width = grid.shape[:2]
-    with _new_figure(WIDTH * height / width) as figure:
-        axes = figure.subplots()
-        axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_axis_off()
-        return figure
+    figure = _new_figure(WIDTH * height / width)
+    axes = figure.subplots()
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    return figure

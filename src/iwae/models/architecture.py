@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from iwae.errors import IWAEError, check_count
@@ -28,22 +28,6 @@ Precision = Literal["float32", "bfloat16"]
 Activation = Literal["silu", "relu", "leaky-relu", "elu", "gelu", "softplus", "tanh"]
 ImageShape = tuple[int, int, int]
 """Height, width and channels."""
-DEFAULTS: dict[str, Any] = {
-    "network": "tanh",
-    "activation": None,
-    "dropout": 0.0,
-    "layer_norm": False,
-    "conv_blocks": 0,
-    "image_shape": None,
-    "prior": "standard",
-    "prior_components": None,
-    "posterior": "diagonal",
-    "flow_layers": None,
-    "flow_hidden": None,
-    "mask": "zeros",
-    "missing": "at-random",
-}
-"""What an architecture has unless it says otherwise, and its record then leaves out."""
 RESOLVED: dict[str, Any] = {"activation": "silu", "prior_components": 500, "flow_layers": 4, "flow_hidden": 100}
 """What None stands for in an architecture whose parts take the option."""
 
@@ -167,15 +151,11 @@ class Architecture:
                 raise IWAEError(f"`{name}` {getattr(self, name)} goes with {' or '.join(partners)}")
             if name in own and getattr(self, name) is None:
                 object.__setattr__(self, name, RESOLVED[name])
-        for name in ("prior_components", "flow_layers", "flow_hidden"):
+        for name, most in {"prior_components": MAX_UNITS, "flow_layers": MAX_LAYERS, "flow_hidden": MAX_UNITS}.items():
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-                if getattr(self, name) > MAX_UNITS:
-                    raise IWAEError(f"`{name}` must be at most {MAX_UNITS:,}, got {getattr(self, name)}")
+                check_count(name, getattr(self, name), most=most)
                 object.__setattr__(self, name, int(getattr(self, name)))
-        check_count("conv_blocks", self.conv_blocks, 0)
-        if self.conv_blocks > MAX_LAYERS or (self.flow_layers or 0) > MAX_LAYERS:
-            raise IWAEError(f"`conv_blocks` and `flow_layers` must be at most {MAX_LAYERS}")
+        check_count("conv_blocks", self.conv_blocks, 0, most=MAX_LAYERS)
         rate = self.dropout
         if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0.0 <= rate < 1.0:
             raise IWAEError(f"`dropout` must be at least 0 and below 1, got {rate!r:.100}")
@@ -260,3 +240,9 @@ class Architecture:
             return cls(value["visible"], tuple(value["latent"]), hidden, kinds, **rest)
         except (KeyError, TypeError) as error:
             raise IWAEError(f"not an architecture: {shortened(repr(value))} ({error!r})") from None
+
+
+DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Architecture) if field.default not in (MISSING, ())
+}
+"""What an architecture has unless it says otherwise, and its record then leaves out; sizes and kinds are always said."""

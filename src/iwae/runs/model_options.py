@@ -71,9 +71,7 @@ class ModelOptions:
             object.__setattr__(self, "layers", len(self.latent) or 1)
         check_count("layers", self.layers)
         if self.depth is not None:
-            check_count("depth", self.depth)
-            if self.depth > MAX_HIDDEN_LAYERS:
-                raise IWAEError(f"`depth` must be at most {MAX_HIDDEN_LAYERS}, got {self.depth}")
+            check_count("depth", self.depth, most=MAX_HIDDEN_LAYERS)
         found = self.architecture()
         for name in RESOLVED:
             object.__setattr__(self, name, getattr(found, name))

@@ -265,21 +265,23 @@ Quantiles = TypedDict(
 )
 
 
-class LogWeightsRecord(TypedDict):
-    """Quantiles of log w relative to the example's mean weight, in nats."""
+class DistributionRecord(TypedDict):
+    """Quantiles of what test examples have, with so many samples each."""
 
     examples: Positive
     num_samples: Positive
     quantiles: Quantiles
+
+
+class LogWeightsRecord(DistributionRecord):
+    """Of log w relative to the example's mean weight, in nats."""
+
     weight_above_mean: Real | None
 
 
-class EffectiveSampleSizeRecord(TypedDict):
-    """Mean and quantiles of the effective sample size over test examples."""
+class EffectiveSampleSizeRecord(DistributionRecord):
+    """Of the effective sample size."""
 
-    examples: Positive
-    num_samples: Positive
-    quantiles: Quantiles
     mean: Real | None
 
 

@@ -17,7 +17,6 @@ from iwae.runs.directory import Run
 
 if TYPE_CHECKING:
     from iwae.runs.checkpoint import Checkpoint
-    from iwae.runs.data import DataRecord
     from iwae.runs.records import RunRecord
 
 
@@ -60,6 +59,7 @@ def _facts(record: "RunRecord", checkpoint: "Checkpoint") -> list[tuple[str, str
     from iwae.report.labels import objective
 
     config, data = RunConfig.from_json(record["config"]), record["data"]
+    name = shown_name(data["name"], data["mark"])
     pruned = ""
     if (pruned_record := record.get("pruned")) is not None:
         layers = " and ".join(map(str, pruned_record["kept_inactive"]))
@@ -68,15 +68,10 @@ def _facts(record: "RunRecord", checkpoint: "Checkpoint") -> list[tuple[str, str
     stages = checkpoint.stages_done
     return [
         ("Trained as", f"{objective(config)}, seed {config.seed}"),
-        ("Data", _data_fact(data)),
+        ("Data", name if name.endswith(")") else f"{name} ({data['mark']})"),
         ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
         ("State", f"after {stages} stage{'' if stages == 1 else 's'}, {checkpoint.step:,} steps"),
     ]
-
-
-def _data_fact(data: "DataRecord") -> str:
-    name = shown_name(data["name"], data["mark"])
-    return name if name.endswith(")") else f"{name} ({data['mark']})"
 
 
 def _has_screen() -> bool:

@@ -140,8 +140,9 @@ class Paper:
                 print(f"**{TITLES[table]}**\n\n{to_markdown(part)}\n")
             elif part:
                 console.print(f"{TITLES[table]}; seed {self.seed}", style="bold underline", highlight=False)
-                for grouped in terminal_tables(part):
-                    console.print(grouped)
+                # One for each kind of data and number of layers, in the order of the cells.
+                for (data, layers), rows in groupby(part, lambda status: (status.data, status.cell.config.layers)):
+                    console.print(_table(data, layers or 1, list(rows)))
                     console.print()
         if markdown:
             print(NOTE.format(mark=PARTIAL))
@@ -151,16 +152,8 @@ class Paper:
             console.print(printable(line), highlight=False, markup=False)
 
 
-# Tables that fit a terminal of 80 columns
-
-
-def terminal_tables(statuses: Sequence[CellStatus]) -> list[Table]:
-    """One table for each kind of data and number of layers, in the order of the cells."""
-    groups = groupby(statuses, lambda status: (status.data, status.cell.config.layers))
-    return [_table(data, layers or 1, list(part)) for (data, layers), part in groups]
-
-
 def _table(data: str, layers: int, statuses: Sequence[CellStatus]) -> Table:
+    """A table that fits a terminal of 80 columns."""
     title = f"{data}, {layers} layer{'s' if layers > 1 else ''}"
     gap = statuses[0].published_gap
     if gap is not None:

@@ -13,7 +13,8 @@ from iwae.errors import IWAEError
 
 ENVIRONMENT_VARIABLE = "IWAE_DATASETS_DIR"
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+"""What gzip data start with; none of the canonical files does."""
 
 
 class BadFileError(Exception):
@@ -84,11 +85,6 @@ def gunzip(stream: IO[bytes], max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise BadFileError(f"unpacks to more than the {max_bytes} bytes expected")
     return content
-
-
-def is_gzip(content: bytes) -> bool:
-    """Whether content starts like gzip data; none of the canonical files does."""
-    return content.startswith(_GZIP_MAGIC)
 
 
 def read_content(path: Path, max_bytes: int) -> bytes:

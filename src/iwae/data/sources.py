@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from iwae.data.files import BadFileError, CanonicalFile, gunzip, is_gzip, one_line
+from iwae.data.files import GZIP_MAGIC, BadFileError, CanonicalFile, gunzip, one_line
 from iwae.data.formats import idx_bytes
 
 ProgressCallback = Callable[[str, int, int | None], None]
@@ -74,7 +74,7 @@ class Mirror:
             # Compressed data may be a little larger than its content.
             answer = _download(self.base_url + name, name, file.max_bytes + _CHUNK_BYTES, progress)
             try:
-                yield file, gunzip(io.BytesIO(answer), file.max_bytes) if is_gzip(answer) else answer
+                yield file, gunzip(io.BytesIO(answer), file.max_bytes) if answer.startswith(GZIP_MAGIC) else answer
             except BadFileError as error:
                 raise FetchError(str(error)) from error
 

@@ -71,7 +71,8 @@ class DisARM(OfBound):
         """That of the score function, but for the factors sigmoid(|l|): of a pair, (h - sigmoid(l)) - (h~ -
         sigmoid(l)) is h - h~.
         """
-        bound, found = super().gradient(_damped(model), x, noise, coefficients)
+        damped = replace(model, encoder=tuple(_Damped(layer) for layer in model.encoder))  # pyright: ignore[reportArgumentType]
+        bound, found = super().gradient(damped, x, noise, coefficients)
         return bound, replace(found, encoder=tuple(layer.layer for layer in found.encoder))  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -94,7 +95,3 @@ class _Damped(eqx.Module):
         self, value: Float[Array, "*more n_out"], given: Float[Array, "*rows n_in"]
     ) -> Float[Array, "*result"]:
         return self(given).log_prob(value)
-
-
-def _damped(model: HierarchicalVAE) -> HierarchicalVAE:
-    return replace(model, encoder=tuple(_Damped(layer) for layer in model.encoder))  # pyright: ignore[reportArgumentType]

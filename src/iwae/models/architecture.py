@@ -245,4 +245,4 @@ class Architecture:
 DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in fields(Architecture) if field.default not in (MISSING, ())
 }
-"""What an architecture has unless it says otherwise, and its record then leaves out; sizes and kinds are always said."""
+"""What an architecture has unless it says otherwise, and its record then leaves out."""

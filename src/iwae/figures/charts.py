@@ -31,7 +31,7 @@ DASHES = ("-", "--", "-.", ":")
 BLUE, ORANGE, GREY = COLORS[0], COLORS[1], "#8A8A8A"
 LOWEST_DECADE = -8
 GRID = (0.35, 0.35, 0.35)
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 11.5,
     "axes.titlesize": 11.5,
     "axes.spines.top": False,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from iwae.io.files import write_json
-from iwae.paper import Cell
+from iwae.paper.cells import Cell
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 from iwae.training.schedule import schedule_to_json

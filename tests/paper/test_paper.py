@@ -11,8 +11,9 @@ import pytest
 from helpers.paper_runs import PRUNED, write_run
 from iwae.cli import main
 from iwae.errors import IWAEError
-from iwae.paper import Cell, Published, cells_of, published, row, status_of, to_json, to_markdown
+from iwae.paper.cells import Cell, Published, cells_of, published
 from iwae.paper.plan import make_plan
+from iwae.paper.status import row, status_of, to_json, to_markdown
 from iwae.runs.config import RunConfig
 from iwae.runs.options import MeasureOptions
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from helpers.killing import children
 from helpers.small_runs import Messages, environment, go, small_config, write_data
-from iwae.paper import Cell, Published, status_of
+from iwae.paper.cells import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of, together
+from iwae.paper.status import status_of
 from iwae.runs import processes
 from iwae.runs.checkpoint import load_checkpoint, save_checkpoint
 from iwae.runs.directory import Run
@@ -233,7 +234,7 @@ class Parent:
 import sys
 from pathlib import Path
 from iwae.cli.app import guarded
-from iwae.paper import Cell, Published
+from iwae.paper.cells import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of
 from iwae.runs.config import RunConfig

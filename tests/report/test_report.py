@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import iwae
-import iwae.paper
 from helpers.html_checker import Checker
 from helpers.small_runs import go, small_config, write_data
 from iwae.cli.app import parse
 from iwae.cli.report import Report
 from iwae.cli.train import Train
+from iwae.paper.cells import published
 from iwae.paper.reproduction import deviations, published_for
 from iwae.report import page, write
 from iwae.report.comparison import Analyzed, number_rows, training_rows
@@ -143,7 +143,7 @@ def as_the_paper_did(place: Path, **config: Any) -> Analyzed:
 
 
 def cells(run: Analyzed, label: str) -> tuple[str, str]:
-    rows = [*training_rows([run]), *number_rows([run], iwae.paper.published)]
+    rows = [*training_rows([run]), *number_rows([run], published)]
     (row,) = [row for row in rows if row.label == label]
     return row.cells[0].text, row.cells[0].note
 

@@ -17,7 +17,7 @@ from iwae.cli.app import parse
 from iwae.cli.sweep import SweepCommand, table_text
 from iwae.io.files import write_json
 from iwae.io.locks import Lock
-from iwae.paper import Cell, Published
+from iwae.paper.cells import Cell, Published
 from iwae.runs.grid import Definition, read_axes, read_grid
 from iwae.runs.orders import Order
 from iwae.runs.sweep import Sweep

@@ -32,7 +32,7 @@ from iwae.cli.train import Train
 from iwae.data import load_dataset
 from iwae.errors import IWAEError
 from iwae.figures.charts import training_chart
-from iwae.paper import cells_of
+from iwae.paper.cells import cells_of
 from iwae.report import write
 from iwae.runs import analyze
 from iwae.runs.analyze import AnalyzeOptions, analyze_run

@@ -30,7 +30,7 @@ SMALL_TABLE = """
 import sys
 from pathlib import Path
 from iwae.cli.app import guarded
-from iwae.paper import Cell, Published
+from iwae.paper.cells import Cell, Published
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of
 from iwae.runs.config import RunConfig

@@ -18,10 +18,21 @@ from iwae.cli.registry import check_installed
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
 from iwae.io.text import printable
-from iwae.paper import TABLES, Cell, CellStatus, cells_of, status_of, to_json, to_markdown
+from iwae.paper.cells import TABLES, Cell, cells_of
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of
-from iwae.paper.status import PARTIAL, gap_text, model_text, notes, ours_text, paper_text
+from iwae.paper.status import (
+    PARTIAL,
+    CellStatus,
+    gap_text,
+    model_text,
+    notes,
+    ours_text,
+    paper_text,
+    status_of,
+    to_json,
+    to_markdown,
+)
 from iwae.runs.options import MeasureOptions
 
 TITLES = {

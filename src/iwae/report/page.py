@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from iwae.figures import charts
-from iwae.paper import published
+from iwae.paper.cells import published
 from iwae.paper.reproduction import FindPublished
 from iwae.report import labels
 from iwae.report.captions import CAPTIONS

@@ -59,14 +59,17 @@ class WeightedEstimator(Estimator):
     """
 
     derivative: ClassVar[EncoderDerivative]
+    least_samples: ClassVar[int] = 1
+    """Fewer give it nothing to compare."""
     num_samples: int = eqx.field(static=True)
     num_backward: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        """Raises IWAEError for a number of samples below one, for fewer than one or more than all of them to go
-        backward, and for a class without a derivative.
+        """Raises IWAEError for fewer samples than it needs, for fewer than one or more than all of them to go backward,
+        and for a class without a derivative.
         """
-        check_count("num_samples", self.num_samples)
+        why = f" for {type(self).__name__}" if self.least_samples > 1 else ""
+        check_count("num_samples", self.num_samples, self.least_samples, why)
         if self.num_backward is not None:
             check_count("num_backward", self.num_backward)
             if self.num_backward > self.num_samples:

@@ -68,10 +68,7 @@ class LeaveOneOut(WeightedEstimator):
     """
 
     derivative: ClassVar[EncoderDerivative] = "score"
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError for a single sample, which has no others."""
-        check_count("num_samples", self.num_samples, 2, " for RLOO")
+    least_samples: ClassVar[int] = 2
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         bound = bounds.elbo(log_weights)
@@ -109,10 +106,7 @@ class VIMCO(WeightedEstimator):
     """
 
     derivative: ClassVar[EncoderDerivative] = "score"
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError for a single sample, which has no others."""
-        check_count("num_samples", self.num_samples, 2, " for VIMCO")
+    least_samples: ClassVar[int] = 2
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         count = self.num_samples
@@ -131,15 +125,13 @@ class OVIS(WeightedEstimator):
 
     Lievin et al. (2020), equation 17: c_i = log Z_{-i} - gamma w~_i + (1 - gamma) log(1 - 1/k), with Z_{-i} the mean
     of the other weights. gamma = 1 is for effective sample sizes well above 1, gamma = 0 for those near 1. Unbiased
-    at gamma = 0 only: otherwise the ENCODER's gradient lacks -gamma sum_i w~_i grad log q. k of at least 2.
+    at gamma = 0 only: otherwise the ENCODER's gradient lacks -gamma sum_i w~_i grad log q. k of at least 2, and gamma
+    from 0 to 1.
     """
 
     derivative: ClassVar[EncoderDerivative] = "score"
+    least_samples: ClassVar[int] = 2
     gamma: Float[Array, ""] = eqx.field(converter=partial(_share, "gamma"), default=1.0)
-
-    def __check_init__(self) -> None:
-        """Raises IWAEError for a single sample, which has no others; a gamma outside of [0, 1] is refused too."""
-        check_count("num_samples", self.num_samples, 2, " for OVIS")
 
     def coefficients(self, log_weights: Float[Array, "k batch"]) -> Coefficients:
         count = self.num_samples

@@ -12,6 +12,7 @@ from rich.console import Console
 from iwae.cli.console import make_reporter, print_lines
 from iwae.cli.options import OfRunAndData
 from iwae.data import shown_name
+from iwae.io.text import counted
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
 
@@ -65,12 +66,11 @@ def _facts(record: "RunRecord", checkpoint: "Checkpoint") -> list[tuple[str, str
         layers = " and ".join(map(str, pruned_record["kept_inactive"]))
         kept = f", but for one that layer {layers} could not be without" if layers else ""
         pruned = f" (pruned: the inactive ones are gone{kept})"
-    stages = checkpoint.stages_done
     return [
         ("Trained as", f"{objective(config)}, seed {config.seed}"),
         ("Data", name if name.endswith(")") else f"{name} ({data['mark']})"),
         ("Latent units", ", ".join(map(str, checkpoint.architecture.latent)) + pruned),
-        ("State", f"after {stages} stage{'' if stages == 1 else 's'}, {checkpoint.step:,} steps"),
+        ("State", f"after {counted(checkpoint.stages_done, 'stage')}, {checkpoint.step:,} steps"),
     ]
 
 

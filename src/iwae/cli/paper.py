@@ -17,7 +17,7 @@ from iwae.cli.processes import On, SlurmOptions, carry_out, check_place, fail_ea
 from iwae.cli.registry import check_installed
 from iwae.data import canonical_name
 from iwae.errors import IWAEError, check_count
-from iwae.io.text import printable
+from iwae.io.text import counted, printable
 from iwae.paper.cells import TABLES, Cell, cells_of
 from iwae.paper.plan import make_plan
 from iwae.paper.runner import orders_of
@@ -122,7 +122,7 @@ class Paper:
         plan = make_plan(cells, results_dir, self.stages, measure)
         reasons = (*plan.left_out, *plan.blocked)
         left = f" Left out: {len(reasons)}, because:" if reasons else ""
-        count = f"{len(plan.work)} run{'' if len(plan.work) == 1 else 's'}"
+        count = counted(len(plan.work), "run")
         check_place(self.on, self.slurm)
         console = Console(stderr=True)
         print_line(console, f"To train or measure: {count}. Finished: {len(plan.finished)}.{left}")
@@ -165,7 +165,7 @@ class Paper:
 
 def _table(data: str, layers: int, statuses: Sequence[CellStatus]) -> Table:
     """A table that fits a terminal of 80 columns."""
-    title = f"{data}, {layers} layer{'s' if layers > 1 else ''}"
+    title = f"{data}, {counted(layers, 'layer')}"
     gap = statuses[0].published_gap
     if gap is not None:
         title += f" (the paper's gap, test - training: up to {gap:g})"

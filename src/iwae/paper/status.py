@@ -8,7 +8,7 @@ from typing import Any
 from iwae.data import Mark, shown_name
 from iwae.errors import IWAEError
 from iwae.io.json import read_json
-from iwae.io.text import printable
+from iwae.io.text import counted, printable
 from iwae.paper.cells import Cell, Published
 from iwae.paper.reproduction import PAPER_SAMPLES, deviations, paper_gap
 from iwae.runs.directory import Run
@@ -261,7 +261,7 @@ def notes(statuses: Sequence[CellStatus], mark: str) -> list[str]:
         gap = [status.gap.deviation] if status.gap and status.gap.deviation else []
         for deviation in [*status.deviations, *gap]:
             counts[deviation] = counts.get(deviation, 0) + 1
-    lines = [f"{mark}: {reason} ({count} run{'s' if count > 1 else ''})" for reason, count in counts.items()]
+    lines = [f"{mark}: {reason} ({counted(count, 'run')})" for reason, count in counts.items()]
     return lines + [f"{UNREADABLE}: {status.problem}" for status in statuses if status.problem is not None]
 
 

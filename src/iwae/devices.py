@@ -83,8 +83,8 @@ def minibatch_divided(x: Array) -> Iterator[Array]:
 
 
 def is_minibatch_divided() -> bool:
-    """Whether what is compiled here has a divided minibatch. Its axis must not be merged with one before it: the compiler
-    would first send all of it to every device.
+    """Whether what is compiled here has a divided minibatch. Its axis must not be merged with one before it: the
+    compiler would first send all of it to every device.
     """
     return _divided.get()
 

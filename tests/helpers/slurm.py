@@ -72,7 +72,7 @@ class OneNodeSlurm:
         key = self.here / "munge" / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
-        text = CONF.format(host=host, here=self.here, ports=_free_ports(2), cores=os.cpu_count())
+        text = CONF.format(host=host, here=self.here, ports=free_ports(2), cores=os.cpu_count())
         (self.here / "slurm.conf").write_text(text)
         names = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         munge = [f"--{option}={self.here / 'munge' / name}" for option, name in names.items()]
@@ -138,7 +138,8 @@ class OneNodeSlurm:
                 time.sleep(0.1)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
     found = [socket.socket() for _ in range(count)]
     for one in found:
         one.bind(("127.0.0.1", 0))

@@ -53,9 +53,9 @@ def met(
 ) -> Iterator[Peers]:
     """From here on the processes compute together; at the end the others are told how this one has ended.
 
-    After an error (IWAEError where another process is lost, does not come, or does not fit) `end_at_once` is called with
-    it, and must end this process: Python's usual end, in which JAX takes leave of processes that may be lost, could
-    abort or take minutes. That is in the main thread once all that is inside has ended, or in another where it does not.
+    After an error (IWAEError where another process is lost, does not come, or does not fit) `end_at_once` is called
+    with it, and must end this process: at Python's usual end JAX would take leave of processes that may be lost, and
+    wait or abort. It is called in the main thread once all that is inside has ended, or in another where it does not.
     """
     place = options.place
     asked = {**config.to_json(), "stages": stages, "iwae": __version__, "jax": jax.__version__}
@@ -67,7 +67,7 @@ def met(
     try:
         reporter.message(f"Process {place.index} of {place.count} (from 0): meeting at {place.host}:{place.port}.")
         port = peers.meet()
-        # Its own watch would abort this process before its peers are named; and signals are handled here.
+        # By itself it would wait at its end for those that were lost; and signals are handled here.
         jax.config.update("jax_enable_recoverability", True)
         jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -75,8 +75,11 @@ def met(
         jax.distributed.initialize(f"{host}:{port}", place.count, place.index)
         # Gloo gives the first sum 30 seconds to begin in all: now they stand at one place, later one may load data.
         multihost_utils.sync_global_devices("met")
+        if jax.default_backend() == "cpu":
+            # Its own watch aborts all others, without a line, when process 0 dies. GPUs still need what it keeps.
+            peers.in_turn(jax.distributed.shutdown)
         yield peers
-        # The others before process 0, which waits until they have ended: at it they take leave.
+        # The others before process 0, which has waited until they have ended.
         jax.distributed.shutdown()
         peers.end()
     except BaseException as error:

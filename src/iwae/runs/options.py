@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from iwae.errors import IWAEError, check_count
 from iwae.runs.config import RunConfig, check_seed, make_plain
@@ -133,38 +133,44 @@ class DistributedOptions:
 
     @property
     def place(self) -> Place:
-        """What is given, and for the rest what the program that started this process says."""
-        assert self.distributed is not None
+        """What is given, and for the rest what srun or torchrun says; by `auto` without them, this process alone."""
         said = _launched()
-        address = said.get("address", "localhost:0") if self.distributed == "auto" else self.distributed
+        address = said.get("address", "localhost:0") if self.distributed == "auto" else str(self.distributed)
         host, _, port = address.rpartition(":")
         if not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > MOST_PORT:
-            raise IWAEError(
-                f"`distributed` must be auto or host:port of process 0, such as node1:12345, got {address!r}"
-            )
-        own = {name: getattr(self, name) for name in ("process_id", "num_processes")}
-        index, count = (int(said[name]) if value is None and name in said else value for name, value in own.items())
-        if index is None and count is None and self.distributed == "auto":
-            index, count = 0, 1
-        if index is None or count is None:
-            missing = "num_processes" if count is None else "process_id"
-            raise IWAEError(f"`distributed` needs `{missing}`: only srun and torchrun say it by themselves")
+            raise IWAEError(f"`distributed` must be auto, or host:port where process 0 is, got {address!r}")
+        own = {"process_id": self.process_id, "num_processes": self.num_processes}
+        found = {**said, **{name: value for name, value in own.items() if value is not None}}
+        if self.distributed == "auto" and not found:
+            found = {"process_id": 0, "num_processes": 1}
+        for name in own:
+            if name not in found:
+                raise IWAEError(f"`distributed` needs `{name}`: only srun and torchrun say it by themselves")
+        index, count = found["process_id"], found["num_processes"]
         check_count("num_processes", count)
         if not 0 <= index < count:
-            raise IWAEError(f"`process_id` must be from 0 to {count - 1}, for `num_processes` is {count}; got {index}")
+            raise IWAEError(f"`process_id` must be from 0 to {count - 1}, as `num_processes` is {count}, got {index}")
         return Place(host.strip("[]"), int(port), index, count)
 
 
-def _launched() -> dict[str, str]:
-    """What srun says, or torchrun and what has learned from it."""
-    env = os.environ
-    if "SLURM_STEP_NODELIST" in env:
-        # node[003-007,12] or node3,other: the first one has process 0. The port is one of the job's own.
-        prefix, number = re.match(r"([^,\[]*)(?:\[(\w+))?", env["SLURM_STEP_NODELIST"]).groups("")  # pyright: ignore[reportOptionalMemberAccess]
-        port = FIRST_PORT + int(env["SLURM_JOB_ID"]) % (MOST_PORT - FIRST_PORT)
-        names = {"process_id": "SLURM_PROCID", "num_processes": "SLURM_STEP_NUM_TASKS"}
-        return {"address": f"{prefix}{number}:{port}", **{name: env[variable] for name, variable in names.items()}}
-    if "RANK" in env and "WORLD_SIZE" in env:
-        address = f"{env.get('MASTER_ADDR', 'localhost')}:{env.get('MASTER_PORT', 29500)}"
-        return {"address": address, "process_id": env["RANK"], "num_processes": env["WORLD_SIZE"]}
-    return {}
+def _launched() -> dict[str, Any]:
+    """What Slurm's srun says, or torchrun and the launchers that use the same variables; nothing without one."""
+    if "SLURM_STEP_NUM_TASKS" in os.environ and (nodes := os.environ.get("SLURM_STEP_NODELIST")):
+        # node[003-007,12] or node3,other: the first has process 0. The port is one of the job's own.
+        host = re.sub(r"\[(\w+).*|,.*", r"\1", nodes)
+        address = f"{host}:{FIRST_PORT + _number('SLURM_JOB_ID') % (MOST_PORT - FIRST_PORT)}"
+        names = "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"
+    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        # At its port torchrun's own store listens.
+        address = f"{os.environ.get('MASTER_ADDR', 'localhost')}:{_number('MASTER_PORT') + 1}"
+        names = "RANK", "WORLD_SIZE"
+    else:
+        return {}
+    return {"address": address, "process_id": _number(names[0]), "num_processes": _number(names[1])}
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    if not re.fullmatch(r"\d{1,15}", text, re.ASCII):
+        raise IWAEError(f"`distributed`: {variable} must be a whole number, got {text!r}")
+    return int(text)

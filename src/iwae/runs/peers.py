@@ -10,6 +10,7 @@ meet    from process 0, once all are there: the port at which `jax.distributed` 
 beat    both ways every second; to process 0 with the signal that has come, if one has
 same    from process 0: what the others must have too
 steps   from process 0: how many come next
+done    to process 0, which waits for it: what is done in turn
 end     both ways: how this process has ended
 lost    from process 0: which one died, or does not answer
 """
@@ -144,9 +145,17 @@ class Peers:
         elif (first := self._next("same")) != json.loads(json.dumps(value)):
             raise IWAEError(f"{what} must be the same for all processes: process 0 has {first}, and this one {value}")
 
+    def in_turn(self, action: Callable[[], None]) -> None:
+        """Has the others do something, then process 0. Raises PeerLost."""
+        for _ in self._links if self.is_first else ():
+            self._next("done")
+        action()
+        if not self.is_first:
+            self._tell("done", None)
+
     def end(self, error: BaseException | None = None) -> None:
-        """Tells the others how this process has ended; without an error, that process 0 wants no more steps. Waits until
-        they have ended too, but not for long.
+        """Tells the others how this process has ended; without an error, that process 0 wants no more steps. Waits
+        until they have ended too, but not for long.
         """
         with self._ending:
             is_over = self._over.is_set()
@@ -238,12 +247,12 @@ class Peers:
     # Afterwards
 
     def _next(self, expected: str) -> Any:
-        """What process 0 says next; 0 steps once it has ended well. Raises PeerLost, and Interrupted."""
+        """What comes next; 0 steps once process 0 has ended well. Raises PeerLost, and Interrupted."""
         kind, value = self._inbox.get()
         if isinstance(value, BaseException):
             raise value
         if kind != expected:
-            raise PeerLost(f"{self._names[0]} says {kind!r} where {expected!r} was due: it is of another version")
+            raise PeerLost(f"another process says {kind!r} where {expected!r} was due: it is of another version")
         return value
 
     def _check(self) -> None:

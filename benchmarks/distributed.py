@@ -1,12 +1,15 @@
 """One run trained by several processes: what a step costs on paper, and on this machine with 1, 2 and 4 processes.
 
 python -m benchmarks.distributed paper      # the table of docs/dev/distributed.md
-python -m benchmarks.distributed measure    # on a quiet machine: each process on a core of its own
+python -m benchmarks.distributed measure    # two minutes on a quiet machine, each process on one core
 """
 
+import itertools
+import json
 import math
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -17,8 +20,8 @@ LINKS = {"400 Gb/s, 5 us": (50e9, 5e-6), "25 Gb/s, 20 us": (3.1e9, 20e-6)}
 """Bytes a second, and the seconds that a message takes on its way."""
 FLOPS = 10e12
 WORKLOADS = ((20, 50), (4096, 50))
-MEASURED = (1, 2, 4)
-STEPS = 200
+MEASURED, BATCHES, K = (1, 2, 4), (20, 200), 50
+CHUNK, CHUNKS, SUMS = 5, 9, 50
 
 
 def step_flops(encoder: int, decoder: int, batch: int, k: int) -> float:
@@ -51,51 +54,87 @@ def paper() -> None:
 
 
 def measure() -> None:
-    """Prints the seconds of a step with 1, 2 and 4 processes, each on a core of its own."""
+    """Prints the seconds of a step with 1, 2 and 4 processes, beside what the model of `paper` expects: the share of
+    one process's step, on as many cores as there are, and the sum of the gradients, measured alone.
+    """
     cores = sorted(os.sched_getaffinity(0))
+    alone = {}
     for count in MEASURED:
-        if count > len(cores):
-            print(f"{count} processes: there are {len(cores)} cores, not measured")
-            continue
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         words = [sys.executable, "-m", "benchmarks.distributed", "process", str(port), str(count)]
-        processes = [subprocess.Popen([*words, str(index), str(cores[index])]) for index in range(count)]
-        statuses = [process.wait() for process in processes]
-        if any(statuses):
+        own = [[str(index), str(cores[index % len(cores)])] for index in range(count)]
+        processes = [subprocess.Popen([*words, *one], stdout=subprocess.PIPE, text=True) for one in own]
+        said = [process.communicate()[0] for process in processes]
+        if any(process.returncode for process in processes):
             sys.exit(f"{count} processes: one of them failed")
+        found = json.loads(said[0].splitlines()[-1])
+        for batch, seconds in found["steps"].items():
+            if count == 1:
+                alone[batch] = seconds
+            expected = alone[batch] / min(count, len(cores)) + (found["sum"] if count > 1 else 0.0)
+            print(
+                f"{count} processes, batch {batch}, k={K}: {1e3 * seconds:.1f} ms a step, {1e3 * expected:.1f} expected,"
+                f" of which the sum {1e3 * found['sum'] if count > 1 else 0.0:.1f}",
+                flush=True,
+            )
 
 
 def process(port: int, count: int, index: int, core: int) -> None:
-    """One of the processes; the first prints."""
+    """One of the processes, on one core; prints what it found as JSON."""
     os.sched_setaffinity(0, [core])
     import jax
+    import jax.numpy as jnp
+    import numpy as np
 
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if count > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
     import iwae
     from benchmarks.setting import example_values
+    from iwae.devices import everywhere
     from iwae.training.loop import train_together
     from iwae.training.optim import paper_adam
     from iwae.training.schedule import Stage
     from iwae.training.step import TrainState
 
-    data = iwae.Dataset.from_arrays(example_values() / 255)
-    for batch, k in ((20, 50), (200, 50)):
+    weights = sum(NETWORKS["paper, 1 layer"])
+    given = everywhere(jnp.ones(weights, jnp.float32))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("share",))
+    add = jax.jit(
+        jax.shard_map(
+            lambda x: jax.lax.psum(x * (1 + jax.lax.axis_index("share")), "share"),
+            mesh=mesh,
+            in_specs=jax.sharding.PartitionSpec(),
+            out_specs=jax.sharding.PartitionSpec(),
+        )
+    )
+    times = []
+    for _ in range(SUMS):
+        start = time.perf_counter()
+        jax.block_until_ready(add(given))
+        times.append(time.perf_counter() - start)
+    found = {"sum": statistics.median(times[1:]), "steps": {}}
+    data = iwae.Dataset.from_arrays((example_values() > 127).astype(np.uint8))
+    for batch in BATCHES:
         optimizer = paper_adam(batch)
         state = TrainState.create(iwae.create_model(data), optimizer, 0)
-        found, start = [], time.perf_counter()
-        given = [state], data, (Stage(1000, 1e-3),), [iwae.make_estimator("iwae", k=k)], optimizer
-        for (progress,) in train_together(*given, batch_size=batch, agree=lambda _: 20):
-            found.append((time.perf_counter() - start) / 20)
+        times, start = [], time.perf_counter()
+        chunks = train_together(
+            [state],
+            data,
+            (Stage(1000, 1e-3),),
+            [iwae.make_estimator("iwae", k=K)],
+            optimizer,
+            batch_size=batch,
+            agree=lambda _: CHUNK,
+        )
+        for _ in itertools.islice(chunks, CHUNKS):
+            times.append((time.perf_counter() - start) / CHUNK)
             start = time.perf_counter()
-            if progress.step >= STEPS:
-                break
-        if index == 0:
-            best = sorted(found[1:])[len(found) // 2]
-            print(f"{count} processes, batch {batch}, k={k}: {1e3 * best:.1f} ms a step", flush=True)
+        found["steps"][batch] = statistics.median(times[1:])
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

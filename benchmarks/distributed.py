@@ -73,12 +73,10 @@ def measure() -> None:
         for batch, seconds in found["steps"].items():
             if count == 1:
                 alone[batch] = seconds
-            expected = alone[batch] / min(count, len(cores)) + (found["sum"] if count > 1 else 0.0)
-            print(
-                f"{count} processes, batch {batch}, k={K}: {1e3 * seconds:.1f} ms a step, {1e3 * expected:.1f} expected,"
-                f" of which the sum {1e3 * found['sum'] if count > 1 else 0.0:.1f}",
-                flush=True,
-            )
+            of_the_sum = found["sum"] if count > 1 else 0.0
+            expected = alone[batch] / min(count, len(cores)) + of_the_sum
+            times = f"{1e3 * seconds:.1f} ms a step, {1e3 * expected:.1f} expected ({1e3 * of_the_sum:.1f} the sum)"
+            print(f"{count} processes, batch {batch}, k={K}: {times}", flush=True)
 
 
 def process(port: int, count: int, index: int, core: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,3 +281,29 @@ def test_a_run_is_measured_in_parts_of_which_one_is_cancelled_and_one_requeued(
     found.unlink()
     subprocess.run(["taskset", "--cpu-list", "0", *words], **given)
     assert found.read_bytes() == joined
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_step_train_one_run(slurm: OneNodeSlurm, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "d.npz")
+    words = "--latent 3 --hidden 8 --epochs 3 --batch-size 12 --test-samples 20 --distributed auto".split()
+    command = [
+        sys.executable,
+        "-m",
+        "iwae",
+        "train",
+        "--dataset",
+        str(data),
+        "--run-dir",
+        str(tmp_path / "run"),
+        *words,
+    ]
+    step = ["srun", "--ntasks", "2", "--overcommit", *command]
+    done = subprocess.run(
+        step, env={**os.environ, **slurm.environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    places = re.findall(r"Process (\d) of 2 \(from 0\): meeting at (\S+)\.$", done.stderr, re.MULTILINE)
+    assert sorted(index for index, _ in places) == ["0", "1"]
+    assert len({address for _, address in places}) == 1
+    assert Run.open(tmp_path / "run").checkpoint().step == 15

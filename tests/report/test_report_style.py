@@ -22,6 +22,7 @@ from iwae.runs.config import RunConfig
         RunConfig(),
         RunConfig.of(model="iwae", k=50, layers=2, seed=7, beta1=0.9, batch_size=5, schedule="quick"),
         RunConfig.of(latent=(3, 2), hidden=(5, 4)),
+        RunConfig.of(dataset="/data/my table.csv", target=("label",), columns=("a", "b"), order="file"),
         RunConfig.of(init_from="/runs/a b", epochs=3, learning_rate=2e-5, fresh_optimizer=True),
     ],
 )

@@ -22,10 +22,14 @@ MOST = 2**31 - 1
 """No number of anything may be larger: what counts steps, samples and units has 32 bits."""
 
 
-def check_count(name: str, value: Any, least: int = 1, where: str = "", *, most: int = MOST) -> None:
+def check_count(
+    name: str, value: Any, least: int = 1, where: str = "", *, most: int = MOST, optional: bool = False
+) -> None:
     """Raises IWAEError unless `value` is an integer, Python's or NumPy's, of at least `least` and at most `most`;
-    `name` is the argument that it was given as, and `where` says what asks for it.
+    `name` is the argument that it was given as, and `where` says what asks for it. `optional` ones may be None.
     """
+    if value is None and optional:
+        return
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise IWAEError(f"`{name}` must be an integer of at least {least}{where}, got {value!r}")
     if int(value) > most:

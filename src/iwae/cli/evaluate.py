@@ -89,8 +89,7 @@ class Evaluate(OfRunAndData):
             instead = "`shards` 8 says how many" if self.on == "slurm" else "`shard` 1/8 measures a part here"
             raise IWAEError(f"`{name}` goes with `on` {'local' if self.on == 'slurm' else 'slurm'}: {instead}")
         for name in ("shards", "jobs"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), optional=True)
         other, names = ("importance", ("samples",)) if self.method == "ais" else ("ais", AIS_OPTIONS)
         for name in names:
             if getattr(self, name) != getattr(Evaluate, name):

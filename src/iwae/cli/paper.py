@@ -92,10 +92,8 @@ class Paper:
 
     def run(self, arguments: list[str]) -> int:
         """Lists, or trains and then lists. The status is 1 when a run failed or could not be read."""
-        if self.jobs is not None:
-            check_count("jobs", self.jobs)
-        if self.stages is not None:
-            check_count("stages", self.stages)
+        check_count("jobs", self.jobs, optional=True)
+        check_count("stages", self.stages, optional=True)
         results_dir = self.results_dir.resolve()
         cells = self._cells(results_dir)
         failures = self._train(cells, results_dir) if self.action == "run" else []

@@ -55,8 +55,7 @@ class SweepCommand:
 
     def run(self, arguments: list[str]) -> int:
         """Trains what is missing, and prints and writes the table. The status is 1 when a run failed."""
-        if self.jobs is not None:
-            check_count("jobs", self.jobs)
+        check_count("jobs", self.jobs, optional=True)
         TrainOptions(stages=self.stages, save_every=self.save_every)
         check_place(self.on, self.slurm)
         definition = self._definition()

@@ -37,7 +37,7 @@ from iwae.errors import check_count, needs_extra
 from iwae.evaluation import importance_weights as weights
 from iwae.evaluation import visualization
 from iwae.evaluation.active_units import ACTIVE_THRESHOLD, active_units, paper_active_units
-from iwae.evaluation.likelihood import check_samples
+from iwae.evaluation.likelihood import MAX_SAMPLES
 from iwae.figures.analysis import Findings, Images, draw
 from iwae.figures.charts import Curve
 from iwae.io.files import write_arrays, write_atomically, write_json
@@ -78,10 +78,8 @@ class AnalyzeOptions:
 
     def __post_init__(self) -> None:
         """Raises IWAEError for counts below one, or more samples than can be drawn."""
-        if self.samples is not None:
-            check_samples("samples", self.samples)
-        if self.examples is not None:
-            check_count("examples", self.examples)
+        check_count("samples", self.samples, most=MAX_SAMPLES, optional=True)
+        check_count("examples", self.examples, optional=True)
 
 
 def analyze_run(

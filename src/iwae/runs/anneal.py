@@ -55,8 +55,7 @@ def anneal_checkpoint(
     Raises IWAEError as `iwae.ais` does and for a number of examples below 1, and OSError where a file can't be written.
     """
     check_seed(settings.seed)
-    if examples is not None:
-        check_count("examples", examples)
+    check_count("examples", examples, optional=True)
     check_writable(run.evaluations_path)
     total = len(dataset.split(split))
     count = min(total, examples or total)

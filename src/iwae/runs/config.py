@@ -132,8 +132,7 @@ class RunConfig(ModelOptions):
         if self.beta1 is None or not 0.0 <= self.beta1 < 1.0:
             raise IWAEError(f"`beta1` must be at least 0 and below 1, got {self.beta1!r}")
         self._check_warm_start()
-        if self.patience is not None:
-            check_count("patience", self.patience)
+        check_count("patience", self.patience, optional=True)
 
     @property
     def _usual_order(self) -> str:
@@ -220,8 +219,7 @@ class RunConfig(ModelOptions):
             object.__setattr__(self, "epochs", WARM_START.epochs if self.epochs is None else self.epochs)
             if self.learning_rate is None:
                 object.__setattr__(self, "learning_rate", WARM_START.learning_rate)
-        if self.epochs is not None:
-            check_count("epochs", self.epochs)
+        check_count("epochs", self.epochs, optional=True)
         if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
             raise IWAEError(f"`learning_rate` must be a positive number, got {self.learning_rate!r}")
 

@@ -123,8 +123,7 @@ def evaluate_ladder(
     """
     check_seed(seed)
     ks = evaluation.check_ks(samples, "samples")
-    if examples is not None:
-        check_count("examples", examples)
+    check_count("examples", examples, optional=True)
     check_writable(run.evaluations_path)
     start = time.perf_counter()
     found = measured_ladder(run, checkpoint, dataset, split, ks, seed, examples, reporter)

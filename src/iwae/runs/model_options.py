@@ -70,8 +70,7 @@ class ModelOptions:
         if self.layers is None:
             object.__setattr__(self, "layers", len(self.latent) or 1)
         check_count("layers", self.layers)
-        if self.depth is not None:
-            check_count("depth", self.depth, most=MAX_HIDDEN_LAYERS)
+        check_count("depth", self.depth, most=MAX_HIDDEN_LAYERS, optional=True)
         found = self.architecture()
         for name in RESOLVED:
             object.__setattr__(self, name, getattr(found, name))

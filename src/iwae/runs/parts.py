@@ -244,8 +244,7 @@ def annealed_parts(
 
 
 def _count(total: int, examples: int | None) -> int:
-    if examples is not None:
-        check_count("examples", examples)
+    check_count("examples", examples, optional=True)
     return min(total, examples or total)
 
 

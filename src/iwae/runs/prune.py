@@ -60,8 +60,7 @@ def prune_run(
     and CheckpointError for a bad checkpoint.
     """
     check_samples("samples", samples)
-    if examples is not None:
-        check_count("examples", examples)
+    check_count("examples", examples, optional=True)
     reporter = reporter or Reporter()
     check_free(out)
     check_prunable(source.architecture.network, source.architecture.prior, source.architecture.posterior)

@@ -24,7 +24,8 @@ from iwae.runs.slurm import minutes, queued_runs, sbatch_parameters, submit_orde
 from iwae.runs.sweep import Sweep
 
 GRID = "--grid k=1,5 --grid model=vae,iwae --seeds 0:2"
-FIXED = "--latent 3 --hidden 8 --epochs 25 --batch-size 1 --test-samples 20 --save-every 1"
+SMALL = "--latent 3 --hidden 8 --test-samples 20"
+FIXED = f"{SMALL} --epochs 25 --batch-size 1 --save-every 1"
 # The same on one core, as a job has.
 WHOLE = """
 import os, sys
@@ -286,19 +287,9 @@ def test_a_run_is_measured_in_parts_of_which_one_is_cancelled_and_one_requeued(
 @pytest.mark.slow
 def test_the_tasks_of_a_step_train_one_run(slurm: OneNodeSlurm, tmp_path: Path) -> None:
     data = write_data(tmp_path / "d.npz")
-    words = "--latent 3 --hidden 8 --epochs 3 --batch-size 12 --test-samples 20 --distributed auto".split()
-    command = [
-        sys.executable,
-        "-m",
-        "iwae",
-        "train",
-        "--dataset",
-        str(data),
-        "--run-dir",
-        str(tmp_path / "run"),
-        *words,
-    ]
-    step = ["srun", "--ntasks", "2", "--overcommit", *command]
+    command = [sys.executable, "-m", "iwae", "train", "--dataset", str(data), "--run-dir", str(tmp_path / "run")]
+    options = f"{SMALL} --epochs 3 --batch-size 12 --distributed auto"
+    step = ["srun", "--ntasks", "2", "--overcommit", *command, *options.split()]
     done = subprocess.run(
         step, env={**os.environ, **slurm.environment}, capture_output=True, text=True, timeout=300, check=False
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iwae.cli import tables
-from iwae.cli.app import guarded
+from iwae.cli.app import guarded, options_named
 from iwae.cli.console import ConsoleReporter, make_reporter, print_lines
 from iwae.cli.options import Integers, default_results_dir
 from iwae.errors import IWAEError
@@ -109,7 +109,8 @@ class Train:
 
         def end_at_once(error: BaseException) -> None:
             def fails() -> int:
-                raise error
+                with options_named(Train):
+                    raise error
 
             ending.acquire()
             reporter.__exit__()

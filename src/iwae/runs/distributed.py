@@ -5,6 +5,7 @@ next. The others compute with it, from the state that it sends them.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def met(
         host = f"[{place.host}]" if ":" in place.host else place.host
         jax.distributed.initialize(f"{host}:{port}", place.count, place.index)
         # Gloo gives the first sum 30 seconds to begin in all: now they stand at one place, later one may load data.
-        multihost_utils.sync_global_devices("met")
+        with _on_standard_error():
+            multihost_utils.sync_global_devices("met")
         if jax.default_backend() == "cpu":
             # Its own watch aborts all others, without a line, when process 0 dies. GPUs still need what it keeps.
             peers.in_turn(jax.distributed.shutdown)
@@ -87,6 +89,18 @@ def met(
         peers.end(found)
         end_at_once(found)
         raise
+
+
+@contextlib.contextmanager
+def _on_standard_error() -> Iterator[None]:
+    """What is printed inside, as gloo does of its connections, is none of the results on standard output."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def follow(

@@ -196,8 +196,8 @@ class Peers:
             listener = socket.create_server(("", self.place.port), family=family, dualstack_ipv6=both)
         except OSError as error:
             raise IWAEError(
-                f"`distributed`: port {self.place.port} can't be used on this machine ({error.strerror}): choose"
-                " another, the same for all, and start process 0 once"
+                f"`distributed`: port {self.place.port} can't be used on this machine"
+                f" ({os.strerror(error.errno or 0)}): choose another, the same for all, and start process 0 once"
             ) from None
         listener.settimeout(BEAT_SECONDS)
         return listener

@@ -17,7 +17,7 @@ from helpers.small_runs import write_data
 
 TRAIN = "--latent 3 --hidden 8 --model iwae --k 3 --batch-size 12 --test-samples 20"
 # As `iwae`, which waits a shorter time for a process that hangs.
-COMMAND = "import sys, iwae.runs.peers as peers; peers.SILENT_SECONDS = 5; from iwae.cli import main; sys.exit(main())"
+COMMAND = "import sys, iwae.runs.peers as peers; peers.SILENT_SECONDS = 10; from iwae.cli import main; sys.exit(main())"
 DEADLINE = 300
 
 
@@ -41,7 +41,11 @@ class Processes:
 
     def ended(self) -> list[tuple[int, str]]:
         """The status and the last line of each, once all have ended."""
-        said = [process.communicate(timeout=DEADLINE)[1] for process in self.all]
+        try:
+            said = [process.communicate(timeout=DEADLINE)[1] for process in self.all]
+        finally:
+            for process in self.all:
+                process.kill()
         return [(p.returncode, (text.splitlines() or [""])[-1]) for p, text in zip(self.all, said, strict=True)]
 
     def wait_for_epochs(self, more: int = 2) -> None:
@@ -80,8 +84,8 @@ def test_two_and_four_processes_have_the_numbers_of_one(data: Path, tmp_path: Pa
     [
         (1, signal.SIGKILL, "died"),
         (0, signal.SIGKILL, "died"),
-        (2, signal.SIGSTOP, "has not answered for 5 s"),
-        (0, signal.SIGSTOP, "has not answered for 5 s"),
+        (2, signal.SIGSTOP, "has not answered for 10 s"),
+        (0, signal.SIGSTOP, "has not answered for 10 s"),
     ],
 )
 def test_a_process_that_dies_or_hangs_is_named_by_the_others_and_the_run_goes_on_with_any_number(

@@ -222,7 +222,7 @@ class Peers:
     def _welcome(self, link: Connection) -> None:
         """Takes in a process. Raises IWAEError for one that does not fit; what else connects here is ignored."""
         try:
-            _, (index, count, who, asked) = next(link.receive(GRACE_SECONDS))
+            _, (index, count, who, asked) = next(link.receive(SILENT_SECONDS))
         except (StopIteration, OSError, ValueError, TypeError):
             return
         name = f"process {index} of {count} (from 0; {who})"

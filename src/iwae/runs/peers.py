@@ -216,8 +216,10 @@ class Peers:
                         f" ({error.strerror or error}): start it on that host, with the same command"
                     ) from None
                 time.sleep(BEAT_SECONDS)
-        self._add(0, f"process 0 of {count} (at {host}:{port})", Connection(link))
-        self._tell("hello", [index, count, self._who, self._asked])
+        first = Connection(link)
+        # Before it is there for the thread that sends beats.
+        first.send("hello", [index, count, self._who, self._asked])
+        self._add(0, f"process 0 of {count} (at {host}:{port})", first)
 
     def _welcome(self, link: Connection) -> None:
         """Takes in a process. Raises IWAEError for one that does not fit; what else connects here is ignored."""

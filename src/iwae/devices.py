@@ -41,7 +41,7 @@ def on_every_device(tree: T) -> T:
     return eqx.combine(jax.device_put(arrays, _sharding()), rest)
 
 
-def _sharding(*axes: Any, devices: Sequence[jax.Device] | None = None) -> NamedSharding:
+def _sharding(*axes: Any, devices: Sequence[Any] | None = None) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices or jax.local_devices()), ("share",)), PartitionSpec(*axes))
 
 

@@ -52,8 +52,9 @@ class Train:
             if peers is not None and not peers.is_first:
                 from iwae.runs.distributed import follow
 
+                (config,) = configs.values()
                 follow(
-                    *configs.values(),
+                    config,
                     peers,
                     stages=self.training.stages,
                     datasets_dir=self.datasets_dir,

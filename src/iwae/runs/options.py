@@ -106,8 +106,8 @@ class Place(NamedTuple):
 
     host: str
     port: int
-    index: int
-    count: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 @dataclass(frozen=True)

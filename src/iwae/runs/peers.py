@@ -169,7 +169,7 @@ class Peers:
                 link.close()
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def lost(self, error: Exception) -> Exception:
+    def lost(self, error: BaseException) -> BaseException:
         """Of a broken connection of the library's, which does not say whose it was: PeerLost, once that is known."""
         self._is_lost.wait(SILENT_SECONDS + GRACE_SECONDS)
         return self.error or error

@@ -119,6 +119,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "many sigmas": {"shared_scale": False},
     "concatenate": {"mask": "concatenate"},
     "slower": {"learning_rate": 1e-3},
+    "8,000 samples": {"num_samples": 8000},
 }
 
 

@@ -42,6 +42,7 @@ def test_a_custom_likelihood_learns_counts(numbers: Numbers) -> None:
     assert after > before + 0.5
 
 
+@pytest.mark.slow
 def test_a_convolutional_encoder_learns_bars(numbers: Numbers) -> None:
     before, after, rows, units = numbers("convolutional_encoder.py")
     assert after > before + 2
@@ -65,6 +66,7 @@ def test_an_array_with_gaps_gets_log_densities(numbers: Numbers) -> None:
     assert strange < usual - 20
 
 
+@pytest.mark.slow
 def test_signal_to_noise_falls_and_grows_as_theory_says(numbers: Numbers, tmp_path: Path) -> None:
     """As 1/sqrt(k) for the encoder's plain gradient, as sqrt(k) for its others and for the decoder's."""
     found = numbers("signal_to_noise.py")

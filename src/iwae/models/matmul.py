@@ -26,17 +26,19 @@ def product(
 
 
 def product_over_rows(
-    left: Float[Array, "*rows inner"], right: Float[Array, "*rows columns"], precision: Precision = "float32"
-) -> Float[Array, "inner columns"]:
-    """left.T @ right, the sum over all rows, for the backward pass: it is not to be differentiated."""
+    left: Float[Array, "*rows_inner"], right: Float[Array, "*rows columns"], precision: Precision = "float32"
+) -> Float[Array, "*inner columns"]:
+    """left.T @ right, the sum over all rows, of `left` `[*rows, inner]` or a number for each row, `[*rows]`; for the
+    backward pass: it is not to be differentiated.
+    """
     is_rounded = precision == "bfloat16"
     if is_rounded:
         left, right = _rounded(left), _rounded(right)
     if is_minibatch_divided():
-        axes, digits = tuple(range(left.ndim - 1)), None if is_rounded else jax.lax.Precision.HIGHEST
+        axes, digits = tuple(range(right.ndim - 1)), None if is_rounded else jax.lax.Precision.HIGHEST
         both = ((axes, axes), ((), ()))
         return jax.lax.dot_general(left, right, both, precision=digits, preferred_element_type=jnp.float32)
-    left, right = left.reshape(-1, left.shape[-1]).T, right.reshape(-1, right.shape[-1])
+    left, right = left.reshape(-1, *left.shape[right.ndim - 1 :]).T, right.reshape(-1, right.shape[-1])
     return _summed_in_float32(left, right) if is_rounded else product(left, right)
 
 

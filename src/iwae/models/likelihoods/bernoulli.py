@@ -112,12 +112,12 @@ def _forward(features: Array, linear: Linear, value: Array, observed: Array | No
 def _backward(saved: tuple[Any, ...], row_weights: Array) -> tuple[Array, Linear, Array, None]:
     features, linear, logits, residual, value = saved
     precision = linear.precision
-    row_weights = row_weights[..., None]
     to_linear = Linear(
-        product_over_rows(row_weights * features, residual, precision),
-        product_over_rows(row_weights, residual)[0],
+        product_over_rows(row_weights[..., None] * features, residual, precision),
+        product_over_rows(row_weights, residual),
         precision,
     )
+    row_weights = row_weights[..., None]
     _, to_value = jax.vjp(lambda v: jnp.broadcast_to(v, logits.shape), value)
     to_features = row_weights * product(residual, linear.weight.T, precision)
     return to_features, to_linear, to_value(row_weights * logits)[0], None

@@ -17,7 +17,9 @@ from iwae.training.optim import Directions
 
 ROWS = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
 ESTIMATOR = make_estimator("iwae:dreg", k=2)
-UPWARDS = Directions(lambda params: optax.EmptyState(), lambda updates, state, params=None: (_ones(updates), state))
+UPWARDS: Any = Directions(
+    lambda params: optax.EmptyState(), lambda updates, state, params=None: (_ones(updates), state)
+)
 """Moves every weight by the learning rate."""
 HOW: dict[str, Any] = {"learning_rate": 0.001, "batch_size": 8}
 

@@ -26,7 +26,9 @@ def upper(model) -> jax.Array:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(model.decoder[1:])])
 
 
-@pytest.mark.parametrize(("layers", "nodes", "exact"), [(2, NODES, 1e-6), pytest.param(3, 30, 1e-4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("layers", "nodes", "exact"), [(2, NODES, 1e-6), pytest.param(3, 30, 1e-4, marks=pytest.mark.slow)]
+)
 def test_with_one_sample_its_expectation_is_that_of_the_score(layers, nodes, exact):
     """All outcomes of one normal a layer, by the trapezoidal rule."""
     with jax.enable_x64(True):

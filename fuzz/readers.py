@@ -16,7 +16,8 @@ from iwae.data.formats import idx_bytes, parse_amat, parse_idx, read_npy, read_n
 from iwae.data.matlab import parse_mat
 from iwae.data.own import load_own
 from iwae.errors import IWAEError
-from iwae.paper import published
+from iwae.io.json import finite_or_none
+from iwae.paper.cells import published
 from iwae.paper.reproduction import deviations
 from iwae.report.captions import CAPTIONS
 from iwae.report.comparison import Analyzed, number_rows, training_rows
@@ -26,7 +27,7 @@ from iwae.runs.analyze import training_curve
 from iwae.runs.checkpoint import CheckpointError, load_checkpoint
 from iwae.runs.config import RunConfig
 from iwae.runs.directory import Run
-from iwae.runs.evaluate import finite_or_none, kept_units, read_likelihoods
+from iwae.runs.evaluate import kept_units, read_likelihoods
 from iwae.runs.listing import summary
 from iwae.runs.records import AnalysisRecord, EvaluationRecord, read_checked
 from iwae.training.optim import paper_adam

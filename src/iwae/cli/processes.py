@@ -15,7 +15,7 @@ from iwae.cli.app import fail
 from iwae.cli.console import print_line
 from iwae.errors import IWAEError
 from iwae.io.text import printable
-from iwae.runs.orders import Order
+from iwae.runs.orders import LOG_SUFFIX, Order
 from iwae.runs.progress import RunProgress, State
 
 WATCH_SECONDS = 2.0
@@ -55,6 +55,8 @@ def carry_out(orders: Sequence[Order], directory: Path, *, on: On, jobs: int | N
         return []
     from iwae.runs.processes import run_orders
 
+    if not console.is_terminal:
+        print_line(console, f"What the process of a run says: {orders[0].log_path.with_name(f'RUN.{LOG_SUFFIX}')}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         return run_orders(orders, jobs=jobs or 1, on_progress=_shown(live, without="waiting"))
 

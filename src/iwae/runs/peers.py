@@ -292,7 +292,8 @@ class Peers:
 
     def _has_ended(self, name: str, status: int, says: str) -> None:
         if status > 128:
-            self._lose(Interrupted(f"{name} was told to stop; {self._advice}", status - 128))
+            what = f"{name} was told to stop" if self.is_first else "process 0 has saved what is done"
+            self._lose(Interrupted(f"{what}; {self._advice}", status - 128))
         elif status > 0:
             self._lose(PeerLost(f"{name} has ended: {says}"))
         else:

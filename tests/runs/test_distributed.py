@@ -122,7 +122,7 @@ def test_a_signal_for_one_or_for_all_saves_the_run_and_stops_all(data: Path, tmp
     (first, says), (second, line) = processes.ended()
     assert (first, second) == (130, 130)
     assert says.startswith(f"iwae: stopped: all is saved in {processes.path}. To continue: iwae train ")
-    assert line.startswith("iwae: stopped: process 0 of 2 (at localhost:")
+    assert line.startswith("iwae: stopped: process 0 has saved what is done; the same commands")
     saved = load_file(processes.path / "checkpoints" / "latest.safetensors")
     last = json.loads((processes.path / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     (step,) = {int(array) for name, array in saved.items() if name.endswith("step")}
